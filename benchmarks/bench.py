@@ -1,0 +1,50 @@
+"""Load time, memory and speed beside modelscope's and diffusers' networks: python run.py bench.
+
+Both rivals get the same weights in the same process; synthetic weights, since only sizes matter. Ratios are worth
+reading, seconds are this machine's.
+"""
+
+import argparse
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from . import forward, load
+from .table import markdown
+
+REPORT = Path(__file__).resolve().parent.parent / "outputs" / "benchmark.md"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the tables and write them to outputs/benchmark.md."""
+    parser = argparse.ArgumentParser(prog="run.py bench", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, help="forward passes per network (default: %(default)s)")
+    parser.add_argument("--skip-full-size", action="store_true", help="leave out what needs 12 GB of memory and disk")
+    options = parser.parse_args(arguments)
+    report = [_machine()]
+    if not options.skip_full_size:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = load.measure(Path(folder))
+        report.append(markdown("Loading the full-size UNet, half precision on disk", load.HEADER, rows))
+    for name, case in forward.CASES.items():
+        if not (options.skip_full_size and case.full_size):
+            report.append(markdown(f"UNet forward, {name}", forward.HEADER, forward.measure(case, options.runs)))
+    text = "\n".join(report)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(text, encoding="utf-8")
+    sys.stdout.write(f"{text}\nWritten to {REPORT}\n")
+    return 0
+
+
+def _machine() -> str:
+    return (
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

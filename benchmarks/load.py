@@ -1,0 +1,90 @@
+"""Loading the UNet from disk, each way in a process of its own, with its peak of resident memory."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..modelscope.checkpoint import read_tensors
+from ..modelscope.config import UNetConfig
+from ..modelscope.loading import load_part
+from ..modelscope.unet3d import UNet3D
+from .rivals import diffusers_config, diffusers_state, modelscope_unet
+
+HEADER = ("way", "ready after s", "every weight read after s", "peak memory GB", "of it beyond the imports")
+WAYS = ("this project", "diffusers", "modelscope's own")
+PTH, DIFFUSERS = "text2video_pytorch_model.pth", "unet"
+
+
+def measure(folder: Path) -> list[list[str]]:
+    """Write synthetic checkpoints into the folder and load them each way."""
+    write_checkpoints(folder)
+    rows = []
+    for way in WAYS:
+        command = [sys.executable, "-m", __spec__.name, way, str(folder)]
+        figures = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
+        rows.append([way, *(f"{value:.2f}" for value in figures)])
+    return rows
+
+
+def write_checkpoints(folder: Path) -> None:
+    """The full-size UNet in half precision: the original's .pth and diffusers' folder."""
+    from safetensors.torch import save_file
+
+    with torch.device("meta"):
+        shapes = UNet3D(UNetConfig()).state_dict()
+    state = {name: torch.full(value.shape, 0.01, dtype=torch.float16) for name, value in shapes.items()}
+    torch.save(state, folder / PTH)
+    (folder / DIFFUSERS).mkdir()
+    renamed = diffusers_state(state, UNetConfig().num_res_blocks)
+    save_file(renamed, folder / DIFFUSERS / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    config = diffusers_config(UNetConfig()) | {"_class_name": "UNet3DConditionModel"}
+    (folder / DIFFUSERS / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def load(way: str, folder: Path) -> dict[str, Tensor]:
+    """The loaded network's weights."""
+    if way == "this project":
+        path = folder / PTH
+        return load_part(lambda: UNet3D(UNetConfig()), path, read_tensors(path)).state_dict()
+    if way == "diffusers":
+        from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+
+        network = UNet3DConditionModel.from_pretrained(folder / DIFFUSERS, torch_dtype=torch.float16)
+        return dict(network.state_dict())
+    # What modelscope's pipeline does: random initialisation in single precision, then a strict load of a full copy.
+    original = modelscope_unet(UNetConfig(), None)
+    original.load_state_dict(torch.load(folder / PTH, map_location="cpu"), strict=True)
+    return dict(original.half().state_dict())
+
+
+def peak_gigabytes() -> float:
+    """Peak of this process's resident memory so far."""
+    if sys.platform == "win32":
+        raise SystemExit("The load benchmark needs Linux or macOS.")
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def main(way: str, folder: Path) -> None:
+    """Load one way and print the figures."""
+    imports = {"diffusers": "diffusers.models.unets.unet_3d_condition", "this project": "torch"}
+    __import__(imports.get(way, "modelscope.models.multi_modal.video_synthesis.unet_sd"))
+    before, start = peak_gigabytes(), time.perf_counter()
+    state = load(way, folder)
+    ready = time.perf_counter() - start
+    sum(float(value.sum()) for value in state.values())
+    touched = time.perf_counter() - start
+    sys.stdout.write(json.dumps([ready, touched, peak_gigabytes(), peak_gigabytes() - before]) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

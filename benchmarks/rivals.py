@@ -1,0 +1,100 @@
+"""Others' implementations of the same networks, given the same weights."""
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..modelscope.config import UNetConfig
+
+_RES = {"in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2"}
+_RES |= {"out_layers.3": "conv2", "skip_connection": "conv_shortcut"}
+_TOP = {
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "input_blocks.0.0": "conv_in",
+    "input_blocks.0.1": "transformer_in",
+    "out.0": "conv_norm_out",
+    "out.2": "conv_out",
+}
+_MIDDLE = {"0": ("", "0"), "1": ("attentions", "0"), "2": ("temp_attentions", "0"), "3": ("", "1")}
+
+
+def diffusers_name(key: str, res_blocks: int) -> str:
+    """The name in diffusers' UNet3DConditionModel of one of the original's keys (layout: UNetConfig)."""
+    for ours, theirs in _TOP.items():
+        if key.startswith(ours + "."):
+            return theirs + key[len(ours) :]
+    side, first, rest = key.split(".", 2)
+    if side == "middle_block":
+        kind, index = _MIDDLE[first]
+        return _within(f"mid_block.{kind}.{index}" if kind else "mid_block.{}." + index, rest)
+    level, position = divmod(int(first) - (side == "input_blocks"), res_blocks + 1)
+    block = f"{'down' if side == 'input_blocks' else 'up'}_blocks.{level}"
+    if rest.startswith("op."):
+        return f"{block}.downsamplers.0.conv{rest[2:]}"
+    part, rest = rest.split(".", 1)
+    if rest.startswith("conv."):
+        return f"{block}.upsamplers.0.{rest}"
+    kind = {"0": "{}", "1": "attentions", "2": "temp_attentions"}[part]
+    return _within(f"{block}.{kind}.{position}", rest)
+
+
+def _within(prefix: str, rest: str) -> str:
+    if "{}" not in prefix:
+        return f"{prefix}.{rest}"
+    if rest.startswith("temopral_conv."):
+        return f"{prefix.format('temp_convs')}.{rest.partition('.')[2]}"
+    name, dot, leaf = rest.rpartition(".")
+    return f"{prefix.format('resnets')}.{_RES[name]}{dot}{leaf}"
+
+
+def diffusers_state(state: dict[str, Tensor], res_blocks: int) -> dict[str, Tensor]:
+    """The original's UNet weights under diffusers' names; temporal projections become linear. Memory is shared."""
+    projection = re.compile(r"(transformer_in|temp_attentions\.\d+)\.proj_(in|out)\.weight$")
+    renamed = {diffusers_name(key, res_blocks): value for key, value in state.items()}
+    return {key: value.squeeze(-1) if projection.search(key) else value for key, value in renamed.items()}
+
+
+def diffusers_unet(config: UNetConfig, state: dict[str, Tensor]) -> nn.Module:
+    """diffusers' UNet3DConditionModel sharing the given weights."""
+    from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+
+    with torch.device("meta"):
+        network: nn.Module = UNet3DConditionModel(**diffusers_config(config))
+    network.load_state_dict(diffusers_state(state, config.num_res_blocks), assign=True)
+    return network.eval()
+
+
+def diffusers_config(config: UNetConfig) -> dict[str, Any]:
+    """The constructor arguments of diffusers' network for one of ours."""
+    attends = [config.attends_at(level) for level in range(len(config.dim_mult))]
+    down = ["CrossAttnDownBlock3D" if yes else "DownBlock3D" for yes in attends]
+    up = ["CrossAttnUpBlock3D" if yes else "UpBlock3D" for yes in reversed(attends)]
+    return {
+        "in_channels": config.in_dim,
+        "out_channels": config.out_dim,
+        "block_out_channels": tuple(config.dim * mult for mult in config.dim_mult),
+        "down_block_types": tuple(down),
+        "up_block_types": tuple(up),
+        "layers_per_block": config.num_res_blocks,
+        "cross_attention_dim": config.context_dim,
+        "attention_head_dim": config.head_dim,
+    }
+
+
+def modelscope_unet(config: UNetConfig, state: dict[str, Tensor] | None) -> nn.Module:
+    """modelscope's own UNetSD sharing the given weights, or initialised at random as its pipeline does.
+
+    Its decoder takes contexts of 1024 only.
+    """
+    from modelscope.models.multi_modal.video_synthesis.unet_sd import UNetSD
+
+    arguments = {name: getattr(config, name) for name in ("in_dim", "dim", "context_dim", "out_dim", "dim_mult")}
+    arguments |= {name: getattr(config, name) for name in ("num_heads", "head_dim", "num_res_blocks", "attn_scales")}
+    with torch.device("cpu" if state is None else "meta"):
+        network: nn.Module = UNetSD(**arguments, y_dim=768, dropout=config.dropout, temporal_attention=True)
+    if state is not None:
+        network.load_state_dict(state, assign=True)
+    return network.eval()

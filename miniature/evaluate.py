@@ -1,0 +1,79 @@
+"""Judges a model over every combination: python -m sd_t2v.miniature.evaluate; prints the model card's tables."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..modelscope.loading import Model, load_model
+from ..modelscope.pipeline import generate
+from ..modelscope.placement import best_device, best_dtype
+from ..modelscope.request import VideoRequest
+from ..modelscope.samplers.catalogue import get_sampler, sampler_names
+from .judge import Verdict, judge
+from .world import HELD_OUT, LABELS, Label
+
+PARTS = ("colour", "shape", "direction", "all")
+FOLDER = Path(__file__).parent / "model"
+
+
+def request(model: Model, prompt: str, seed: int, **changes: object) -> VideoRequest:
+    """A request with the miniature's recommended settings."""
+    recommended = {k: v for k, v in model.config.recommended.items() if k in VideoRequest.__dataclass_fields__}
+    values = recommended | {"prompt": prompt, "seed": seed} | changes
+    return VideoRequest(**values)
+
+
+def verdicts(
+    model: Model, labels: Iterable[Label], seeds: Iterable[int], **changes: object
+) -> Iterator[tuple[Label, Verdict]]:
+    """What the judge sees in a video of each label and seed."""
+    for label in labels:
+        for seed in seeds:
+            yield label, judge(generate(model, request(model, label.caption, seed, **changes)))
+
+
+def shares(results: Iterable[tuple[Label, Verdict]]) -> dict[str, float]:
+    """How often colour, shape, direction, and all three are right, 0..1."""
+    marks = [verdict.agrees(label) for label, verdict in results]
+    rows = [{**mark, "all": all(mark.values())} for mark in marks]
+    return {part: sum(row[part] for row in rows) / len(rows) for part in PARTS}
+
+
+def without_prompt(model: Model, seeds: Iterable[int]) -> Counter[str | None]:
+    """How often each colour, shape and direction appears when nothing is asked for."""
+    seen: Counter[str | None] = Counter()
+    for seed in seeds:
+        seen.update(vars(judge(generate(model, request(model, "", seed)))).values())
+    return seen
+
+
+def _row(name: str, found: dict[str, float]) -> str:
+    return f"| {name} | " + " | ".join(f"{found[part]:.0%}" for part in PARTS) + " |\n"
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=FOLDER)
+    parser.add_argument("--seeds", type=int, default=2, help="per combination")
+    parser.add_argument("--samplers", action="store_true", help="also judge every sampler at its default steps")
+    options = parser.parse_args()
+    device = best_device()
+    model = load_model(options.model, device, best_dtype(device))
+    out = sys.stdout.write
+    out("| clips | " + " | ".join(PARTS) + " |\n|---|---|---|---|---|\n")
+    results = list(verdicts(model, LABELS, range(options.seeds)))
+    out(_row("all combinations", shares(results)))
+    out(_row("seen in training", shares(r for r in results if r[0] not in HELD_OUT)))
+    out(_row("held out", shares(r for r in results if r[0] in HELD_OUT)))
+    if options.samplers:
+        for name in sampler_names():
+            steps = get_sampler(name).default_steps
+            out(_row(f"{name}, {steps} steps", shares(verdicts(model, LABELS[::2], (0,), sampler=name, steps=steps))))
+    out(f"\nWithout a prompt: {dict(without_prompt(model, range(24)))}\n")
+
+
+if __name__ == "__main__":
+    main()

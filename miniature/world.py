@@ -1,0 +1,86 @@
+"""The miniature's world: one coloured shape crossing a plain background, drawn by formula, with its caption."""
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SIZE = 64
+"""Height and width of a frame in pixels."""
+
+COLOURS = {
+    "red": (0.86, 0.12, 0.14),
+    "green": (0.10, 0.62, 0.20),
+    "blue": (0.13, 0.27, 0.88),
+    "yellow": (0.97, 0.80, 0.06),
+}
+SHAPES = ("ball", "square", "triangle")
+DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
+BACKGROUND = (0.92, 0.92, 0.90)
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a clip shows."""
+
+    colour: str
+    shape: str
+    direction: str
+
+    @property
+    def caption(self) -> str:
+        """The prompt that describes the clip."""
+        return f"a {self.colour} {self.shape} moving {self.direction}"
+
+
+LABELS = [Label(*names) for names in itertools.product(COLOURS, SHAPES, DIRECTIONS)]
+HELD_OUT = {
+    Label("red", "triangle", "up"),
+    Label("green", "ball", "down"),
+    Label("blue", "square", "left"),
+    Label("yellow", "ball", "right"),
+}
+"""Combinations that no training clip or caption shows."""
+TRAINED = [label for label in LABELS if label not in HELD_OUT]
+
+
+def draw(label: Label, frames: int, generator: torch.Generator) -> Tensor:
+    """A clip of the label with random size and path: [frames, 3, SIZE, SIZE] in 0..1."""
+    size, travel, aside, delay = torch.rand(4, generator=generator).tolist()
+    radius = 9.0 + 4.0 * size
+    reach = 26.0 + 8.0 * travel
+    along = torch.linspace(-0.5, 0.5, frames) * reach + (delay - 0.5) * 6.0
+    across = (aside - 0.5) * 24.0
+    dx, dy = DIRECTIONS[label.direction]
+    x = SIZE / 2 + along * dx + across * abs(dy)
+    y = SIZE / 2 + along * dy + across * abs(dx)
+    coverage = _coverage(label.shape, x, y, radius)[:, None]
+    colour = torch.tensor(COLOURS[label.colour])[None, :, None, None]
+    return coverage * colour + (1 - coverage) * torch.tensor(BACKGROUND)[None, :, None, None]
+
+
+def _coverage(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
+    """How much of each pixel the shape covers: [frames, SIZE, SIZE], antialiased over one pixel."""
+    grid = torch.arange(SIZE) + 0.5
+    u = grid[None, None, :] - x[:, None, None]
+    v = grid[None, :, None] - y[:, None, None]
+    return (0.5 - SIGNED_DISTANCES[shape](u, v, radius)).clamp(0, 1)
+
+
+def _ball(u: Tensor, v: Tensor, radius: float) -> Tensor:
+    return torch.sqrt(u**2 + v**2) - radius
+
+
+def _square(u: Tensor, v: Tensor, radius: float) -> Tensor:
+    return torch.maximum(u.abs(), v.abs()) - radius * 0.9
+
+
+def _triangle(u: Tensor, v: Tensor, radius: float) -> Tensor:
+    """Upright, as wide and high as the ball."""
+    slope = 5**-0.5
+    return torch.maximum(v - radius, (2 * u.abs() - v - radius) * slope).expand(len(u), SIZE, SIZE)
+
+
+SIGNED_DISTANCES = {"ball": _ball, "square": _square, "triangle": _triangle}
+"""Pixels from the outline, negative inside, for each shape."""

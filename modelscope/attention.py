@@ -1,0 +1,165 @@
+"""Attention and the transformers built from it: spatial (with text) and temporal."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# CUDA's fused kernels put batch and heads into grid dimensions that end at 65,535.
+MAX_GRID = 65_535
+
+
+class KeysValues(NamedTuple):
+    """Keys and values of one cross-attention, each [b, heads, tokens, head_dim]."""
+
+    keys: Tensor
+    values: Tensor
+
+
+def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention over [n, heads, length, head_dim]; a long batch runs in pieces that every fused kernel accepts."""
+    if q.shape[0] <= MAX_GRID:
+        return F.scaled_dot_product_attention(q, k, v)
+    pieces = zip(q.split(MAX_GRID), k.split(MAX_GRID), v.split(MAX_GRID), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*piece) for piece in pieces])
+
+
+class Attention(nn.Module):
+    """Multi-head attention with the checkpoint's names: to_q, to_k, to_v without bias, to_out.0 with."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int | None = None, dropout: float = 0.0):
+        super().__init__()
+        inner = heads * head_dim
+        self.heads = heads
+        self.to_q = nn.Linear(dim, inner, bias=False)
+        self.to_k = nn.Linear(context_dim or dim, inner, bias=False)
+        self.to_v = nn.Linear(context_dim or dim, inner, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(inner, dim), nn.Dropout(dropout))
+
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """Project [n, tokens, context_dim] once; the result serves every frame and every step."""
+        return KeysValues(self._split_heads(self.to_k(context)), self._split_heads(self.to_v(context)))
+
+    def forward(self, x: Tensor, context: KeysValues | None = None) -> Tensor:
+        """[n, length, dim] attends to itself, or to keys and values whose batch divides n."""
+        q = self._split_heads(self.to_q(x))
+        k, v = context or self.keys_values(x)
+        if len(k) != len(q):
+            k, v = _per_frame(k, len(q)), _per_frame(v, len(q))
+        out = scaled_dot_product(q, k, v).transpose(1, 2).flatten(2)
+        return self.to_out(out)
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _per_frame(x: Tensor, n: int) -> Tensor:
+    return x.repeat_interleave(n // len(x), dim=0) if len(x) > 1 else x.expand(n, -1, -1, -1)
+
+
+class GEGLU(nn.Module):
+    """Gated linear unit (Shazeer, 2020): the first half is the value, the second passes an exact GELU."""
+
+    def __init__(self, dim: int, inner: int):
+        super().__init__()
+        self.proj = nn.Linear(dim, inner * 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """Position-wise network, four times as wide inside."""
+
+    def __init__(self, dim: int, dropout: float = 0.0):
+        super().__init__()
+        self.net = nn.Sequential(GEGLU(dim, dim * 4), nn.Dropout(dropout), nn.Linear(dim * 4, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, then attention to the text (or, in time, to itself again), then feed-forward."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int | None = None, dropout: float = 0.0):
+        super().__init__()
+        self.attn1 = Attention(dim, heads, head_dim, dropout=dropout)
+        self.ff = FeedForward(dim, dropout)
+        self.attn2 = Attention(dim, heads, head_dim, context_dim, dropout)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, context: KeysValues | None = None) -> Tensor:
+        """[n, length, dim] -> the same."""
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Attention among the pixels of each frame and to the text. Frames do not mix, so any chunk of them may run."""
+
+    def __init__(self, channels: int, heads: int, head_dim: int, context_dim: int, dropout: float = 0.0):
+        super().__init__()
+        inner = heads * head_dim
+        self.norm = nn.GroupNorm(32, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, inner)
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(inner, heads, head_dim, context_dim, dropout)])
+        self.proj_out = nn.Linear(inner, channels)
+
+    def keys_values(self, context: Tensor) -> list[KeysValues]:
+        """Text [b, tokens, context_dim] as each block's keys and values."""
+        return [block.attn2.keys_values(context) for block in self.transformer_blocks]  # type: ignore[union-attr,operator]
+
+    def forward(self, x: Tensor, context: list[KeysValues]) -> Tensor:
+        """Frames [(b f), c, h, w] -> the same."""
+        height, width = x.shape[-2:]
+        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
+        for block, keys_values in zip(self.transformer_blocks, context, strict=True):
+            tokens = block(tokens, keys_values)
+        return x + self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, width))
+
+
+class PointwiseConv1d(nn.Conv1d):
+    """The checkpoint's 1x1 Conv1d [o, i, 1], applied as the linear layer it is on [..., i]."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.squeeze(-1), self.bias)
+
+
+class TemporalTransformer(nn.Module):
+    """Attention among the frames of each pixel; both attentions are self-attention, without position encoding.
+
+    The norm sees all frames; what follows does not mix pixels, so any chunk of them may run.
+    """
+
+    def __init__(self, channels: int, heads: int, head_dim: int, dropout: float = 0.0):
+        super().__init__()
+        inner = heads * head_dim
+        self.norm = nn.GroupNorm(32, channels, eps=1e-6)
+        self.proj_in = PointwiseConv1d(channels, inner)
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(inner, heads, head_dim, dropout=dropout)])
+        self.proj_out = PointwiseConv1d(inner, channels)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """Frames [(b f), c, h, w] -> the same."""
+        clip = x.unflatten(0, (-1, frames))
+        norm = self.norm(clip.transpose(1, 2).flatten(3)).unflatten(3, x.shape[-2:])
+        b, _, _, height, width = norm.shape
+        tokens = norm.permute(0, 3, 4, 2, 1).flatten(0, 2)
+        out = self.along_time(tokens).unflatten(0, (b, height, width))
+        return x + out.permute(0, 3, 4, 1, 2).flatten(0, 1)
+
+    def along_time(self, tokens: Tensor) -> Tensor:
+        """Normalised pixels [n, f, c] -> what is added to them."""
+        tokens = self.proj_in(tokens)
+        for block in self.transformer_blocks:
+            tokens = block(tokens)
+        return self.proj_out(tokens)

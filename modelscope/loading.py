@@ -1,0 +1,122 @@
+"""A model folder in the original layout as modules, without a second copy of any weight in memory."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .autoencoder import Autoencoder
+from .checkpoint import read_tensors
+from .config import ModelConfig, TextConfig, read_config
+from .errors import ModelError
+from .text_encoder import TextEncoder
+from .unet3d import UNet3D
+
+AUTOENCODER_PREFIX = "first_stage_model."
+SHOWN_KEYS = 4
+"""How many keys an error lists."""
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model: three modules in eval mode, on one device, in one precision."""
+
+    name: str
+    config: ModelConfig
+    text_encoder: TextEncoder
+    unet: UNet3D
+    autoencoder: Autoencoder
+    device: torch.device
+    dtype: torch.dtype
+
+
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
+    """Load all three parts. Raises ModelError that names the folder or file and the remedy."""
+    config = read_config(_checked_folder(folder))
+    files = config.files
+    clip, unet, vae = (
+        find_weights(folder, name) for name in (files.ckpt_clip, files.ckpt_unet, files.ckpt_autoencoder)
+    )
+    model = Model(
+        name=folder.resolve().name,
+        config=config,
+        text_encoder=load_part(lambda: TextEncoder(config.text), clip, text_tower(read_tensors(clip), config.text)),
+        unet=load_part(lambda: UNet3D(config.unet), unet, read_tensors(unet)),
+        autoencoder=load_part(lambda: Autoencoder(config.autoencoder), vae, first_stage(read_tensors(vae))),
+        device=device,
+        dtype=dtype,
+    )
+    for module in (model.text_encoder, model.unet, model.autoencoder):
+        module.to(device=device, dtype=dtype).eval().requires_grad_(requires_grad=False)
+    return model
+
+
+def _checked_folder(folder: Path) -> Path:
+    if not folder.exists():
+        raise ModelError(f"{folder}: there is no such folder. Put the model's files there or choose another folder.")
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: is a file. Choose the folder that holds the model's files.")
+    return folder
+
+
+def find_weights(folder: Path, name: str) -> Path:
+    """The weight file by its configured name, or its .safetensors twin. Raises ModelError."""
+    root = os.path.abspath(folder)
+    path = Path(os.path.abspath(folder / name))
+    if os.path.commonpath([root, path]) != root:
+        raise ModelError(f"{folder}: the configuration names {name!r}, which is outside this folder.")
+    for candidate in (path.with_suffix(".safetensors"), path):
+        if candidate.is_file():
+            return candidate
+    present = ", ".join(sorted(os.listdir(folder))[:8]) or "nothing"
+    raise ModelError(f"{path}: is missing (the folder holds {present}). Download it into this folder.")
+
+
+def text_tower(tensors: dict[str, Tensor], config: TextConfig) -> dict[str, Tensor]:
+    """The part of a CLIP file that is used: not the image tower, the projections or the last block."""
+    last_block = f"transformer.resblocks.{config.layers - 1}."
+    unused = ("visual.", "text_projection", "logit_scale", "attn_mask", last_block)
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}
+
+
+def first_stage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The autoencoder inside a checkpoint of a whole Stable Diffusion; a file of its own keys is taken as it is."""
+    inside = {n.partition(AUTOENCODER_PREFIX)[2]: t for n, t in tensors.items() if AUTOENCODER_PREFIX in n}
+    return inside or tensors
+
+
+def load_part(build: Callable[[], Module], path: Path, tensors: dict[str, Tensor]) -> Module:
+    """Build a module without memory and give it the file's tensors. Raises ModelError on any mismatch."""
+    with torch.device("meta"):
+        module = build()
+    _check_match(path, type(module).__name__, module.state_dict(), tensors)
+    module.load_state_dict(tensors, assign=True)
+    return module
+
+
+def _check_match(path: Path, part: str, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    problems = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of another shape": [
+            f"{name} {list(found[name].shape)} instead of {list(expected[name].shape)}"
+            for name in expected
+            if name in found and found[name].shape != expected[name].shape
+        ],
+    }
+    said = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
+    if said:
+        raise ModelError(
+            f"{path}: does not fit the {part} that the configuration describes: of {len(expected)} tensors "
+            f"{'; '.join(said)}. It belongs to another model, or to another configuration.json."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN_KEYS]) + (", …" if len(names) > SHOWN_KEYS else "")

@@ -1,0 +1,147 @@
+"""Prompts as WebUI users write them: emphasis, BREAK and any length, as token ids and weights."""
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .open_clip_import import open_clip_module
+from .text_encoder import TextEncoder
+
+BEGIN, END, PAD = 49406, 49407, 0
+CHUNK = 75
+"""Tokens of a prompt that fit between begin and end."""
+COMMA_BACKTRACK = 20
+"""A chunk ends at its last comma if that is at most this many tokens back (the WebUI's default)."""
+FACTORS = {"(": 1.1, "[": 1 / 1.1}
+"""What one pair of brackets multiplies the weight by."""
+MAX_WEIGHT = 100.0
+"""Weights end here: a thousand nested brackets must not overflow half precision."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A piece of the prompt that has one weight."""
+
+    text: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """77 token ids and the weight of each."""
+
+    ids: list[int]
+    weights: list[float]
+
+
+_SYNTAX = re.compile(r"\\([\\()\[\]])|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|([()\[\]])")
+
+
+def parse_emphasis(prompt: str) -> list[Fragment]:
+    """Split `(word:1.3)`, `(word)`, `[word]` and escaped brackets into weighted pieces.
+
+    A bracket that is never closed counts to the end; one that was never opened is text.
+    """
+    pieces: list[tuple[str, float]] = []
+    opened: dict[str, list[int]] = {"(": [], "[": []}
+    position = 0
+
+    def scale(start: int, factor: float) -> None:
+        pieces[start:] = [(text, weight * factor) for text, weight in pieces[start:]]
+
+    for match in _SYNTAX.finditer(prompt):
+        pieces.append((prompt[position : match.start()], 1.0))
+        position = match.end()
+        escaped, number, bracket = match.groups()
+        opening = "[" if bracket == "]" else "("
+        if escaped:
+            pieces.append((escaped, 1.0))
+        elif bracket in opened:
+            opened[bracket].append(len(pieces))
+        elif opened[opening]:
+            scale(opened[opening].pop(), float(number) if number else FACTORS[opening])
+        else:
+            pieces.append((match[0], 1.0))
+    pieces.append((prompt[position:], 1.0))
+    for start, factor in ((start, FACTORS[opening]) for opening in opened for start in opened[opening]):
+        scale(start, factor)
+    return list(_merged(pieces))
+
+
+def _merged(pieces: list[tuple[str, float]]) -> Iterator[Fragment]:
+    """Join neighbours of equal weight: escapes and stray brackets must not split words."""
+    text, weight = "", 1.0
+    for more, its_weight in pieces:
+        if more and its_weight != weight:
+            if text:
+                yield Fragment(text, weight)
+            text, weight = "", its_weight
+        text += more
+    if text:
+        yield Fragment(text, weight)
+
+
+@functools.cache
+def _tokenizer() -> Any:
+    return open_clip_module("tokenizer").SimpleTokenizer()
+
+
+def _token_ids(text: str) -> list[int]:
+    ids: list[int] = _tokenizer().encode(text)
+    return ids
+
+
+def chunks(prompt: str) -> list[Chunk]:
+    """Token ids and weights of a prompt: as many chunks of 77 as it needs, at least one.
+
+    A prompt of at most 75 tokens without syntax gets exactly the ids of the original.
+    """
+    result: list[Chunk] = []
+    for section in re.split(r"\bBREAK\b", prompt):
+        tokens = [(i, part.weight) for part in parse_emphasis(section) for i in _token_ids(part.text)]
+        while len(tokens) > CHUNK:
+            cut = _cut(tokens)
+            result.append(_chunk(tokens[:cut]))
+            tokens = tokens[cut:]
+        if tokens:
+            result.append(_chunk(tokens))
+    return result or [_chunk([])]
+
+
+def _cut(tokens: list[tuple[int, float]]) -> int:
+    comma = _token_ids(",")[0]
+    for i in range(CHUNK, CHUNK - COMMA_BACKTRACK, -1):
+        if tokens[i - 1][0] == comma:
+            return i
+    return CHUNK
+
+
+def _chunk(tokens: list[tuple[int, float]]) -> Chunk:
+    ids = [BEGIN, *(i for i, _ in tokens), END]
+    weights = [1.0, *(weight for _, weight in tokens), 1.0]
+    padding = CHUNK + 2 - len(ids)
+    return Chunk(ids + [PAD] * padding, weights + [1.0] * padding)
+
+
+def tokenize(texts: list[str]) -> Tensor:
+    """Plain texts, no syntax, cut at 75 tokens: ids [n, 77] as the original's tokenizer gives them."""
+    plain = [[(i, 1.0) for i in _token_ids(text)[:CHUNK]] for text in texts]
+    return torch.tensor([_chunk(tokens).ids for tokens in plain])
+
+
+def encode_prompt(encoder: TextEncoder, prompt: str) -> Tensor:
+    """The features [1, 77 * chunks, width] that the UNet attends to."""
+    parts = chunks(prompt)
+    device = encoder.positional_embedding.device
+    features: Tensor = encoder(torch.tensor([part.ids for part in parts], device=device))
+    weights = torch.tensor([part.weights for part in parts], device=device, dtype=features.dtype)
+    if bool((weights != 1).any()):
+        weighted = features * weights[..., None].clamp(-MAX_WEIGHT, MAX_WEIGHT)
+        # As in the WebUI: emphasis must not change the overall level.
+        features = weighted * (features.mean() / weighted.mean()).nan_to_num(1.0)
+    return features.flatten(0, 1).unsqueeze(0)

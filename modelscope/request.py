@@ -1,0 +1,87 @@
+"""What can be asked of the model: every parameter declared once, with its label and bounds."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import torch
+
+from .errors import RequestError
+
+MAX_SEED = 2**32 - 1
+
+
+def param(
+    default: Any,
+    label: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    step: float | None = None,
+    choices: Any = None,
+) -> Any:
+    """A dataclass field with what every surface (widgets, API, command line, infotext) needs to know of it.
+
+    choices: a function that returns the allowed values, called when needed.
+    """
+    bounds = {"label": label, "minimum": minimum, "maximum": maximum, "step": step, "choices": choices}
+    return dataclasses.field(default=default, metadata=bounds)
+
+
+def _samplers() -> list[str]:
+    from .samplers.catalogue import sampler_names
+
+    return sampler_names()
+
+
+@dataclass(kw_only=True)
+class VideoRequest:
+    """One video, as the model sees it. Raises RequestError for a value that cannot be used."""
+
+    prompt: str = param("", "Prompt")
+    negative_prompt: str = param("", "Negative prompt")
+    sampler: str = param("DPM++ 2M", "Sampling method", choices=_samplers)
+    steps: int = param(25, "Steps", minimum=1, maximum=1000, step=1)
+    cfg_scale: float = param(9.0, "CFG scale", minimum=0, maximum=100, step=0.5)
+    width: int = param(256, "Width", minimum=16, maximum=2048, step=8)
+    height: int = param(256, "Height", minimum=16, maximum=2048, step=8)
+    frames: int = param(24, "Frames", minimum=1, maximum=1000, step=1)
+    seed: int = param(-1, "Seed", minimum=-1, maximum=MAX_SEED, step=1)
+    eta: float = param(0.0, "Eta", minimum=0, maximum=1, step=0.05)
+
+    def __post_init__(self) -> None:
+        types = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            if "label" in field.metadata:
+                value = _checked(field, types[field.name], getattr(self, field.name))
+                setattr(self, field.name, value)
+        if self.seed == -1:
+            self.seed = int(torch.randint(MAX_SEED, (), dtype=torch.int64))
+
+
+def _checked(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
+    value = _converted(field, kind, value)
+    label, minimum, maximum = (field.metadata[name] for name in ("label", "minimum", "maximum"))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"{label} must be a finite number, not {value}.")
+    if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
+        raise RequestError(f"{label} must be from {minimum} to {maximum}, not {value}.")
+    choices = field.metadata["choices"]
+    if choices and value not in choices():
+        raise RequestError(f"{label} {value!r} is not known. Known are: {', '.join(choices())}.")
+    if field.metadata["step"] == 8 and value % 8:
+        raise RequestError(f"{label} must be a multiple of 8, not {value}; try {max(round(value / 8) * 8, minimum)}.")
+    return value
+
+
+def _converted(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
+    """The value as its field's type; whole floats serve as integers, as JSON and sliders send them."""
+    try:
+        converted = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        converted = None
+    if converted is None or isinstance(value, bool) != (kind is bool) or (kind is int and converted != float(value)):
+        noun = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
+        raise RequestError(f"{field.metadata['label']} must be {noun}, not {value!r}.")
+    return converted

@@ -1,0 +1,114 @@
+"""UNet3D of ModelScope's text-to-video model: the network that predicts the noise in video latents."""
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .attention import KeysValues, SpatialTransformer, TemporalTransformer
+from .config import UNetConfig
+from .layers import Downsample, ResBlock, Upsample, timestep_embedding
+
+TextContext = list[list[KeysValues]]
+"""The prompt as keys and values, one entry per spatial transformer in the order they run."""
+
+
+class Pass(NamedTuple):
+    """What the layers of one forward pass share."""
+
+    emb: Tensor
+    frames: int
+    context: Iterator[list[KeysValues]]
+
+
+class UNet3D(nn.Module):
+    """Attribute names and their order are the checkpoint's (1480 keys at full size)."""
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.config = config
+        dims = [config.dim * mult for mult in (1, *config.dim_mult)]
+        emb_dim = config.dim * 4
+        self.time_embed = nn.Sequential(nn.Linear(config.dim, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
+        stem = [
+            nn.Conv2d(config.in_dim, config.dim, 3, padding=1),
+            TemporalTransformer(config.dim, config.num_heads, config.head_dim, config.dropout),
+        ]
+        self.input_blocks = nn.ModuleList([nn.ModuleList(stem)])
+        skips = [config.dim]
+        for level, (dim_in, dim_out) in enumerate(itertools.pairwise(dims)):
+            for i in range(config.num_res_blocks):
+                self.input_blocks.append(self._stage(dim_in if i == 0 else dim_out, dim_out, level))
+                skips.append(dim_out)
+            if level < config.deepest:
+                self.input_blocks.append(Downsample(dim_out))
+                skips.append(dim_out)
+        bottom = self._stage(dims[-1], dims[-1], level=0)
+        self.middle_block = nn.ModuleList([*bottom, ResBlock(dims[-1], emb_dim, dims[-1], config.dropout)])
+        self.output_blocks = nn.ModuleList()
+        channels = dims[-1]
+        for level, dim_out in reversed(list(enumerate(dims[1:]))):
+            for i in range(config.num_res_blocks + 1):
+                stage = self._stage(channels + skips.pop(), dim_out, level)
+                if level > 0 and i == config.num_res_blocks:
+                    stage.append(Upsample(dim_out))
+                self.output_blocks.append(stage)
+                channels = dim_out
+        self.out = nn.Sequential(
+            nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, config.out_dim, 3, padding=1)
+        )
+
+    def _stage(self, dim_in: int, dim_out: int, level: int) -> nn.ModuleList:
+        config = self.config
+        stage = nn.ModuleList([ResBlock(dim_in, config.dim * 4, dim_out, config.dropout)])
+        if config.attends_at(level):
+            heads, head_dim = dim_out // config.head_dim, config.head_dim
+            stage.append(SpatialTransformer(dim_out, heads, head_dim, config.context_dim, config.dropout))
+            stage.append(TemporalTransformer(dim_out, heads, head_dim, config.dropout))
+        return stage
+
+    def text_context(self, text: Tensor) -> TextContext:
+        """Text features [b, tokens, context_dim] as keys and values: once per prompt, not per frame and step."""
+        return [module.keys_values(text) for module in self._spatial_transformers()]
+
+    def _spatial_transformers(self) -> Iterator[SpatialTransformer]:
+        for blocks in (self.input_blocks, self.middle_block, self.output_blocks):
+            yield from (module for module in blocks.modules() if isinstance(module, SpatialTransformer))
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: TextContext) -> Tensor:
+        """Predict the noise in latents.
+
+        x: [b, c, f, h, w], any h and w; timesteps: [b], fractions allowed; context: from `text_context`, batch b.
+        Returns [b, out_dim, f, h, w].
+        """
+        frames = x.shape[2]
+        emb = self.time_embed(timestep_embedding(timesteps, self.config.dim).to(x.dtype))
+        state = Pass(emb, frames, iter(context))
+        h = x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        skips = []
+        for block in self.input_blocks:
+            h = _run(block, h, state, h.shape[-2:])
+            skips.append(h)
+        h = _run(self.middle_block, h, state, h.shape[-2:])
+        for block in self.output_blocks:
+            h = torch.cat([h, skips.pop()], dim=1)
+            h = _run(block, h, state, (skips[-1] if skips else h).shape[-2:])
+        return self.out(h).unflatten(0, (-1, frames)).transpose(1, 2)
+
+
+def _run(block: nn.Module, x: Tensor, state: Pass, size: torch.Size) -> Tensor:
+    for module in block if isinstance(block, nn.ModuleList) else (block,):
+        match module:
+            case ResBlock():
+                x = module(x, state.emb, state.frames)
+            case SpatialTransformer():
+                x = module(x, next(state.context))
+            case TemporalTransformer():
+                x = module(x, state.frames)
+            case Upsample():
+                x = module(x, size)
+            case _:
+                x = module(x)
+    return x

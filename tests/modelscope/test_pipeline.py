@@ -1,0 +1,127 @@
+"""End to end against the original's frames, and what a run promises: seeds, progress, interruption."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from sd_t2v.modelscope.autoencoder import to_uint8
+from sd_t2v.modelscope.errors import ModelError
+from sd_t2v.modelscope.pipeline import decode, encode, generate, sample
+from sd_t2v.modelscope.progress import Step
+from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.tests.support import golden, golden_json, max_error, small_model
+
+RUNS = golden_json("e2e_A")["runs"]
+
+
+def request_of(run: dict[str, object]) -> VideoRequest:
+    return VideoRequest(
+        prompt=run["prompt"],
+        negative_prompt=run["negative"],
+        sampler="DDIM",
+        steps=run["steps"],
+        cfg_scale=run["guide_scale"],
+        frames=run["frames"],
+        height=run["height"],
+        width=run["width"],
+        seed=1,
+    )
+
+
+@pytest.mark.parametrize("run", RUNS, ids=[run["run"] for run in RUNS])
+@torch.inference_mode()
+def test_equals_the_original_from_prompt_to_frames(run: dict[str, object]) -> None:
+    model, request = small_model(), request_of(run)
+    vectors = {
+        key.partition(".")[2]: value for key, value in golden("e2e_A").items() if key.startswith(str(run["run"]))
+    }
+    contexts = encode(model, request.prompt), encode(model, request.negative_prompt)
+    latents = sample(model, request, contexts, lambda: vectors["noise"])
+    assert max_error(latents, vectors["x0"]) < 5e-3
+    frames = decode(model, latents)
+    difference = (frames.int() - vectors["frames_u8"].int()).abs()
+    assert int(difference.max()) <= 1
+    assert float((difference > 0).float().mean()) < 0.01
+
+
+def small_request(**changes: object) -> VideoRequest:
+    values: dict[str, object] = {"prompt": "a red ball", "steps": 2, "frames": 2, "width": 40, "height": 24, "seed": 7}
+    return VideoRequest(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
+    first, again, other = (generate(small_model(), small_request(seed=seed)) for seed in (7, 7, 8))
+    assert first.shape == (2, 24, 40, 3)
+    assert first.dtype == torch.uint8
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "DDIM"])
+def test_noise_drawn_on_the_way_is_seeded_too(sampler: str) -> None:
+    runs = [generate(small_model(), small_request(sampler=sampler, eta=1.0, steps=4)) for _ in range(2)]
+    assert torch.equal(*runs)
+
+
+def test_prompt_negative_prompt_and_guidance_matter() -> None:
+    base = generate(small_model(), small_request())
+    for change in ({"prompt": "a blue cat"}, {"negative_prompt": "red"}, {"cfg_scale": 3.0}):
+        assert not torch.equal(base, generate(small_model(), small_request(**change)))
+
+
+def test_without_guidance_the_negative_prompt_is_not_asked() -> None:
+    plain, negative = (
+        generate(small_model(), small_request(cfg_scale=1.0, negative_prompt=text)) for text in ("", "anything")
+    )
+    assert torch.equal(plain, negative)
+
+
+def test_reports_every_step_in_order() -> None:
+    steps: list[Step] = []
+    generate(small_model(), small_request(sampler="DDIM", steps=6), steps.append)
+    assert [(step.stage, step.done, step.total) for step in steps] == [
+        ("encode", 1, 1),
+        *(("sample", i, 7) for i in range(1, 8)),
+        *(("decode", i, 2) for i in range(1, 3)),
+    ]
+    latents = [step.latents for step in steps if step.stage == "sample"]
+    assert all(value is not None and value.shape == (1, 4, 2, 3, 5) for value in latents)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stage", ["encode", "sample", "decode"])
+def test_raising_from_on_step_interrupts_at_once(stage: str) -> None:
+    seen: list[str] = []
+
+    def on_step(step: Step) -> None:
+        seen.append(step.stage)
+        if step.stage == stage:
+            raise Stop
+
+    with pytest.raises(Stop):
+        generate(small_model(), small_request(), on_step)
+    assert seen.count(stage) == 1
+    assert seen[-1] == stage
+
+
+def test_numbers_that_are_not_finite_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward: Callable[..., Tensor] = small_model().unet.forward
+    monkeypatch.setattr(small_model().unet, "forward", lambda *args: forward(*args) * torch.nan)
+    with pytest.raises(ModelError, match=r"sampling.*lower CFG"):
+        generate(small_model(), small_request())
+
+
+def test_prompts_of_different_length_can_be_guided_against_each_other() -> None:
+    frames = generate(small_model(), small_request(prompt="word " * 100, negative_prompt=""))
+    assert frames.shape == (2, 24, 40, 3)
+
+
+def test_latents_decode_frame_by_frame_as_in_one_batch() -> None:
+    latents = torch.randn(1, 4, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    whole = to_uint8(small_model().autoencoder.latents_to_frames(latents[0].transpose(0, 1)))
+    assert int((decode(small_model(), latents).int() - whole.int()).abs().max()) <= 1

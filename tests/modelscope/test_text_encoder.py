@@ -1,0 +1,57 @@
+"""Tokens and features against open_clip's own, and the full-size keys."""
+
+import pytest
+import torch
+
+from sd_t2v.modelscope.config import TextConfig
+from sd_t2v.modelscope.loading import text_tower
+from sd_t2v.modelscope.prompts import encode_prompt, tokenize
+from sd_t2v.modelscope.text_encoder import TextEncoder
+from sd_t2v.tests.support import golden, golden_json, max_error, small_model
+
+PROMPTS = golden_json("text_small_A")["prompts"]
+INDICES = golden_json("text_small_A")["idx"]
+PLAIN = [i for i in INDICES if not any(mark in PROMPTS[i] for mark in "()[]")]
+
+
+@pytest.mark.parametrize("index", range(len(PROMPTS)))
+def test_tokens_equal_the_original(index: int) -> None:
+    assert tokenize([PROMPTS[index]])[0].tolist() == golden_json("text_small_A")["tokens"][str(index)]
+
+
+def test_features_equal_the_original() -> None:
+    tokens = tokenize([PROMPTS[i] for i in INDICES])
+    features = small_model().text_encoder(tokens)
+    assert max_error(features, golden("text_small_A.io")["penultimate_ln_final"]) < 1e-5
+
+
+def test_a_plain_prompt_is_encoded_as_the_original_does() -> None:
+    expected = golden("text_small_A.io")["penultimate_ln_final"]
+    for index in PLAIN:
+        features = encode_prompt(small_model().text_encoder, PROMPTS[index])
+        # Of a prompt beyond 75 tokens the original keeps the first chunk.
+        assert max_error(features[0, :77], expected[INDICES.index(index)]) < 1e-5
+
+
+def test_full_size_keys_and_shapes() -> None:
+    keys = golden_json("keys_text_original")
+    assert len(keys) == 294
+    with torch.device("meta"):
+        used = text_tower({key: torch.empty(shape) for key, shape in keys.items()}, TextConfig())
+        state = TextEncoder(TextConfig()).state_dict()
+    assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in used.items()}
+
+
+def test_blocks_of_older_open_clip_take_length_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.20's blocks are [length, n, d]: a transposing stand-in for each block must give the same features."""
+    model = small_model().text_encoder
+    tokens = tokenize(["a red ball", "something longer, with commas"])
+    expected = model(tokens)
+    blocks = list(model.transformer.resblocks)
+    for block in blocks:
+        inner = block.forward
+        monkeypatch.setattr(
+            block, "forward", lambda x, inner=inner, **kw: inner(x.transpose(0, 1), **kw).transpose(0, 1)
+        )
+    monkeypatch.setattr(model, "_batch_first", False)
+    assert max_error(model(tokens), expected) == 0

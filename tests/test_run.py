@@ -1,0 +1,256 @@
+"""run.py as a person starts it: a real process, real environments, no network."""
+
+import ast
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COMMAND_LINE = """
+import colorsys, importlib.metadata, os, sys, time
+if sys.argv[1:] == ["wait"]:
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        sys.exit(130)
+if sys.argv[1:] == ["torch"]:
+    print(importlib.metadata.version("torch"))
+else:
+    print(os.getcwd(), sys.prefix, *sys.argv[1:], sep="|")
+    sys.exit(len(sys.argv) - 1)
+"""
+INSTALLING = "installing what"
+posix_only = pytest.mark.skipif(os.name == "nt", reason="signals and links as POSIX has them")
+
+
+def lay_out(folder: Path) -> Path:
+    """run.py with requirements that need nothing and a command line that says how it was started."""
+    for name in ("run.py", "run_venv.py", "sd_t2v.py"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "requirements").mkdir()
+    for file in (ROOT / "requirements").iterdir():
+        (folder / "requirements" / file.name).write_text("# nothing\n", encoding="utf-8")
+    (folder / "t2v_helpers").mkdir()
+    (folder / "t2v_helpers" / "cli.py").write_text(COMMAND_LINE, encoding="utf-8")
+    return folder
+
+
+def run(folder: Path, *arguments: str, python: tuple[str, ...] = (sys.executable,), **options: Any) -> "Result":
+    command = [*python, str(folder / "run.py"), *arguments]
+    options = {"cwd": folder, "capture_output": True, "encoding": "utf-8", "timeout": 120, **options}
+    return subprocess.run(command, check=False, **options)
+
+
+Result = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def first_starts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Result]]:
+    """A new checkout and what two simultaneous first starts in it said."""
+    folder = lay_out(tmp_path_factory.mktemp("with a space, ü and 影"))
+    children = [started(folder, "demo", "a red ball") for _ in range(2)]
+    said = [child.communicate(timeout=120) for child in children]
+    return folder, [Result(child.args, child.returncode, *texts) for child, texts in zip(children, said, strict=True)]
+
+
+@pytest.fixture
+def checkout(first_starts: tuple[Path, list[Result]], tmp_path: Path) -> Path:
+    """A checkout of one's own, with its .venv."""
+    return shutil.copytree(first_starts[0], tmp_path / "checkout", symlinks=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_torch_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH_COMMAND", raising=False)
+
+
+def edit_stamp(folder: Path, **changes: object) -> None:
+    stamp = folder / ".venv" / "run.py.json"
+    stamp.write_text(json.dumps({**json.loads(stamp.read_text()), **changes}))
+
+
+def test_help_lists_the_commands() -> None:
+    result = run(ROOT, "--help")
+    assert result.returncode == 0
+    assert all(f"\n  {name} " in result.stdout for name in ("demo", "test", "lint", "bench"))
+    assert "TORCH_COMMAND" in result.stdout and "--own-torch" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("--own-torch",), ("--nonsense", "demo")])
+def test_no_command_or_an_unknown_one_shows_the_help(arguments: tuple[str, ...]) -> None:
+    result = run(ROOT, *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "\n  demo " in result.stderr and "Traceback" not in result.stderr
+
+
+def test_an_old_python_can_parse_run_py_and_is_told_at_once() -> None:
+    body = ast.parse((ROOT / "run.py").read_text(encoding="utf-8"), feature_version=(3, 7)).body
+    assert [type(node) for node in body[:3]] == [ast.Expr, ast.Import, ast.If]
+    pretend = "import runpy, sys; sys.version_info = (3, 9, 1, 'final', 0); runpy.run_path(sys.argv[1])"
+    result = run(ROOT, "demo", python=(sys.executable, "-c", pretend))
+    assert result.returncode == 1
+    assert result.stderr.startswith("run.py needs Python 3.10 or newer") and len(result.stderr.splitlines()) == 1
+
+
+def test_two_first_starts_at_once_share_one_installation(first_starts: tuple[Path, list[Result]]) -> None:
+    folder, results = first_starts
+    assert [result.returncode for result in results] == [1, 1]
+    assert sum(INSTALLING in result.stderr for result in results) == 1
+    assert all(result.stdout == f"{folder}|{folder / '.venv'}|a red ball\n" for result in results)
+
+
+def test_a_later_start_passes_everything_on_and_needs_no_pip(checkout: Path, tmp_path: Path) -> None:
+    for pip in checkout.glob(".venv/[Ll]ib/**/pip"):
+        shutil.rmtree(pip)
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    if sys.version_info >= (3, 11):
+        (elsewhere / "colorsys.py").write_text("raise SystemExit('a file of the person stood in for a module')")
+    result = run(checkout, "demo", "--steps", "", "ü", cwd=elsewhere)
+    assert (result.returncode, result.stderr) == (3, "")
+    assert result.stdout == f"{elsewhere}|{checkout / '.venv'}|--steps||ü\n"
+
+
+def test_a_changed_requirement_is_installed_once(checkout: Path) -> None:
+    (checkout / "requirements" / "demo.txt").write_text("# something else\n")
+    assert INSTALLING in run(checkout, "demo").stderr
+    assert run(checkout, "demo").stderr == ""
+
+
+def test_a_failed_installation_says_so_and_spoils_nothing(checkout: Path) -> None:
+    (checkout / "requirements" / "test.txt").write_text("missing @ file:///nowhere/missing-1-py3-none-any.whl\n")
+    result = run(checkout, "test")
+    assert result.returncode == 1
+    assert "missing-1-py3-none-any.whl" in result.stderr and "run.py: pip could not install" in result.stderr
+    assert "Traceback" not in result.stderr.partition("run.py: pip could not install")[2]
+    assert run(checkout, "demo").stderr == ""
+
+
+def test_an_installation_cut_off_is_made_anew(checkout: Path) -> None:
+    edit_stamp(checkout, complete=False)
+    result = run(checkout, "demo")
+    assert result.returncode == 0
+    assert "cut off" in result.stderr and INSTALLING in result.stderr
+
+
+@posix_only
+def test_a_venv_whose_python_is_gone_is_noticed(checkout: Path) -> None:
+    python = checkout / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/nowhere/python")
+    ask = "import run_venv as r; stamp = r._read_stamp(); print(r._defect(stamp, stamp.torch))"
+    result = subprocess.run([sys.executable, "-c", ask], cwd=checkout, capture_output=True, text=True, check=True)
+    assert "the Python that .venv was made with is gone" in result.stdout
+
+
+def test_a_venv_of_another_python_is_not_remade_from_inside(checkout: Path) -> None:
+    edit_stamp(checkout, python="cpython-38")
+    inside = checkout / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    result = run(checkout, "demo", python=(str(inside),))
+    assert result.returncode == 1
+    assert "leave it (deactivate)" in result.stderr and inside.exists()
+
+
+@posix_only
+def test_ctrl_c_goes_to_the_command(checkout: Path) -> None:
+    with started(checkout, "demo", "wait") as child:
+        assert child.stdout and child.stdout.readline() == "ready\n"
+        os.killpg(child.pid, signal.SIGINT)
+        assert child.wait(timeout=20) == 130
+        assert child.stderr and child.stderr.read() == ""
+
+
+@posix_only
+def test_ctrl_c_during_installation_ends_it(checkout: Path) -> None:
+    os.mkfifo(checkout / "hangs-1-py3-none-any.whl")
+    (checkout / "requirements" / "demo.txt").write_text(f"{checkout}/hangs-1-py3-none-any.whl\n")
+    with started(checkout, "demo") as child:
+        assert child.stderr and INSTALLING in child.stderr.readline()
+        while "hangs" not in child.stderr.readline():
+            pass
+        os.killpg(child.pid, signal.SIGINT)
+        assert child.wait(timeout=20) == 130
+        assert "run.py" not in child.stderr.read()
+
+
+@posix_only
+def test_a_start_waits_for_another_that_installs(checkout: Path) -> None:
+    import fcntl
+
+    (checkout / "requirements" / "demo.txt").write_text("# something else\n")
+    with (checkout / ".venv.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with started(checkout, "demo") as child:
+            assert child.stderr and "waiting for it" in child.stderr.readline()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert child.wait(timeout=60) == 0
+
+
+def test_torch_command_is_obeyed_and_remembered(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path)
+    (folder / "requirements" / "torch.txt").write_text("torch==99\n")
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "somebody else's").touch()
+    command = f"pip install --no-index {make_wheel(tmp_path, 'torch', '2.5.0').as_posix()}"
+    first = run(folder, "demo", "torch", env={**os.environ, "TORCH_COMMAND": command})
+    assert first.stdout == "2.5.0\n"
+    assert "was not made by run.py" in first.stderr
+    assert [path.name for path in folder.glob(".venv-*/*")] == ["somebody else's"]
+    second = run(folder, "demo", "torch")
+    assert (second.stdout, second.stderr) == ("2.5.0\n", "")
+
+
+def test_own_torch_shares_the_packages_of_this_python(checkout: Path) -> None:
+    (checkout / "requirements" / "torch.txt").write_text("torch==99\n")
+    result = run(checkout, "--own-torch", "demo", "torch")
+    assert result.stdout.startswith("2.")
+    assert "making it anew" in result.stderr
+
+
+def test_own_torch_wants_a_torch(checkout: Path) -> None:
+    result = run(checkout, "--own-torch", "demo", python=(sys.executable, "-S"))
+    assert result.returncode == 1
+    assert "needs torch 2.1 or newer" in result.stderr and "found: none" in result.stderr
+
+
+def test_a_python_without_ensurepip_is_told_the_remedy(tmp_path: Path) -> None:
+    pretend = (
+        "import runpy, sys; sys.modules['ensurepip'] = None; sys.argv = sys.argv[1:]; "
+        "sys.path[0] = sys.argv[0][:-7]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    result = run(lay_out(tmp_path), "demo", python=(sys.executable, "-c", pretend))
+    assert result.returncode == 1
+    assert "-venv" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_checkout_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
+    (lay_out(tmp_path) / ".venv.lock").mkdir()
+    result = run(tmp_path, "demo")
+    assert result.returncode == 1
+    assert "May you write in" in result.stderr and "Traceback" not in result.stderr
+
+
+def started(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(folder / "run.py"), *arguments]
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    return subprocess.Popen(command, cwd=folder, start_new_session=True, **options)
+
+
+def make_wheel(folder: Path, name: str, version: str) -> Path:
+    """A wheel with nothing in it but its name."""
+    info = f"{name}-{version}.dist-info"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return path

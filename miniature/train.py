@@ -22,7 +22,7 @@ from .stages import AutoencoderStage, TextStage, UNetStage, encode_clips
 class Stage(Protocol):
     """A module with a loss for one step."""
 
-    def loss(self, generator: torch.Generator, device: torch.device) -> Tensor: ...
+    def loss(self, step: int, generator: torch.Generator, device: torch.device) -> Tensor: ...
 
 
 class Trainer:
@@ -68,7 +68,7 @@ class Trainer:
         # A generator per step and shard: a resumed run draws what an uninterrupted one would have drawn.
         step = self.recipe.seed * 1_000_003 + self.done
         generator = torch.Generator().manual_seed(step * self.recipe.shards + index)
-        loss = self.stage.loss(generator, self.device) / self.recipe.shards
+        loss = self.stage.loss(self.done, generator, self.device) / self.recipe.shards
         loss.backward()
         return float(loss)
 

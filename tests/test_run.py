@@ -46,7 +46,7 @@ def lay_out(folder: Path) -> Path:
 
 def run(folder: Path, *arguments: str, python: tuple[str, ...] = (sys.executable,), **options: Any) -> "Result":
     command = [*python, str(folder / "run.py"), *arguments]
-    options = {"cwd": folder, "capture_output": True, "encoding": "utf-8", "timeout": 120, **options}
+    options = {"cwd": folder, "capture_output": True, "encoding": "utf-8", "timeout": 400, **options}
     return subprocess.run(command, check=False, **options)
 
 
@@ -58,7 +58,7 @@ def first_starts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[R
     """A new checkout and what two simultaneous first starts in it said."""
     folder = lay_out(tmp_path_factory.mktemp("with a space, ü and 影"))
     children = [started(folder, "demo", "a red ball") for _ in range(2)]
-    said = [child.communicate(timeout=120) for child in children]
+    said = [child.communicate(timeout=400) for child in children]
     return folder, [Result(child.args, child.returncode, *texts) for child, texts in zip(children, said, strict=True)]
 
 
@@ -165,7 +165,7 @@ def test_ctrl_c_goes_to_the_command(checkout: Path) -> None:
     with started(checkout, "demo", "wait") as child:
         assert child.stdout and child.stdout.readline() == "ready\n"
         os.killpg(child.pid, signal.SIGINT)
-        assert child.wait(timeout=20) == 130
+        assert child.wait(timeout=60) == 130
         assert child.stderr and child.stderr.read() == ""
 
 
@@ -178,7 +178,7 @@ def test_ctrl_c_during_installation_ends_it(checkout: Path) -> None:
         while "hangs" not in child.stderr.readline():
             pass
         os.killpg(child.pid, signal.SIGINT)
-        assert child.wait(timeout=20) == 130
+        assert child.wait(timeout=60) == 130
         assert "run.py" not in child.stderr.read()
 
 
@@ -192,7 +192,7 @@ def test_a_start_waits_for_another_that_installs(checkout: Path) -> None:
         with started(checkout, "demo") as child:
             assert child.stderr and "waiting for it" in child.stderr.readline()
             fcntl.flock(lock, fcntl.LOCK_UN)
-            assert child.wait(timeout=60) == 0
+            assert child.wait(timeout=400) == 0
 
 
 def test_torch_command_is_obeyed_and_remembered(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_whole_floats_and_number_strings_are_taken() -> None:
 def test_a_new_parameter_is_one_line() -> None:
     @dataclasses.dataclass(kw_only=True)
     class Wider(VideoRequest):
-        sharpness: float = param(0.5, "Sharpness", minimum=0.0, maximum=1.0)
+        sharpness: float = param(0.5, "Sharpness", minimum=0, maximum=1)
 
     assert Wider().sharpness == 0.5
     with pytest.raises(RequestError, match="Sharpness must be from 0 to 1"):

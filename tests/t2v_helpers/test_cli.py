@@ -141,7 +141,9 @@ def test_ctrl_c_ends_within_a_step_and_leaves_no_file(tmp_path: Path) -> None:
     assert process.stderr
     seen = b""
     while b"sampling:   1%" not in seen:
-        seen += os.read(process.stderr.fileno(), 1000)
+        more = os.read(process.stderr.fileno(), 1000)
+        assert more, seen.decode()
+        seen += more
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()

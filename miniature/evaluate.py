@@ -20,9 +20,7 @@ FOLDER = Path(__file__).parent / "model"
 
 def request(model: Model, prompt: str, seed: int, **changes: object) -> VideoRequest:
     """A request with the miniature's recommended settings."""
-    recommended = {k: v for k, v in model.config.recommended.items() if k in VideoRequest.__dataclass_fields__}
-    values = recommended | {"prompt": prompt, "seed": seed} | changes
-    return VideoRequest(**values)
+    return VideoRequest.recommended(model.config.recommended, {"prompt": prompt, "seed": seed, **changes})
 
 
 def verdicts(

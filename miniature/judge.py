@@ -62,7 +62,9 @@ def judge(clip: Tensor) -> Verdict:
 
 def find_blob(frame: Tensor) -> Blob | None:
     """The one thing that differs from a plain background, in a frame [h, w, 3] of 0..1."""
-    border = torch.cat([frame[:2].flatten(0, 1), frame[-2:].flatten(0, 1), frame[:, :2].flatten(0, 1)])
+    border = torch.cat(
+        [frame[:2].flatten(0, 1), frame[-2:].flatten(0, 1), frame[:, :2].flatten(0, 1), frame[:, -2:].flatten(0, 1)]
+    )
     background = border.median(0).values
     if float((border - background).abs().mean()) > MAX_BACKGROUND_SPREAD:
         return None

@@ -6,7 +6,14 @@ from ..modelscope.config import AutoencoderConfig, ModelConfig, TextConfig, UNet
 
 MINIATURE = ModelConfig(
     unet=UNetConfig(
-        dim=64, context_dim=32, dim_mult=[1, 2], num_heads=4, head_dim=16, num_res_blocks=1, attn_scales=[1.0, 0.5]
+        dim=64,
+        context_dim=32,
+        dim_mult=[1, 2],
+        num_heads=4,
+        head_dim=16,
+        num_res_blocks=1,
+        attn_scales=[1.0, 0.5],
+        dropout=0.0,
     ),
     autoencoder=AutoencoderConfig(ch=32, ch_mult=[1, 1, 2, 2], num_res_blocks=1),
     text=TextConfig(width=32, heads=2, layers=4),
@@ -32,22 +39,20 @@ class Recipe:
     """How much more an error inside the shape counts than one in the background."""
     clips_per_label: int = 32
     clip_frames: int = 16
-    unet_steps: int = 3700
+    unet_steps: int = 3800
     unet_batch: int = 8
     unet_rate: float = 1.5e-3
     warmup_steps: int = 150
+    plateau: float = 0.6
+    """Share of the steps at the full rate, before it falls along a cosine."""
     ema_decay: float = 0.998
     empty_captions: float = 0.12
     partial_captions: float = 0.08
     long_clips: float = 0.2
     snr_floor: float = 0.3
     snr_limit: float = 5.0
-    """The loss weighs an error in x0 by the SNR between these two. The limit is min-SNR (Hang et al., 2023). Without the
-    floor the noisiest steps hardly count, and they alone teach which way to go: later, the clip itself shows it."""
+    """The loss weighs an error in x0 by the SNR between these two. The limit is min-SNR (Hang et al., 2023). Without
+    the floor the noisiest steps hardly count, and they alone teach which way to go: later, the clip itself shows it."""
     late_bias: float = 0.6
     """Timesteps are 999 u**late_bias, u uniform: more of them where colour, shape and direction are decided."""
-    one_way_steps: tuple[int, int, int] = (2000, 2300, 2850)
-    one_way_weight: float = 0.1
-    """Weight of clips to the left and up between the first two steps; it is 1 again at the third. Which way to go is an exclusive or of the word and the time: no
-    gradient leads there while both ways are equally common. Once time alone says something, the word is soon heard."""
     checkpoint_every: int = 250

@@ -15,7 +15,6 @@ from .captions import caption
 from .recipe import MINIATURE, Recipe
 from .world import COLOURS, DIRECTIONS, SHAPES, TRAINED, Label, draw
 
-RARE_WAYS = ("left", "up")
 UNSAID = -100
 """cross_entropy's ignored target."""
 
@@ -39,7 +38,7 @@ class TextStage(nn.Module):
         nn.init.normal_(self.tower.positional_embedding, std=0.1)
         self.heads = nn.ModuleList(nn.Linear(MINIATURE.text.width, len(names)) for names in _NAMES)
 
-    def loss(self, step: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    def loss(self, generator: torch.Generator, device: torch.device) -> Tensor:
         """Cross-entropy over the parts that the captions name."""
         labels = pick(generator, self.recipe.text_batch)
         captions = [caption(label, generator, partial=0.3) for label in labels]
@@ -76,7 +75,7 @@ class AutoencoderStage(nn.Module):
         self.recipe = recipe
         self.autoencoder = Autoencoder(MINIATURE.autoencoder)
 
-    def loss(self, step: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    def loss(self, generator: torch.Generator, device: torch.device) -> Tensor:
         """Squared error, weighted towards the shape, and a pull of the latents towards unit size."""
         clips = [draw(label, 2, generator) for label in pick(generator, self.recipe.autoencoder_batch // 2)]
         frames = torch.cat(clips).to(device) * 2 - 1
@@ -135,11 +134,11 @@ class UNetStage(nn.Module):
         self._frozen = (tower, clips)
         self.register_buffer("alphas", alphas_cumprod().float(), persistent=False)
 
-    def loss(self, step: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    def loss(self, generator: torch.Generator, device: torch.device) -> Tensor:
         """Weighted squared error of the predicted noise."""
         tower, clips = self._frozen
         long = float(torch.rand((), generator=generator)) < self.recipe.long_clips
-        chosen = torch.multinomial(self._clip_weights(step), self.recipe.unet_batch // (1 + long), generator=generator)
+        chosen = torch.randint(len(clips.labels), (self.recipe.unet_batch // (1 + long),), generator=generator)
         captions = [
             caption(clips.labels[i], generator, self.recipe.empty_captions, self.recipe.partial_captions)
             for i in chosen.tolist()
@@ -158,9 +157,3 @@ class UNetStage(nn.Module):
         weight = snr.clamp(self.recipe.snr_floor, self.recipe.snr_limit) / snr
         predicted = self.unet(noisy, t.to(device), self.unet.text_context(text))
         return (weight * (predicted - noise) ** 2).mean()
-
-    def _clip_weights(self, step: int) -> Tensor:
-        first, rising, last = self.recipe.one_way_steps
-        share = max(0.0, (step - rising) / (last - rising))
-        rare = 1.0 if step < first else min(1.0, self.recipe.one_way_weight * (1 - share) + share)
-        return torch.tensor([rare if label.direction in RARE_WAYS else 1.0 for label in self._frozen[1].labels])

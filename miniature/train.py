@@ -22,7 +22,7 @@ from .stages import AutoencoderStage, TextStage, UNetStage, encode_clips
 class Stage(Protocol):
     """A module with a loss for one step."""
 
-    def loss(self, step: int, generator: torch.Generator, device: torch.device) -> Tensor: ...
+    def loss(self, generator: torch.Generator, device: torch.device) -> Tensor: ...
 
 
 class Trainer:
@@ -40,7 +40,9 @@ class Trainer:
 
     def _rate(self, step: int) -> float:
         warmup = min(1.0, (step + 1) / self.recipe.warmup_steps)
-        return warmup * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps))))
+        plateau = self.recipe.plateau
+        fall = min(1.0, max(0.0, (step / self.steps - plateau) / (1 - plateau)))
+        return warmup * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall)))
 
     def run(self) -> Any:
         """Train to the last step and return the averaged stage."""
@@ -68,7 +70,7 @@ class Trainer:
         # A generator per step and shard: a resumed run draws what an uninterrupted one would have drawn.
         step = self.recipe.seed * 1_000_003 + self.done
         generator = torch.Generator().manual_seed(step * self.recipe.shards + index)
-        loss = self.stage.loss(self.done, generator, self.device) / self.recipe.shards
+        loss = self.stage.loss(generator, self.device) / self.recipe.shards
         loss.backward()
         return float(loss)
 

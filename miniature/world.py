@@ -46,11 +46,14 @@ TRAINED = [label for label in LABELS if label not in HELD_OUT]
 
 
 def draw(label: Label, frames: int, generator: torch.Generator) -> Tensor:
-    """A clip of the label with random size and path: [frames, 3, SIZE, SIZE] in 0..1."""
+    """A clip of the label with random size and path: [frames, 3, SIZE, SIZE] in 0..1.
+
+    The shape sets out near the middle. If paths were symmetric around it, a direction would be an exclusive or of place
+    and time, which a network without a clock takes very long to find; so, each direction has its side.
+    """
     size, travel, aside, delay = torch.rand(4, generator=generator).tolist()
-    radius = 9.0 + 4.0 * size
-    reach = 26.0 + 8.0 * travel
-    along = torch.linspace(-0.5, 0.5, frames) * reach + (delay - 0.5) * 6.0
+    radius = 8.5 + 3.0 * size
+    along = torch.linspace(0, 1, frames) * (18.0 + 4.0 * travel) - 5.0 + 4.0 * delay
     across = (aside - 0.5) * 24.0
     dx, dy = DIRECTIONS[label.direction]
     x = SIZE / 2 + along * dx + across * abs(dy)

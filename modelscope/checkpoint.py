@@ -1,8 +1,14 @@
 """Reads tensors out of one weight file, mapped into memory and without running anything in it."""
 
+import collections
+import functools
 import pickle
+import re
+import struct
+import tarfile
 import warnings
 import zipfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .errors import ModelError
+from .errors import ModelError, first_line, is_memory_error
 
 _LFS_POINTER = b"version https://git-lfs"
 _TRAINER_MODULES = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy", "_codecs", "omegaconf", "argparse")
@@ -19,17 +25,16 @@ _TRAINER_MODULES = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy
 
 _DAMAGE = (
     OSError, RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, EOFError,
-    pickle.UnpicklingError, safetensors.SafetensorError,
+    AssertionError, OverflowError, MemoryError, struct.error, pickle.UnpicklingError, safetensors.SafetensorError,
 )  # fmt: skip
 """What a damaged file makes pickle, zip and torch raise."""
 
-_TENSOR_PARTS = {
-    ("collections", "OrderedDict"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_parameter"),
-    ("torch", "Size"),
+_PLAIN_DATA = {
+    *(("builtins", name) for name in ("set", "frozenset", "slice", "complex", "bytearray")),
+    *(("collections", name) for name in ("defaultdict", "Counter", "deque")),
+    *(("torch", name) for name in ("Size", "device", "float16", "bfloat16", "float32", "float64", "int64")),
 }
-"""What pickles of tensors are built from, beside storages, which torch resolves itself."""
+"""Harmless, and of no use here: inert as well."""
 
 
 class _ForeignCode(Exception):
@@ -49,19 +54,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path}: names {error}, code that weights have no need of. Nothing in it was run. "
             "Delete the file and download it from a source you trust."
         ) from error
-    except MemoryError as error:
-        raise ModelError(
-            f"{path}: not enough memory to read this file. It may be sound; close other programs."
-        ) from error
     except _DAMAGE as error:
+        if is_memory_error(error):
+            raise ModelError(f"{path}: too little memory to read it. It may be sound; close other programs.") from error
         size = path.stat().st_size
         raise ModelError(
-            f"{path}: damaged or not fully downloaded ({size:,} bytes; {_first_line(error)}). Download it again."
+            f"{path}: damaged or not fully downloaded ({size:,} bytes; {first_line(error)}). Download it again."
         ) from error
     tensors = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(tensors, dict) or not any(isinstance(value, Tensor) for value in tensors.values()):
         raise ModelError(f"{path}: holds no weights by name. It is not a ModelScope text2video file.")
-    return {str(name): value for name, value in tensors.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in tensors.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def _refuse_other_content(path: Path) -> None:
@@ -81,20 +84,38 @@ def _refuse_other_content(path: Path) -> None:
         raise ModelError(f"{path}: the download is not complete ({size:,} bytes so far). Download it again.")
 
 
+def _refuse_programs(path: Path) -> None:
+    """TorchScript archives and old tar files: some versions of torch run or unpack them whatever they are told."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            program = any(name.endswith("/constants.pkl") for name in archive.namelist())
+    else:
+        program = tarfile.is_tarfile(path)
+    if program:
+        raise ModelError(f"{path}: is a program or an archive, not a file of weights. Nothing in it was run.")
+
+
 def _read_pickle(path: Path) -> Any:
+    _refuse_programs(path)
+    zipped = zipfile.is_zipfile(path)
     # torch.serialization.load, because the WebUI replaces torch.load by a version that refuses files of newer torch.
-    options: dict[str, Any] = {"map_location": "cpu", "mmap": zipfile.is_zipfile(path)}
+    load = functools.partial(torch.serialization.load, str(path), map_location="cpu", mmap=zipped)
     with warnings.catch_warnings():
         # torch's remarks on old pickles are not for the people who downloaded them.
         warnings.simplefilter("ignore")
         try:
-            return torch.serialization.load(path, weights_only=True, **options)
-        except pickle.UnpicklingError:
-            return torch.serialization.load(path, weights_only=False, pickle_module=_InertPickle, **options)
+            return load(weights_only=True)
+        except pickle.UnpicklingError as error:
+            if zipped:
+                return load(weights_only=False, pickle_module=_InertPickle)
+            foreign = re.search(r"GLOBAL (\S+)", str(error))
+            raise _ForeignCode(foreign[1]) if foreign else error from error
 
 
 class _Inert:
     """Stands in for a trainer's object: takes whatever the pickle gives it and does nothing."""
+
+    __slots__ = ()
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         """Ignore everything."""
@@ -108,30 +129,38 @@ class _Inert:
     def append(self, item: object) -> None:
         """Ignore the item."""
 
+    add = append
+
+
+class _Rebuild(_Inert):
+    """Calls torch's function without handing it out: a pickle could change the attributes of what it gets."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, name: str) -> None:
+        """Name of a function in torch._utils."""
+        self._function = getattr(import_module("torch._utils"), name)
+
+    def __call__(self, *args: Any) -> Any:
+        """Rebuild a tensor."""
+        return self._function(*args)
+
 
 class _InertUnpickler(pickle.Unpickler):
     """Builds tensors; anything else is inert if a trainer may have left it there, and an error if not."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Resolve a global of the pickle without importing it."""
-        if (module, name) in _TENSOR_PARTS:
-            return super().find_class(module, name)
-        if module.partition(".")[0] in _TRAINER_MODULES:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
+            return _Rebuild(name)
+        if (module, name) in _PLAIN_DATA or module.partition(".")[0] in _TRAINER_MODULES:
             return _Inert
         raise _ForeignCode(f"{module}.{name}")
 
 
 class _InertPickle:
-    """What torch.load wants of a pickle module."""
+    """What torch.load wants of a pickle module, for zip files."""
 
-    __name__ = "inert_pickle"
     Unpickler = _InertUnpickler
-
-    @staticmethod
-    def load(file: Any, **options: Any) -> Any:
-        """pickle.load for the headers of files from before torch 1.6."""
-        return _InertUnpickler(file, **options).load()
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:160]

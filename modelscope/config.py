@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .errors import ModelError
+from .errors import ModelError, first_line
 
 CONFIGURATION = "configuration.json"
+MAX_SIZE, MAX_LAYERS, MAX_LEVELS = 65_536, 64, 8
+"""Bounds of widths and counts, of layers in a row, and of resolution levels: far above any model of this kind."""
+_MISTAKES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OmegaConfBaseException)
 Section = TypeVar("Section")
 
 
@@ -51,6 +54,11 @@ class AutoencoderConfig:
     ch_mult: list[int] = field(default_factory=lambda: [1, 2, 4, 4])
     num_res_blocks: int = 2
 
+    @property
+    def scale(self) -> int:
+        """Pixels per latent, each way: each level but the last halves."""
+        return int(2 ** (len(self.ch_mult) - 1))
+
 
 @dataclass
 class TextConfig:
@@ -86,24 +94,29 @@ class ModelConfig:
 def read_config(folder: Path) -> ModelConfig:
     """The folder's configuration.json, or the 1.7B's where there is none. Raises ModelError."""
     path = folder / CONFIGURATION
-    if not path.exists():
-        return ModelConfig()
     try:
-        model = json.loads(path.read_text(encoding="utf-8-sig"))["model"]
-        return _parse(model["model_args"], model["model_cfg"], model.get("recommended", {}))
-    except (OSError, ValueError, KeyError, TypeError, OmegaConfBaseException) as error:
+        if not path.exists():
+            return ModelConfig()
+        text = path.read_text(encoding="utf-8-sig")
+        if "${" in text:
+            raise ValueError("it refers to something outside of itself")
+        return _parse(json.loads(text)["model"])
+    except _MISTAKES as error:
         raise ModelError(
-            f"{path}: is not the model's configuration ({error}). Delete it to use the 1.7B's, or download it again "
-            "as raw text: a saved web page will not do."
+            f"{path}: is not the model's configuration ({first_line(error)}). Delete it to use the 1.7B's, or download "
+            "it again as raw text: a saved web page will not do."
         ) from error
 
 
-def _parse(files: dict[str, Any], parts: dict[str, Any], recommended: dict[str, Any]) -> ModelConfig:
-    """Original keys: `unet_*` beside `temporal_attention`; `vae_*` and `text_*` are this project's addition."""
+def _parse(model: dict[str, Any]) -> ModelConfig:
+    """`vae_*`, `text_*` and `recommended` are this project's additions to the original's keys."""
+    parts, recommended = model["model_cfg"], model.get("recommended", {})
     if str(parts.get("temporal_attention", True)) != "True":
         raise ValueError("temporal_attention must be True")
+    if not isinstance(recommended, dict):
+        raise TypeError("recommended must hold names and values")
     return ModelConfig(
-        files=_section(FilesConfig, files, ""),
+        files=_section(FilesConfig, model["model_args"], ""),
         unet=_section(UNetConfig, parts, "unet_"),
         autoencoder=_section(AutoencoderConfig, parts, "vae_"),
         text=_section(TextConfig, parts, "text_"),
@@ -113,15 +126,36 @@ def _parse(files: dict[str, Any], parts: dict[str, Any], recommended: dict[str, 
 
 def _section(kind: type[Section], values: dict[str, Any], prefix: str) -> Section:
     """The values whose prefixed names are fields of the dataclass, type-checked; others do not matter here."""
-    known = {f.name: values[prefix + f.name] for f in fields(kind) if prefix + f.name in values}  # type: ignore[arg-type]
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), known))  # type: ignore[return-value]
+    names = {field.name: _key(prefix, field.name) for field in fields(kind)}  # type: ignore[arg-type]
+    known = {name: values[key] for name, key in names.items() if key in values}
+    section: Section = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), known))  # type: ignore[assignment]
+    for name, key in names.items():
+        _check_size(key, getattr(section, name))
+    return section
+
+
+def _key(prefix: str, name: str) -> str:
+    """The original calls the UNet's num_res_blocks unet_res_blocks."""
+    return "unet_res_blocks" if (prefix, name) == ("unet_", "num_res_blocks") else prefix + name
+
+
+def _check_size(key: str, value: Any) -> None:
+    """Refuse what no network has, before anything is built of it."""
+    values = value if isinstance(value, list) else [value]
+    if not 1 <= len(values) <= MAX_LEVELS:
+        raise ValueError(f"{key} must have 1 to {MAX_LEVELS} entries")
+    limit = MAX_LAYERS if key.endswith(("layers", "res_blocks")) else MAX_SIZE
+    for number in values:
+        if isinstance(number, int) and not 1 <= number <= limit:
+            raise ValueError(f"{key} must be from 1 to {limit}, not {number}")
+        if isinstance(number, float) and not 0 <= number <= 1:
+            raise ValueError(f"{key} must be from 0 to 1, not {number}")
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
     """Write configuration.json in the original's form."""
-    parts = {
-        f"{prefix}_{name}": value for prefix, section in _prefixed(config) for name, value in asdict(section).items()
-    }
+    sections = {"unet_": config.unet, "vae_": config.autoencoder, "text_": config.text}
+    parts = {_key(prefix, name): value for prefix, part in sections.items() for name, value in asdict(part).items()}
     model = {
         "type": "latent-text-to-video-synthesis",
         "model_args": asdict(config.files),
@@ -130,7 +164,3 @@ def write_config(folder: Path, config: ModelConfig) -> None:
     }
     document = {"framework": "pytorch", "task": "text-to-video-synthesis", "model": model}
     (folder / CONFIGURATION).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-def _prefixed(config: ModelConfig) -> list[tuple[str, Any]]:
-    return [("unet", config.unet), ("vae", config.autoencoder), ("text", config.text)]

@@ -1,5 +1,8 @@
 """Errors that a person can act on: what happened, where, what to do next."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class TextToVideoError(Exception):
     """Base of every error this project raises on purpose; its text is meant for people."""
@@ -11,3 +14,33 @@ class RequestError(TextToVideoError, ValueError):
 
 class ModelError(TextToVideoError):
     """A model folder or file that cannot be used."""
+
+
+class OutOfMemory(TextToVideoError):
+    """The device's memory does not suffice."""
+
+
+@contextmanager
+def memory_errors(doing: str, remedy: str) -> Iterator[None]:
+    """Turn the ways in which torch says that memory ran out into OutOfMemory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_memory_error(error):
+            raise
+        raise OutOfMemory(f"Not enough memory for {doing}. {remedy}") from error
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether an error means that memory ran out; torch has several words for it, Windows another."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
+
+
+_MEMORY_SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "paging file")
+
+
+def first_line(error: BaseException) -> str:
+    """The start of an error's text, for use within a sentence."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:160]

@@ -16,7 +16,11 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
 
 
 class TemporalConv(nn.Module):
-    """Four convolutions along time with a residual around them; mixes frames, never pixels."""
+    """Four convolutions along time with a residual around them.
+
+    Each stage is a norm that sees all frames and pixels, then (`stage[1:]`) what does not mix pixels, so any chunk of
+    them may run.
+    """
 
     def __init__(self, channels: int, dropout: float = 0.0):
         super().__init__()

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from .autoencoder import Autoencoder
 from .checkpoint import read_tensors
-from .config import ModelConfig, TextConfig, read_config
-from .errors import ModelError
+from .config import CONFIGURATION, ModelConfig, TextConfig, read_config
+from .errors import ModelError, first_line, memory_errors
 from .text_encoder import TextEncoder
 from .unet3d import UNet3D
 
@@ -27,7 +27,6 @@ Module = TypeVar("Module", bound=nn.Module)
 class Model:
     """A loaded model: three modules in eval mode, on one device, in one precision."""
 
-    name: str
     config: ModelConfig
     text_encoder: TextEncoder
     unet: UNet3D
@@ -37,14 +36,18 @@ class Model:
 
 
 def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
-    """Load all three parts. Raises ModelError that names the folder or file and the remedy."""
-    config = read_config(_checked_folder(folder))
+    """Load all three parts. Raises ModelError that names the folder or file and the remedy, or OutOfMemory."""
+    with memory_errors("the model's weights", "Close other programs."):
+        return _load_model(_checked_folder(folder), device, dtype)
+
+
+def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
+    config = read_config(folder)
     files = config.files
     clip, unet, vae = (
         find_weights(folder, name) for name in (files.ckpt_clip, files.ckpt_unet, files.ckpt_autoencoder)
     )
     model = Model(
-        name=folder.resolve().name,
         config=config,
         text_encoder=load_part(lambda: TextEncoder(config.text), clip, text_tower(read_tensors(clip), config.text)),
         unet=load_part(lambda: UNet3D(config.unet), unet, read_tensors(unet)),
@@ -58,24 +61,41 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
 
 
 def _checked_folder(folder: Path) -> Path:
-    if not folder.exists():
-        raise ModelError(f"{folder}: there is no such folder. Put the model's files there or choose another folder.")
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: is a file. Choose the folder that holds the model's files.")
+    try:
+        os.listdir(folder)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder}: there is no such folder. Put the model's files there or choose another."
+        ) from error
+    except NotADirectoryError as error:
+        raise ModelError(f"{folder}: is a file. Choose the folder that holds the model's files.") from error
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be read ({error.strerror}). Choose a folder that you may read.") from error
     return folder
 
 
 def find_weights(folder: Path, name: str) -> Path:
-    """The weight file by its configured name, or its .safetensors twin. Raises ModelError."""
-    root = os.path.abspath(folder)
-    path = Path(os.path.abspath(folder / name))
-    if os.path.commonpath([root, path]) != root:
-        raise ModelError(f"{folder}: the configuration names {name!r}, which is outside this folder.")
+    """The .safetensors twin of the configured file, or that file itself. Raises ModelError."""
+    if not _is_inside(folder, name):
+        raise ModelError(
+            f"{folder}: the configuration names {name!r}, which is outside this folder. Put the file into it and "
+            f"delete {CONFIGURATION}, or name the file there."
+        )
+    path = folder / name
     for candidate in (path.with_suffix(".safetensors"), path):
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # noqa: PTH113 - false for what cannot be looked at, too
             return candidate
     present = ", ".join(sorted(os.listdir(folder))[:8]) or "nothing"
     raise ModelError(f"{path}: is missing (the folder holds {present}). Download it into this folder.")
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    root = os.path.abspath(folder)
+    try:
+        return bool(name) and os.path.commonpath([root, os.path.abspath(folder / name)]) == root
+    except ValueError:
+        # Another drive.
+        return False
 
 
 def text_tower(tensors: dict[str, Tensor], config: TextConfig) -> dict[str, Tensor]:
@@ -93,28 +113,36 @@ def first_stage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def load_part(build: Callable[[], Module], path: Path, tensors: dict[str, Tensor]) -> Module:
     """Build a module without memory and give it the file's tensors. Raises ModelError on any mismatch."""
-    with torch.device("meta"):
-        module = build()
+    try:
+        with torch.device("meta"):
+            module = build()
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{path.with_name(CONFIGURATION)}: describes a network that cannot be built ({first_line(error)}). "
+            "Delete it to use the 1.7B's."
+        ) from error
     _check_match(path, type(module).__name__, module.state_dict(), tensors)
     module.load_state_dict(tensors, assign=True)
     return module
 
 
 def _check_match(path: Path, part: str, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    common = {name: tensor for name, tensor in found.items() if name in expected}
     problems = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [name for name in found if name not in expected],
         "of another shape": [
-            f"{name} {list(found[name].shape)} instead of {list(expected[name].shape)}"
-            for name in expected
-            if name in found and found[name].shape != expected[name].shape
+            f"{name} {list(tensor.shape)} instead of {list(expected[name].shape)}"
+            for name, tensor in common.items()
+            if tensor.shape != expected[name].shape
         ],
+        "without numbers": [name for name, x in common.items() if x.is_meta or not x.is_floating_point()],
     }
     said = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
     if said:
         raise ModelError(
             f"{path}: does not fit the {part} that the configuration describes: of {len(expected)} tensors "
-            f"{'; '.join(said)}. It belongs to another model, or to another configuration.json."
+            f"{'; '.join(said)}. It belongs to another model, or to another {CONFIGURATION}."
         )
 
 

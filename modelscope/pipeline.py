@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .autoencoder import to_uint8
-from .errors import ModelError
+from .errors import ModelError, memory_errors
 from .guidance import guided
 from .loading import Model
 from .progress import OnStep, Step, ignore
@@ -18,20 +18,19 @@ from .samplers.registry import Noise
 from .schedule import to_ve, to_vp
 from .unet3d import TextContext
 
-SCALE_FACTOR = 8
-"""Pixels per latent, each way."""
-
 
 @torch.inference_mode()
 def generate(model: Model, request: VideoRequest, on_step: OnStep = ignore) -> Tensor:
     """Make one video: RGB bytes [frames, height, width, 3] on the CPU.
 
-    on_step may raise to interrupt. Raises ModelError where the model computes no numbers.
+    on_step may raise to interrupt. Raises ModelError where the model computes no numbers, or OutOfMemory.
     """
-    cond, uncond = (encode(model, prompt) for prompt in (request.prompt, request.negative_prompt))
-    on_step(Step("encode", 1, 1))
-    latents = sample(model, request, (cond, uncond), seeded_noise(model, request), on_step)
-    return decode(model, latents, on_step)
+    size = f"{request.frames} frames of {request.width} x {request.height}"
+    with memory_errors(size, "Ask for fewer frames or a smaller size."):
+        cond, uncond = (encode(model, prompt) for prompt in (request.prompt, request.negative_prompt))
+        on_step(Step("encode", 1, 1))
+        latents = sample(model, request, (cond, uncond), seeded_noise(model, request), on_step)
+        return decode(model, latents, on_step)
 
 
 def encode(model: Model, prompt: str) -> TextContext:
@@ -54,15 +53,16 @@ def sample(
     solver = sampler.solve(denoiser(predict_noise), x, levels, noise, request.eta)
     for done, (x, level) in enumerate(zip(solver, levels[1:], strict=True), 1):
         latents = to_vp(x, level)
+        _check_finite(latents, "sampling")
         on_step(Step("sample", done, len(levels) - 1, latents))
-    _check_finite(latents, "sampling")
     return latents
 
 
 def seeded_noise(model: Model, request: VideoRequest) -> Noise:
     """Standard normal latents [1, c, f, h, w], one after the other; drawn on the CPU, so every device gets the same."""
     generator = torch.Generator().manual_seed(request.seed)
-    size = (request.frames, request.height // SCALE_FACTOR, request.width // SCALE_FACTOR)
+    scale = model.config.autoencoder.scale
+    size = (request.frames, request.height // scale, request.width // scale)
     return lambda: torch.randn(1, model.config.unet.in_dim, *size, generator=generator).to(model.device)
 
 

@@ -1,6 +1,7 @@
 """Prompts as WebUI users write them: emphasis, BREAK and any length, as token ids and weights."""
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,51 +40,54 @@ class Chunk:
     weights: list[float]
 
 
-_SYNTAX = re.compile(r"\\([\\()\[\]])|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|([()\[\]])")
+_SYNTAX = re.compile(r"\\([\\()\[\]])|:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)|([()\[\]])|\b(BREAK)\b")
 
 
-def parse_emphasis(prompt: str) -> list[Fragment]:
-    """Split `(word:1.3)`, `(word)`, `[word]` and escaped brackets into weighted pieces.
+def parse_emphasis(prompt: str) -> list[Fragment | None]:
+    """Split `(word:1.3)`, `(word)`, `[word]` and escaped brackets into weighted pieces; None stands for BREAK.
 
     A bracket that is never closed counts to the end; one that was never opened is text.
     """
-    pieces: list[tuple[str, float]] = []
+    pieces: list[tuple[str | None, float]] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
     position = 0
-
-    def scale(start: int, factor: float) -> None:
-        pieces[start:] = [(text, weight * factor) for text, weight in pieces[start:]]
-
     for match in _SYNTAX.finditer(prompt):
         pieces.append((prompt[position : match.start()], 1.0))
         position = match.end()
-        escaped, number, bracket = match.groups()
+        escaped, number, bracket, break_ = match.groups()
         opening = "[" if bracket == "]" else "("
-        if escaped:
-            pieces.append((escaped, 1.0))
-        elif bracket in opened:
+        if bracket in opened:
             opened[bracket].append(len(pieces))
-        elif opened[opening]:
-            scale(opened[opening].pop(), float(number) if number else FACTORS[opening])
+        elif not escaped and not break_ and opened[opening]:
+            _scale(pieces, opened[opening].pop(), float(number) if number else FACTORS[opening])
         else:
-            pieces.append((match[0], 1.0))
+            pieces.append((None if break_ else escaped or match[0], 1.0))
     pieces.append((prompt[position:], 1.0))
     for start, factor in ((start, FACTORS[opening]) for opening in opened for start in opened[opening]):
-        scale(start, factor)
+        _scale(pieces, start, factor)
     return list(_merged(pieces))
 
 
-def _merged(pieces: list[tuple[str, float]]) -> Iterator[Fragment]:
+def _scale(pieces: list[tuple[str | None, float]], start: int, factor: float) -> None:
+    """Multiply the weights from a piece on; empty pieces go, so that thousands of brackets stay quick."""
+    scaled = [(text, _bounded(weight * factor)) for text, weight in pieces[start:] if text != ""]
+    pieces[start:] = scaled
+
+
+def _bounded(weight: float) -> float:
+    return max(-MAX_WEIGHT, min(MAX_WEIGHT, weight))
+
+
+def _merged(pieces: list[tuple[str | None, float]]) -> Iterator[Fragment | None]:
     """Join neighbours of equal weight: escapes and stray brackets must not split words."""
-    text, weight = "", 1.0
-    for more, its_weight in pieces:
-        if more and its_weight != weight:
-            if text:
-                yield Fragment(text, weight)
-            text, weight = "", its_weight
-        text += more
-    if text:
-        yield Fragment(text, weight)
+    for (is_break, weight), group in itertools.groupby(
+        (piece for piece in pieces if piece[0] != ""), key=lambda piece: (piece[0] is None, piece[1])
+    ):
+        texts = [text for text, _ in group]
+        if is_break:
+            yield from [None] * len(texts)
+        else:
+            yield Fragment("".join(text for text in texts if text), weight)
 
 
 @functools.cache
@@ -102,8 +106,11 @@ def chunks(prompt: str) -> list[Chunk]:
     A prompt of at most 75 tokens without syntax gets exactly the ids of the original.
     """
     result: list[Chunk] = []
-    for section in re.split(r"\bBREAK\b", prompt):
-        tokens = [(i, part.weight) for part in parse_emphasis(section) for i in _token_ids(part.text)]
+    parts = parse_emphasis(prompt)
+    for is_break, group in itertools.groupby(parts, key=lambda part: part is None):
+        if is_break:
+            continue
+        tokens = [(i, part.weight) for part in group if part for i in _token_ids(part.text)]
         while len(tokens) > CHUNK:
             cut = _cut(tokens)
             result.append(_chunk(tokens[:cut]))
@@ -141,7 +148,8 @@ def encode_prompt(encoder: TextEncoder, prompt: str) -> Tensor:
     features: Tensor = encoder(torch.tensor([part.ids for part in parts], device=device))
     weights = torch.tensor([part.weights for part in parts], device=device, dtype=features.dtype)
     if bool((weights != 1).any()):
-        weighted = features * weights[..., None].clamp(-MAX_WEIGHT, MAX_WEIGHT)
-        # As in the WebUI: emphasis must not change the overall level.
-        features = weighted * (features.mean() / weighted.mean()).nan_to_num(1.0)
+        weighted = features * weights[..., None]
+        # As in the WebUI: emphasis must not change the overall level of a chunk.
+        level, now = (values.mean((1, 2), keepdim=True) for values in (features, weighted))
+        features = torch.where(now == 0, weighted, weighted * (level / now))
     return features.flatten(0, 1).unsqueeze(0)

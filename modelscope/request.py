@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
-
-import torch
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .errors import RequestError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MAX_SEED = 2**32 - 1
 
@@ -19,11 +22,12 @@ def param(
     minimum: float | None = None,
     maximum: float | None = None,
     step: float | None = None,
-    choices: Any = None,
+    choices: Callable[[], list[str]] | None = None,
 ) -> Any:
     """A dataclass field with what every surface (widgets, API, command line, infotext) needs to know of it.
 
-    choices: a function that returns the allowed values, called when needed.
+    step: what a slider moves by; of an integer that is not 1, values must be multiples of it.
+    choices: returns the allowed values.
     """
     bounds = {"label": label, "minimum": minimum, "maximum": maximum, "step": step, "choices": choices}
     return dataclasses.field(default=default, metadata=bounds)
@@ -57,7 +61,13 @@ class VideoRequest:
                 value = _checked(field, types[field.name], getattr(self, field.name))
                 setattr(self, field.name, value)
         if self.seed == -1:
-            self.seed = int(torch.randint(MAX_SEED, (), dtype=torch.int64))
+            self.seed = secrets.randbelow(MAX_SEED + 1)
+
+    @classmethod
+    def recommended(cls, recommended: Mapping[str, Any], given: Mapping[str, Any]) -> "Self":
+        """A request of the values given, a model's recommendation for the others. Ignores names that are no field."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in (*recommended.items(), *given.items()) if name in names})
 
 
 def _checked(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
@@ -70,18 +80,39 @@ def _checked(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
     choices = field.metadata["choices"]
     if choices and value not in choices():
         raise RequestError(f"{label} {value!r} is not known. Known are: {', '.join(choices())}.")
-    if field.metadata["step"] == 8 and value % 8:
-        raise RequestError(f"{label} must be a multiple of 8, not {value}; try {max(round(value / 8) * 8, minimum)}.")
+    step = field.metadata["step"]
+    if kind is int and step and value % step:
+        raise RequestError(f"{label} must be a multiple of {step}, not {value}; try {value // step * step}.")
     return value
 
 
 def _converted(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
-    """The value as its field's type; whole floats serve as integers, as JSON and sliders send them."""
+    """The value as its field's type; text and whole floats serve as numbers, as forms and JSON send them."""
     try:
-        converted = kind(value)
+        return _CONVERSIONS[kind](value)
     except (TypeError, ValueError, OverflowError):
-        converted = None
-    if converted is None or isinstance(value, bool) != (kind is bool) or (kind is int and converted != float(value)):
-        noun = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
-        raise RequestError(f"{field.metadata['label']} must be {noun}, not {value!r}.")
-    return converted
+        noun = {int: "a whole number", float: "a number", str: "text"}[kind]
+        raise RequestError(f"{field.metadata['label']} must be {noun}, not {repr(value)[:80]}.") from None
+
+
+def _whole(value: Any) -> int:
+    # Not by way of float, which rounds large seeds.
+    number = value if type(value) is int else _number(value)
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+_CONVERSIONS: dict[type, Callable[[Any], Any]] = {int: _whole, float: _number, str: _text}

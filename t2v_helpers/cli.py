@@ -6,11 +6,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, get_type_hints
 
 if TYPE_CHECKING:
     from ..modelscope.loading import Model
-    from .arguments import GenerationRequest
 
 ROOT = Path(__file__).resolve().parent.parent
 MINIATURE = ROOT / "miniature" / "model"
@@ -35,10 +34,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         _make_video(options)
-    except (TextToVideoError, MemoryError) as error:
+    except TextToVideoError as error:
         if options.debug:
             raise
-        sys.stderr.write(f"Error: {error or 'not enough memory for this size.'}\n")
+        sys.stderr.write(f"Error: {error}\n")
         return 1
     return 0
 
@@ -68,31 +67,24 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
         known = f" ({', '.join(choices())})" if choices else ""
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
-            type=types[field.name],
             default=argparse.SUPPRESS,
             metavar=types[field.name].__name__.upper(),
             help=f"{field.metadata['label']}{known}",
         )
 
 
-def _request(options: argparse.Namespace, recommended: dict[str, Any]) -> "GenerationRequest":
-    from .arguments import GenerationRequest
-
-    names = [field.name for field in dataclasses.fields(GenerationRequest)]
-    given = {name: value for name, value in vars(options).items() if name in names}
-    return GenerationRequest(**(recommended | given))
-
-
 def _make_video(options: argparse.Namespace) -> None:
     from ..modelscope.config import read_config
     from ..modelscope.pipeline import generate
+    from .arguments import GenerationRequest
     from .console import ProgressBar, green
     from .outputs import folder_of_today, reserved_path
-    from .video import write_mp4
+    from .video import find_ffmpeg, write_mp4
 
-    request = _request(options, read_config(options.model).recommended)
-    folder = folder_of_today(options.output_dir)
+    request = GenerationRequest.recommended(read_config(options.model).recommended, vars(options))
+    find_ffmpeg()
     model = _load(options)
+    folder = folder_of_today(options.output_dir)
     progress = ProgressBar()
     try:
         frames = generate(model, request, progress)
@@ -106,7 +98,7 @@ def _make_video(options: argparse.Namespace) -> None:
 def _load(options: argparse.Namespace) -> "Model":
     import torch
 
-    from ..modelscope.errors import RequestError
+    from ..modelscope.errors import RequestError, first_line
     from ..modelscope.loading import load_model
     from ..modelscope.placement import best_device, best_dtype
 
@@ -114,7 +106,7 @@ def _load(options: argparse.Namespace) -> "Model":
         device = torch.device(options.device) if options.device else best_device()
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RequestError(f"The device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise RequestError(f"The device {options.device!r} cannot be used: {first_line(error)}") from error
     return load_model(options.model, device, best_dtype(device))
 
 

@@ -1,26 +1,28 @@
 """Where videos go and what they are called."""
 
 import datetime
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .video import OutputError
+from .video import cannot_write
 
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "outputs" / "text2video"
 _NUMBERED = re.compile(r"(\d+)-")
 
 
 def folder_of_today(root: Path) -> Path:
-    """root/<date>, made if it is not there. Raises OutputError."""
+    """root/<date>, made if it is not there and tried for writing. Raises OutputError."""
     folder = root / datetime.date.today().isoformat()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            os.listdir(folder)
     except OSError as error:
-        raise OutputError(
-            f"The output folder {folder} could not be made: {error.strerror or error}. Choose another one."
-        ) from error
+        raise cannot_write(folder, error) from error
     return folder
 
 
@@ -46,7 +48,4 @@ def _reserve(folder: Path, seed: int, suffix: str) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise OutputError(
-                f"No file can be written to {folder}: {error.strerror or error}. "
-                "Check the free space there and that you may write, or choose another output folder."
-            ) from error
+            raise cannot_write(folder, error) from error

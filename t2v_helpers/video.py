@@ -1,8 +1,10 @@
 """Frames into a video file: streamed into ffmpeg, renamed only when complete."""
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 from torch import Tensor
@@ -10,10 +12,32 @@ from torch import Tensor
 from ..modelscope.errors import TextToVideoError
 
 QUALITY = ("-preset", "slow", "-crf", "17")
+# A console sends Ctrl-C to every process it started; an ffmpeg that ends of it looks like a full disk.
+_OUT_OF_REACH_OF_CTRL_C: dict[str, Any] = (
+    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
+)
 
 
 class OutputError(TextToVideoError):
     """A file or folder that cannot be written."""
+
+
+def cannot_write(folder: Path, error: OSError) -> OutputError:
+    """The error for a folder that takes no file."""
+    return OutputError(
+        f"The video could not be written to {folder}: {error.strerror or error}. "
+        "Check the free space there and that you may write, or choose another output folder."
+    )
+
+
+def find_ffmpeg() -> str:
+    """The ffmpeg that imageio-ffmpeg brings or finds. Raises OutputError."""
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise OutputError(
+            "There is no ffmpeg to write videos with. Install it with: pip install imageio-ffmpeg"
+        ) from error
 
 
 def write_mp4(path: Path, frames: Tensor, fps: float) -> None:
@@ -23,10 +47,7 @@ def write_mp4(path: Path, frames: Tensor, fps: float) -> None:
         _encode(partial, frames, fps)
         partial.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"The video could not be written to {path.parent}: {error.strerror or error}. "
-            "Check the free space there and that you may write, or choose another output folder."
-        ) from error
+        raise cannot_write(path.parent, error) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -35,9 +56,11 @@ def _encode(path: Path, frames: Tensor, fps: float) -> None:
     _, height, width, _ = frames.shape
     raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-")
     h264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", *QUALITY, "-movflags", "+faststart")
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *raw, *h264, str(path.absolute())]
+    command = [find_ffmpeg(), "-y", "-v", "error", *raw, *h264, str(path.absolute())]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, **_OUT_OF_REACH_OF_CTRL_C
+        )
         try:
             _feed(process, frames)
             failed = process.wait() != 0

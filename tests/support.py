@@ -61,7 +61,7 @@ def small_model() -> Model:
     autoencoder.load_state_dict(golden("vae_small_A.weights"))
     for module in (text_encoder, unet, autoencoder):
         module.eval().requires_grad_(False)
-    return Model("golden", config, text_encoder, unet, autoencoder, torch.device("cpu"), torch.float32)
+    return Model(config, text_encoder, unet, autoencoder, torch.device("cpu"), torch.float32)
 
 
 def write_model_folder(folder: Path, suffix: str = "") -> Path:

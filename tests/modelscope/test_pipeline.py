@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sd_t2v.modelscope.autoencoder import to_uint8
-from sd_t2v.modelscope.errors import ModelError
+from sd_t2v.modelscope.errors import ModelError, OutOfMemory
 from sd_t2v.modelscope.pipeline import decode, encode, generate, sample
 from sd_t2v.modelscope.progress import Step
 from sd_t2v.modelscope.request import VideoRequest
@@ -113,6 +113,18 @@ def test_numbers_that_are_not_finite_are_an_error(monkeypatch: pytest.MonkeyPatc
     forward: Callable[..., Tensor] = small_model().unet.forward
     monkeypatch.setattr(small_model().unet, "forward", lambda *args: forward(*args) * torch.nan)
     with pytest.raises(ModelError, match=r"sampling.*lower CFG"):
+        generate(small_model(), small_request())
+
+
+def test_out_of_memory_says_so_and_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_model().unet, "forward", lambda *_: torch.empty(10**15))
+    with pytest.raises(OutOfMemory, match=r"Not enough memory for 2 frames of 40 x 24\. Ask for fewer frames"):
+        generate(small_model(), small_request())
+
+
+def test_other_runtime_errors_keep_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_model().unet, "forward", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         generate(small_model(), small_request())
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import pytest
+import torch
 
 from sd_t2v.modelscope.errors import RequestError
 from sd_t2v.modelscope.request import MAX_SEED, VideoRequest, param
@@ -52,6 +53,24 @@ def test_whole_floats_and_number_strings_are_taken() -> None:
     request = VideoRequest(steps=12.0, width="64", cfg_scale="7.5")  # type: ignore[arg-type]
     assert (request.steps, request.width, request.cfg_scale) == (12, 64, 7.5)
     assert type(request.steps) is int
+
+
+@pytest.mark.parametrize("value", [None, 3, ["x"]])
+def test_a_prompt_is_text(value: object) -> None:
+    with pytest.raises(RequestError, match="Prompt must be text"):
+        VideoRequest(prompt=value)  # type: ignore[arg-type]
+
+
+def test_a_recommendation_fills_in_what_is_not_given() -> None:
+    request = VideoRequest.recommended({"frames": 8, "steps": 12, "unknown": 1}, {"steps": "40", "debug": True})
+    assert (request.frames, request.steps, request.width) == (8, 40, 256)
+
+
+def test_a_random_seed_does_not_touch_torchs_generator() -> None:
+    torch.manual_seed(5)
+    first = VideoRequest().seed
+    torch.manual_seed(5)
+    assert VideoRequest().seed != first
 
 
 def test_a_new_parameter_is_one_line() -> None:

@@ -29,9 +29,8 @@ def randomised(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("name", ["map_unet_small"])
-def test_names_follow_the_verified_map(name: str) -> None:
-    for key, target in golden_json(name)["map"].items():
+def test_names_follow_the_verified_map() -> None:
+    for key, target in golden_json("map_unet_small")["map"].items():
         assert diffusers_name(key, 2) == target["diffusers"]
 
 

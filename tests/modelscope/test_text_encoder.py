@@ -1,10 +1,14 @@
 """Tokens and features against open_clip's own, and the full-size keys."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from sd_t2v.modelscope import text_encoder
 from sd_t2v.modelscope.config import TextConfig
 from sd_t2v.modelscope.loading import text_tower
+from sd_t2v.modelscope.open_clip_import import open_clip_module
 from sd_t2v.modelscope.prompts import encode_prompt, tokenize
 from sd_t2v.modelscope.text_encoder import TextEncoder
 from sd_t2v.tests.support import golden, golden_json, max_error, small_model
@@ -42,16 +46,21 @@ def test_full_size_keys_and_shapes() -> None:
     assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in used.items()}
 
 
+class LengthFirst(torch.nn.Module):
+    """open_clip's tower as it was before 2.26: blocks take [length, n, d], and no attribute says so."""
+
+    def __init__(self, width: int, layers: int, heads: int):
+        super().__init__()
+        tower = open_clip_module("transformer").Transformer(width, layers, heads)
+        self.resblocks = tower.resblocks
+        for block in self.resblocks:
+            inner = block.forward
+            block.forward = lambda x, inner=inner, **kw: inner(x.transpose(0, 1), **kw).transpose(0, 1)
+
+
 def test_blocks_of_older_open_clip_take_length_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """2.20's blocks are [length, n, d]: a transposing stand-in for each block must give the same features."""
-    model = small_model().text_encoder
+    monkeypatch.setattr(text_encoder, "open_clip_module", lambda _: SimpleNamespace(Transformer=LengthFirst))
+    encoder = TextEncoder(small_model().config.text).eval()
+    encoder.load_state_dict(small_model().text_encoder.state_dict())
     tokens = tokenize(["a red ball", "something longer, with commas"])
-    expected = model(tokens)
-    blocks = list(model.transformer.resblocks)
-    for block in blocks:
-        inner = block.forward
-        monkeypatch.setattr(
-            block, "forward", lambda x, inner=inner, **kw: inner(x.transpose(0, 1), **kw).transpose(0, 1)
-        )
-    monkeypatch.setattr(model, "_batch_first", False)
-    assert max_error(model(tokens), expected) == 0
+    assert max_error(encoder(tokens), small_model().text_encoder(tokens)) == 0

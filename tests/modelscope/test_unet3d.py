@@ -85,6 +85,15 @@ def test_temporal_layers_may_run_on_chunks_of_pixels() -> None:
     assert max_error(torch.cat([block[2].along_time(piece) for piece in tokens.split(7)]), whole) < 1e-5
 
 
+def test_temporal_convolutions_may_run_on_chunks_of_pixels() -> None:
+    block = small_model().unet.input_blocks[1]
+    assert isinstance(block, torch.nn.ModuleList)
+    stage = block[0].temopral_conv.conv2
+    normed = torch.randn(2, 32, 5, 60, generator=torch.Generator().manual_seed(0))
+    whole = stage[1:](normed)
+    assert max_error(torch.cat([stage[1:](piece) for piece in normed.split(7, dim=3)], dim=3), whole) < 1e-5
+
+
 def test_attention_splits_batches_too_long_for_cuda() -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, MAX_GRID + 5, 1, 2, 4, generator=generator)

@@ -1,5 +1,6 @@
 """The command line as a person meets it: real processes, real files."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
+from sd_t2v.t2v_helpers.arguments import GenerationRequest
 from sd_t2v.tests.support import MINIATURE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +79,8 @@ def test_sizes_that_are_no_multiple_of_64_and_one_frame(tmp_path: Path) -> None:
         (("--width", "0"), "Width must be from 16"),
         (("--height", "-8"), "Height must be from 16"),
         (("--width", "65"), "multiple of 8"),
+        (("--steps", "many"), "Steps must be a whole number, not 'many'"),
+        (("--seed", "1" + "0" * 400), "Seed must be a whole number"),
         (("--frames", "0"), "Frames must be from 1"),
         (("--frames", "10000"), "Frames must be from 1 to 1000"),
         (("--cfg-scale", "nan"), "finite"),
@@ -84,7 +88,7 @@ def test_sizes_that_are_no_multiple_of_64_and_one_frame(tmp_path: Path) -> None:
         (("--device", "abacus"), "device 'abacus' cannot be used"),
         (("--model", "no/such/folder"), "there is no such folder"),
         (("--model", __file__), "is a file"),
-        (("--output-dir", __file__), "could not be made"),
+        (("--output-dir", __file__), "could not be written to"),
     ],
 )
 def test_bad_input_is_one_short_line(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -102,12 +106,6 @@ def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
     result = run("x", "--width", "0", "--debug", "--output-dir", tmp_path)
     assert result.returncode != 0
     assert "Traceback" in result.stderr
-
-
-def test_a_number_that_is_none_is_refused_with_the_usage() -> None:
-    result = run("x", "--steps", "many")
-    assert result.returncode == 2
-    assert "--steps" in result.stderr
 
 
 def test_a_half_downloaded_model_is_named(tmp_path: Path) -> None:
@@ -140,7 +138,7 @@ def test_ctrl_c_ends_within_a_step_and_leaves_no_file(tmp_path: Path) -> None:
     )
     assert process.stderr
     seen = b""
-    while b"sampling:   1%" not in seen:
+    while not re.search(rb"sampling:\s+[1-9]", seen):
         more = os.read(process.stderr.fileno(), 1000)
         assert more, seen.decode()
         seen += more
@@ -156,16 +154,5 @@ def test_ctrl_c_ends_within_a_step_and_leaves_no_file(tmp_path: Path) -> None:
 
 def test_every_field_of_the_request_is_an_option() -> None:
     text = run("--help").stdout
-    for option in (
-        "frames",
-        "steps",
-        "seed",
-        "cfg-scale",
-        "sampler",
-        "negative-prompt",
-        "width",
-        "height",
-        "fps",
-        "eta",
-    ):
-        assert f"--{option} " in text
+    for field in dataclasses.fields(GenerationRequest):
+        assert field.name == "prompt" or f"--{field.name.replace('_', '-')} " in text

@@ -1,6 +1,7 @@
 """Writing files: complete or not at all."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from sd_t2v.t2v_helpers.outputs import folder_of_today, reserved_path
-from sd_t2v.t2v_helpers.video import OutputError, write_mp4
+from sd_t2v.t2v_helpers.video import OutputError, find_ffmpeg, write_mp4
 
 
 def gradient(frames: int, height: int, width: int) -> torch.Tensor:
@@ -37,6 +38,28 @@ def test_a_failing_encoder_leaves_nothing_and_says_where(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == ["b.mp4"]
 
 
+def test_a_missing_ffmpeg_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> str:
+        raise RuntimeError("No ffmpeg exe could be found.")
+
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", absent)
+    with pytest.raises(OutputError, match="pip install imageio-ffmpeg"):
+        find_ffmpeg()
+
+
+def test_ffmpeg_does_not_hear_the_consoles_ctrl_c(tmp_path: Path) -> None:
+    class Interrupting:
+        shape = (9, 16, 16, 3)
+
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            yield torch.zeros(16, 16, 3, dtype=torch.uint8)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_mp4(tmp_path / "a.mp4", Interrupting(), 8)  # type: ignore[arg-type]
+    assert os.listdir(tmp_path) == []
+
+
 def test_names_count_up_and_are_given_once(tmp_path: Path) -> None:
     (tmp_path / "00041-7.mp4").touch()
     with reserved_path(tmp_path, 9, ".mp4") as first, reserved_path(tmp_path, 9, ".mp4") as second:
@@ -51,5 +74,5 @@ def test_a_failed_block_gives_its_name_back(tmp_path: Path) -> None:
 
 def test_an_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="could not be made"):
+    with pytest.raises(OutputError, match="could not be written to"):
         folder_of_today(tmp_path / "file")

@@ -36,6 +36,8 @@ COMMANDS = {
     ),
     "test": Command("run the tests", (*ENGINE, "rivals.txt", "test.txt"), (("-m", "pytest"),), at_root=True),
     "lint": Command("check style and types", (*ENGINE, "lint.txt"), LINT, at_root=True),
+    "train": Command("train the miniature anew", ENGINE, (("-m", "sd_t2v.miniature.train"),)),
+    "judge": Command("judge the miniature's videos", ENGINE, (("-m", "sd_t2v.miniature.evaluate"),)),
     "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), (("-m", "sd_t2v.benchmarks.bench"),)),
 }
 

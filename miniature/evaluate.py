@@ -1,4 +1,4 @@
-"""Judges a model over every combination: python -m sd_t2v.miniature.evaluate; prints the model card's tables."""
+"""Judges a model over every combination: python run.py judge; prints the model card's tables."""
 
 import argparse
 import sys

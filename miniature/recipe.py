@@ -39,7 +39,7 @@ class Recipe:
     """How much more an error inside the shape counts than one in the background."""
     clips_per_label: int = 32
     clip_frames: int = 16
-    unet_steps: int = 3800
+    unet_steps: int = 4150
     unet_batch: int = 8
     unet_rate: float = 1.5e-3
     warmup_steps: int = 150
@@ -53,6 +53,6 @@ class Recipe:
     snr_limit: float = 5.0
     """The loss weighs an error in x0 by the SNR between these two. The limit is min-SNR (Hang et al., 2023). Without
     the floor the noisiest steps hardly count, and they alone teach which way to go: later, the clip itself shows it."""
-    late_bias: float = 0.6
+    late_bias: float = 0.35
     """Timesteps are 999 u**late_bias, u uniform: more of them where colour, shape and direction are decided."""
     checkpoint_every: int = 250

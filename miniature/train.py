@@ -1,4 +1,4 @@
-"""Trains the miniature from a seed, on CPU or GPU: python -m sd_t2v.miniature.train --work DIR.
+"""Trains the miniature from a seed, on CPU or GPU: python run.py train --work DIR.
 
 Checkpoints land in the work folder every few minutes; the same command goes on where it was stopped.
 """

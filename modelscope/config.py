@@ -154,7 +154,7 @@ def _check_size(key: str, value: Any) -> None:
 
 def write_config(folder: Path, config: ModelConfig) -> None:
     """Write configuration.json in the original's form."""
-    sections = {"unet_": config.unet, "vae_": config.autoencoder, "text_": config.text}
+    sections: dict[str, Any] = {"unet_": config.unet, "vae_": config.autoencoder, "text_": config.text}
     parts = {_key(prefix, name): value for prefix, part in sections.items() for name, value in asdict(part).items()}
     model = {
         "type": "latent-text-to-video-synthesis",

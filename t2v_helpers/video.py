@@ -13,9 +13,11 @@ from ..modelscope.errors import TextToVideoError
 
 QUALITY = ("-preset", "slow", "-crf", "17")
 # A console sends Ctrl-C to every process it started; an ffmpeg that ends of it looks like a full disk.
-_OUT_OF_REACH_OF_CTRL_C: dict[str, Any] = (
-    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
-)
+_OUT_OF_REACH_OF_CTRL_C: dict[str, Any]
+if sys.platform == "win32":
+    _OUT_OF_REACH_OF_CTRL_C = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+else:
+    _OUT_OF_REACH_OF_CTRL_C = {"start_new_session": True}
 
 
 class OutputError(TextToVideoError):

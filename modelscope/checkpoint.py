@@ -29,8 +29,22 @@ _DAMAGE = (
 )  # fmt: skip
 """What a damaged file makes pickle, zip and torch raise."""
 
+_BUILTIN_DATA = (
+    "bool",
+    "bytearray",
+    "complex",
+    "dict",
+    "float",
+    "frozenset",
+    "int",
+    "list",
+    "object",
+    "set",
+    "str",
+    "tuple",
+)
 _PLAIN_DATA = {
-    *(("builtins", name) for name in ("set", "frozenset", "slice", "complex", "bytearray")),
+    *((home, name) for home in ("builtins", "__builtin__") for name in _BUILTIN_DATA),
     *(("collections", name) for name in ("defaultdict", "Counter", "deque")),
     *(("torch", name) for name in ("Size", "device", "float16", "bfloat16", "float32", "float64", "int64")),
 }

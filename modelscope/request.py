@@ -5,12 +5,11 @@ import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from .errors import RequestError
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+Request = TypeVar("Request", bound="VideoRequest")
 
 MAX_SEED = 2**32 - 1
 
@@ -64,7 +63,7 @@ class VideoRequest:
             self.seed = secrets.randbelow(MAX_SEED + 1)
 
     @classmethod
-    def recommended(cls, recommended: Mapping[str, Any], given: Mapping[str, Any]) -> "Self":
+    def recommended(cls: type[Request], recommended: Mapping[str, Any], given: Mapping[str, Any]) -> Request:
         """A request of the values given, a model's recommendation for the others. Ignores names that are no field."""
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in (*recommended.items(), *given.items()) if name in names})

@@ -72,7 +72,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(step * self.recipe.shards + index)
         loss = self.stage.loss(generator, self.device) / self.recipe.shards
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -12,10 +12,10 @@ from ..modelscope.placement import best_device, best_dtype
 from ..modelscope.request import VideoRequest
 from ..modelscope.samplers.catalogue import get_sampler, sampler_names
 from .judge import Verdict, judge
+from .recipe import MODEL_FOLDER
 from .world import HELD_OUT, LABELS, Label
 
 PARTS = ("colour", "shape", "direction", "all")
-FOLDER = Path(__file__).parent / "model"
 
 
 def request(model: Model, prompt: str, seed: int, **changes: object) -> VideoRequest:
@@ -54,7 +54,7 @@ def _row(name: str, found: dict[str, float]) -> str:
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=FOLDER)
+    parser.add_argument("--model", type=Path, default=MODEL_FOLDER)
     parser.add_argument("--seeds", type=int, default=2, help="per combination")
     parser.add_argument("--samplers", action="store_true", help="also judge every sampler at its default steps")
     options = parser.parse_args()

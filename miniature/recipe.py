@@ -1,8 +1,12 @@
 """What the miniature is and how it is trained: every number that shapes the checkpoint."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..modelscope.config import AutoencoderConfig, ModelConfig, TextConfig, UNetConfig
+
+MODEL_FOLDER = Path(__file__).parent / "model"
+"""Where the trained weights lie."""
 
 MINIATURE = ModelConfig(
     unet=UNetConfig(

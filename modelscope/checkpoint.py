@@ -98,9 +98,9 @@ def _refuse_other_content(path: Path) -> None:
         raise ModelError(f"{path}: the download is not complete ({size:,} bytes so far). Download it again.")
 
 
-def _refuse_programs(path: Path) -> None:
+def _refuse_programs(path: Path, *, zipped: bool) -> None:
     """TorchScript archives and old tar files: some versions of torch run or unpack them whatever they are told."""
-    if zipfile.is_zipfile(path):
+    if zipped:
         with zipfile.ZipFile(path) as archive:
             program = any(name.endswith("/constants.pkl") for name in archive.namelist())
     else:
@@ -110,8 +110,8 @@ def _refuse_programs(path: Path) -> None:
 
 
 def _read_pickle(path: Path) -> Any:
-    _refuse_programs(path)
     zipped = zipfile.is_zipfile(path)
+    _refuse_programs(path, zipped=zipped)
     # torch.serialization.load, because the WebUI replaces torch.load by a version that refuses files of newer torch.
     load = functools.partial(torch.serialization.load, str(path), map_location="cpu", mmap=zipped)
     with warnings.catch_warnings():

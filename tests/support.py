@@ -16,7 +16,6 @@ from ..modelscope.text_encoder import TextEncoder
 from ..modelscope.unet3d import UNet3D
 
 GOLDEN = Path(__file__).parent / "golden"
-MINIATURE = Path(__file__).parent.parent / "miniature" / "model"
 
 
 @functools.cache

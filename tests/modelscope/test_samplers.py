@@ -1,17 +1,14 @@
 """Every sampler against the original implementations, diffusers and mathematics."""
 
-import json
 import math
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from sd_t2v.modelscope.errors import RequestError
@@ -22,11 +19,11 @@ from sd_t2v.modelscope.samplers.parameterisation import denoiser
 from sd_t2v.modelscope.samplers.registry import Denoise, Noise, Solver
 from sd_t2v.modelscope.samplers.unipc import Variant, bh1, bh2, unipc
 from sd_t2v.modelscope.schedule import Level, alphas_cumprod, ddim_levels, to_ve, to_vp
+from sd_t2v.tests.support import golden, golden_json
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-ORIGINAL = load_file(GOLDEN / "ddim_A.safetensors")
-WEBUI = load_file(GOLDEN / "webui_samplers_A.safetensors")
-CONFIG: dict[str, Any] = json.loads((GOLDEN / "ddim_A.json").read_text())
+ORIGINAL = golden("ddim_A")
+WEBUI = golden("webui_samplers_A")
+CONFIG: dict[str, Any] = golden_json("ddim_A")
 TOLERANCE = 2e-4
 STEPS = [1, 2, 3, 7, 25, 30, 50]
 DETERMINISTIC = [name for name in sampler_names() if name != "Euler a"]
@@ -62,14 +59,14 @@ def sample(
 # --- Golden vectors: results of the original implementations on a toy model
 
 
-def toy(golden: dict[str, Tensor], scale: float = 9.0) -> PredictNoise:
+def toy(vectors: dict[str, Tensor], scale: float = 9.0) -> PredictNoise:
     """The goldens' toy model; the context enters as its mean."""
 
     def network(latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         offset = 0.01 * timesteps / 1000 + context.mean((1, 2))
         return 0.1 * latents + offset[:, None, None, None, None]
 
-    return guided(network, golden["cond"], golden["uncond"], scale)
+    return guided(network, vectors["cond"], vectors["uncond"], scale)
 
 
 @pytest.mark.parametrize("steps", [4, 6, 10, 20, 30, 50])
@@ -84,8 +81,8 @@ def test_ddim_without_guidance_is_the_originals() -> None:
 
 
 def test_ddim_in_double_precision_is_the_originals() -> None:
-    golden = {name: ORIGINAL[name].double() for name in ("noise", "cond", "uncond")}
-    x = sample(ddim, ddim_levels(20), toy(golden), golden["noise"])
+    vectors = {name: ORIGINAL[name].double() for name in ("noise", "cond", "uncond")}
+    x = sample(ddim, ddim_levels(20), toy(vectors), vectors["noise"])
     torch.testing.assert_close(x, ORIGINAL["orig.ddim20.gs9.f64"], rtol=0, atol=5e-6)
 
 

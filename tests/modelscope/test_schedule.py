@@ -1,25 +1,22 @@
 """The noise schedule and the grids, against the originals' tables and diffusers' schedulers."""
 
 import itertools
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from sd_t2v.modelscope import schedule
 from sd_t2v.modelscope.errors import RequestError
 from sd_t2v.modelscope.schedule import Level
+from sd_t2v.tests.support import golden, golden_json
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-TABLES = load_file(GOLDEN / "ddim_A.safetensors")
-RUNS: dict[str, Any] = json.loads((GOLDEN / "ddim_A.json").read_text())
-WEBUI_RUNS: list[dict[str, Any]] = json.loads((GOLDEN / "webui_samplers_A.json").read_text())
+TABLES = golden("ddim_A")
+RUNS: dict[str, Any] = golden_json("ddim_A")
+WEBUI_RUNS: list[dict[str, Any]] = golden_json("webui_samplers_A")
 # diffusers subtracts from 1 in float32, which costs the smallest sigmas their last digits.
 SIGMA_TOLERANCE = 1e-4
 GRIDS = [

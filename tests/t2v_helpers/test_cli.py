@@ -13,8 +13,8 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
+from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.t2v_helpers.arguments import GenerationRequest
-from sd_t2v.tests.support import MINIATURE
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--steps", "3", "--frames", "4", "--seed", "5")
@@ -109,7 +109,7 @@ def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
 
 
 def test_a_half_downloaded_model_is_named(tmp_path: Path) -> None:
-    model = shutil.copytree(MINIATURE, tmp_path / "model")
+    model = shutil.copytree(MODEL_FOLDER, tmp_path / "model")
     weights = model / "text2video_pytorch_model.pth"
     weights.write_bytes(weights.read_bytes()[:1_000_000])
     result = run("x", "--model", model, "--output-dir", tmp_path / "out")

@@ -22,7 +22,7 @@ REPORT = Path(__file__).resolve().parent.parent / "outputs" / "benchmark.md"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables and write them to outputs/benchmark.md."""
     parser = argparse.ArgumentParser(prog="run.py bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="forward passes per network (default: %(default)s)")
+    parser.add_argument("--runs", type=_positive, default=5, help="forward passes per network (default: %(default)s)")
     parser.add_argument("--skip-full-size", action="store_true", help="leave out what needs 12 GB of memory and disk")
     options = parser.parse_args(arguments)
     report = [_machine()]
@@ -38,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     REPORT.write_text(text, encoding="utf-8")
     sys.stdout.write(f"{text}\nWritten to {REPORT}\n")
     return 0
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
 
 
 def _machine() -> str:

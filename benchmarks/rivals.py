@@ -7,6 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ..modelscope.config import UNetConfig
+from ..modelscope.open_clip_import import open_clip_module
+
+# Both rivals import torchvision, which has to fit the installed torch first.
+open_clip_module("transformer")
 
 _RES = {"in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2"}
 _RES |= {"out_layers.3": "conv2", "skip_connection": "conv_shortcut"}

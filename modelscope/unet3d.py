@@ -86,7 +86,7 @@ class UNet3D(nn.Module):
         frames = x.shape[2]
         emb = self.time_embed(timestep_embedding(timesteps, self.config.dim).to(x.dtype))
         state = Pass(emb, frames, iter(context))
-        h = x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        h = x.transpose(1, 2).flatten(0, 1).contiguous()
         skips = []
         for block in self.input_blocks:
             h = _run(block, h, state, h.shape[-2:])

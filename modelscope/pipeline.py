@@ -14,8 +14,8 @@ from .prompts import encode_prompt
 from .request import VideoRequest
 from .samplers.catalogue import get_sampler
 from .samplers.parameterisation import denoiser
-from .samplers.registry import Noise
-from .schedule import to_ve, to_vp
+from .samplers.registry import Denoise, Noise
+from .schedule import Level, to_ve, to_vp
 from .unet3d import TextContext
 
 
@@ -50,12 +50,25 @@ def sample(
     levels = sampler.grid(request.steps)
     predict_noise = guided(_network(model), *contexts, request.cfg_scale)
     x = to_ve(noise(), levels[0])
-    solver = sampler.solve(denoiser(predict_noise), x, levels, noise, request.eta)
+    denoise = _Remembered(denoiser(predict_noise))
+    solver = sampler.solve(denoise, x, levels, noise, request.eta)
     for done, (x, level) in enumerate(zip(solver, levels[1:], strict=True), 1):
         latents = to_vp(x, level)
         _check_finite(latents, "sampling")
-        on_step(Step("sample", done, len(levels) - 1, latents))
+        on_step(Step("sample", done, len(levels) - 1, denoise.latest))
     return latents
+
+
+class _Remembered:
+    """A denoiser whose latest answer can be looked at."""
+
+    def __init__(self, denoise: Denoise) -> None:
+        self._denoise = denoise
+        self.latest: Tensor | None = None
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        self.latest = self._denoise(x, level)
+        return self.latest
 
 
 def seeded_noise(model: Model, request: VideoRequest) -> Noise:
@@ -74,10 +87,11 @@ def _network(model: Model) -> Callable[[Tensor, Tensor, TextContext], Tensor]:
 
 
 def decode(model: Model, latents: Tensor, on_step: OnStep = ignore) -> Tensor:
-    """Latents [1, c, f, h, w] to RGB bytes [f, 8 h, 8 w, 3], one frame at a time."""
+    """Latents [1, c, f, h, w] to RGB bytes [f, 8 h, 8 w, 3], one frame at a time, where the autoencoder lives."""
     frames = []
+    weight = next(model.autoencoder.parameters())
     for done, latent in enumerate(latents[0].transpose(0, 1), 1):
-        frame = model.autoencoder.latents_to_frames(latent[None].to(model.dtype)).float()
+        frame = model.autoencoder.latents_to_frames(latent[None].to(weight)).float()
         _check_finite(frame, "decoding")
         frames.append(to_uint8(frame.cpu()))
         on_step(Step("decode", done, latents.shape[2]))

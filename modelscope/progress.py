@@ -9,12 +9,12 @@ Stage = Literal["encode", "sample", "decode"]
 
 
 class Step(NamedTuple):
-    """One step done. latents: [1, c, f, h, w] as the UNet sees them, while sampling."""
+    """One step done. denoised: the clip [1, c, f, h, w] as the network now expects it to become, while sampling."""
 
     stage: Stage
     done: int
     total: int
-    latents: Tensor | None = None
+    denoised: Tensor | None = None
 
 
 OnStep = Callable[[Step], None]

@@ -14,21 +14,23 @@ Request = TypeVar("Request", bound="VideoRequest")
 MAX_SEED = 2**32 - 1
 
 
-def param(
+def param(  # noqa: PLR0913 - each is named where it is given
     default: Any,
     label: str,
     *,
     minimum: float | None = None,
     maximum: float | None = None,
     step: float | None = None,
+    usual: float | None = None,
     choices: Callable[[], list[str]] | None = None,
 ) -> Any:
     """A dataclass field with what every surface (widgets, API, command line, infotext) needs to know of it.
 
     step: what a slider moves by; of an integer that is not 1, values must be multiples of it.
+    usual: where a slider ends, if not at the maximum.
     choices: returns the allowed values.
     """
-    bounds = {"label": label, "minimum": minimum, "maximum": maximum, "step": step, "choices": choices}
+    bounds = {"label": label, "minimum": minimum, "maximum": maximum, "step": step, "usual": usual, "choices": choices}
     return dataclasses.field(default=default, metadata=bounds)
 
 
@@ -45,11 +47,11 @@ class VideoRequest:
     prompt: str = param("", "Prompt")
     negative_prompt: str = param("", "Negative prompt")
     sampler: str = param("DPM++ 2M", "Sampling method", choices=_samplers)
-    steps: int = param(25, "Steps", minimum=1, maximum=1000, step=1)
-    cfg_scale: float = param(9.0, "CFG scale", minimum=0, maximum=100, step=0.5)
-    width: int = param(256, "Width", minimum=16, maximum=2048, step=8)
-    height: int = param(256, "Height", minimum=16, maximum=2048, step=8)
-    frames: int = param(24, "Frames", minimum=1, maximum=1000, step=1)
+    steps: int = param(25, "Steps", minimum=1, maximum=1000, usual=150, step=1)
+    cfg_scale: float = param(9.0, "CFG scale", minimum=0, maximum=100, usual=30, step=0.5)
+    width: int = param(256, "Width", minimum=16, maximum=2048, usual=1024, step=8)
+    height: int = param(256, "Height", minimum=16, maximum=2048, usual=1024, step=8)
+    frames: int = param(24, "Frames", minimum=1, maximum=1000, usual=250, step=1)
     seed: int = param(-1, "Seed", minimum=-1, maximum=MAX_SEED, step=1)
     eta: float = param(0.0, "Eta", minimum=0, maximum=1, step=0.05)
 
@@ -77,8 +79,11 @@ def _checked(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
     if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
         raise RequestError(f"{label} must be from {minimum} to {maximum}, not {value}.")
     choices = field.metadata["choices"]
-    if choices and value not in choices():
-        raise RequestError(f"{label} {value!r} is not known. Known are: {', '.join(choices())}.")
+    for chosen in value if isinstance(value, tuple) else (value,):
+        if choices and chosen not in choices():
+            raise RequestError(f"{label} {chosen!r} is not known. Known are: {', '.join(choices())}.")
+    if value == ():
+        raise RequestError(f"{label}: choose at least one of {', '.join(choices())}.")
     step = field.metadata["step"]
     if kind is int and step and value % step:
         raise RequestError(f"{label} must be a multiple of {step}, not {value}; try {value // step * step}.")
@@ -86,11 +91,14 @@ def _checked(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
 
 
 def _converted(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
-    """The value as its field's type; text and whole floats serve as numbers, as forms and JSON send them."""
+    """The value as its field's type; text and whole floats serve as numbers, as forms and JSON send them.
+
+    Text with commas serves as a list.
+    """
     try:
         return _CONVERSIONS[kind](value)
     except (TypeError, ValueError, OverflowError):
-        noun = {int: "a whole number", float: "a number", str: "text"}[kind]
+        noun = {int: "a whole number", float: "a number", str: "text"}.get(kind, "a list of names")
         raise RequestError(f"{field.metadata['label']} must be {noun}, not {repr(value)[:80]}.") from None
 
 
@@ -114,4 +122,11 @@ def _text(value: Any) -> str:
     return value
 
 
-_CONVERSIONS: dict[type, Callable[[Any], Any]] = {int: _whole, float: _number, str: _text}
+def _names(value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        raise TypeError
+    return tuple(dict.fromkeys(_text(part).strip() for part in parts if part != ""))
+
+
+_CONVERSIONS: dict[Any, Callable[[Any], Any]] = {int: _whole, float: _number, str: _text, tuple[str, ...]: _names}

@@ -6,13 +6,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_type_hints
+from typing import get_type_hints
 
-if TYPE_CHECKING:
-    from ..modelscope.loading import Model
+from .model_folders import MINIATURE_FOLDER, MINIATURE_NAME
+from .settings import OUTPUT_FOLDER
 
-ROOT = Path(__file__).resolve().parent.parent
-MINIATURE = ROOT / "miniature" / "model"
+METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", tuple[str, ...]: "NAMES"}
 INTERRUPTED = 130
 """What shells expect of a program that Ctrl-C ended."""
 
@@ -33,7 +32,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        _make_video(options)
+        _make_videos(options)
     except TextToVideoError as error:
         if options.debug:
             raise
@@ -47,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="run.py demo", description="Makes a video from a prompt.")
     parser.add_argument("prompt", nargs="?", default="", help="what the video shows")
-    parser.add_argument("--model", type=Path, default=MINIATURE, metavar="DIR", help="folder of the model's files")
+    parser.add_argument(
+        "--model", type=Path, default=MINIATURE_FOLDER, metavar="DIR", help="folder of the model's files"
+    )
     parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--device", help="where to compute: cpu, cuda, mps; default: the best there is")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
@@ -68,46 +69,31 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
             default=argparse.SUPPRESS,
-            metavar=types[field.name].__name__.upper(),
+            metavar=METAVARS[types[field.name]],
             help=f"{field.metadata['label']}{known}",
         )
 
 
-def _make_video(options: argparse.Namespace) -> None:
+def _make_videos(options: argparse.Namespace) -> None:
+    """Print a link per video, then raise what ended the run early, if anything did."""
     from ..modelscope.config import read_config
-    from ..modelscope.pipeline import generate
     from .arguments import GenerationRequest
-    from .console import ProgressBar, green
-    from .outputs import folder_of_today, reserved_path
-    from .video import find_ffmpeg, write_mp4
+    from .console import green
+    from .generate import run
+    from .host.console import ConsoleHost
+    from .model_folders import ModelFolder
 
     request = GenerationRequest.recommended(read_config(options.model).recommended, vars(options))
-    find_ffmpeg()
-    model = _load(options)
-    folder = folder_of_today(options.output_dir)
-    progress = ProgressBar()
-    try:
-        frames = generate(model, request, progress)
-    finally:
-        progress.close()
-    with reserved_path(folder, request.seed, ".mp4") as path:
-        write_mp4(path, frames, request.fps)
-    sys.stdout.write(f"{green('done')}\nClick here: {path.resolve().as_uri()}\n")
-
-
-def _load(options: argparse.Namespace) -> "Model":
-    import torch
-
-    from ..modelscope.errors import RequestError, first_line
-    from ..modelscope.loading import load_model
-    from ..modelscope.placement import best_device, best_dtype
-
-    try:
-        device = torch.device(options.device) if options.device else best_device()
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RequestError(f"The device {options.device!r} cannot be used: {first_line(error)}") from error
-    return load_model(options.model, device, best_dtype(device))
+    host = ConsoleHost({OUTPUT_FOLDER: str(options.output_dir)}, options.device)
+    name = MINIATURE_NAME if options.model == MINIATURE_FOLDER else options.model.resolve().name
+    outcome = run(host, ModelFolder(name, options.model), request)
+    for video in outcome.videos:
+        links = "".join(f"Click here: {path.resolve().as_uri()}\n" for path in video.files)
+        sys.stdout.write(f"{green('done')}\n{links}")
+    for problem in outcome.problems:
+        sys.stderr.write(f"Error: {problem}\n")
+    if outcome.error:
+        raise outcome.error
 
 
 if __name__ == "__main__":

@@ -4,19 +4,38 @@ import datetime
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from .arguments import GenerationRequest
+from .settings import FOLDER_PATTERN, NAME_PATTERN
 from .video import cannot_write
 
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "outputs" / "text2video"
-_NUMBERED = re.compile(r"(\d+)-")
+LONGEST_NAME = 120
+"""Characters of a file name without its suffix, so that it fits everywhere, Windows' old limits included."""
+PROMPT_WORDS = 8
+_MARK = ".reserved"
+_NUMBERED = re.compile(r"(\d+)(?:\D|$)")
+_PATTERN = re.compile(r"\[(\w+)(?:<([^>]*)>)?\]")
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\/:*?"<>|]')
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 
 
-def folder_of_today(root: Path) -> Path:
-    """root/<date>, made if it is not there and tried for writing. Raises OutputError."""
-    folder = root / datetime.date.today().isoformat()
+class Destination(NamedTuple):
+    """A root folder and the patterns below it, in the WebUI's style."""
+
+    root: Path = DEFAULT_FOLDER
+    folder_pattern: str = FOLDER_PATTERN.default
+    name_pattern: str = NAME_PATTERN.default
+
+
+def make_folder(where: Destination, values: Mapping[str, str]) -> Path:
+    """The folder for one request, made if it is not there and tried for writing. Raises OutputError."""
+    parts = [part for part in re.split(r"[\\/]", where.folder_pattern) if part.strip(" .")]
+    folder = where.root.joinpath(*(_expand(part, values) for part in parts))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -27,25 +46,76 @@ def folder_of_today(root: Path) -> Path:
 
 
 @contextmanager
-def reserved_path(folder: Path, seed: int, suffix: str) -> Iterator[Path]:
-    """A new file <number>-<seed><suffix> that nobody else gets; removed again if the block fails."""
-    path = _reserve(folder, seed, suffix)
+def reserved_stem(folder: Path, pattern: str, values: Mapping[str, str]) -> Iterator[Path]:
+    """A path without suffix that no file has and that no other run gets while the block lasts. Raises OutputError."""
     try:
-        yield path
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        mark = _reserve(folder, lambda number: _expand(pattern, {**values, "number": number}))
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        yield mark.with_name(mark.name.removesuffix(_MARK))
+    finally:
+        mark.unlink(missing_ok=True)
 
 
-def _reserve(folder: Path, seed: int, suffix: str) -> Path:
-    numbers = [int(match[1]) for path in folder.iterdir() if (match := _NUMBERED.match(path.name))]
-    number = max(numbers, default=-1) + 1
-    while True:
-        path = folder / f"{number:05}-{seed}{suffix}"
+def _reserve(folder: Path, name: Callable[[str], str]) -> Path:
+    numbers = [int(match[1]) for file in os.listdir(folder) if (match := _NUMBERED.match(file)) and len(match[1]) < 10]
+    first = max(numbers, default=-1) + 1
+    for attempt in range(100_000):
+        stem = name(f"{first + attempt:05}")
+        if attempt and stem == name(f"{first:05}"):
+            stem += f"-{attempt}"
+        mark = folder / (stem + _MARK)
         try:
-            path.touch(exist_ok=False)
-            return path
+            mark.touch(exist_ok=False)
         except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise cannot_write(folder, error) from error
+            continue
+        # Looked for only now: whoever had this name before has let go of it.
+        if any(_has_stem(file, stem) for file in os.listdir(folder)):
+            mark.unlink()
+            continue
+        return mark
+    raise OSError(f"there are too many files like {name(f'{first:05}')}")
+
+
+def _has_stem(file: str, stem: str) -> bool:
+    rest = file[len(stem) :] if file.startswith(stem) else None
+    return rest == "" or (rest is not None and rest.startswith(".") and rest != _MARK)
+
+
+def pattern_values(request: GenerationRequest, model: str) -> dict[str, str]:
+    """What [name] in a pattern stands for."""
+    return {
+        "seed": str(request.seed),
+        "steps": str(request.steps),
+        "cfg": f"{request.cfg_scale:g}",
+        "sampler": request.sampler,
+        "width": str(request.width),
+        "height": str(request.height),
+        "frames": str(request.frames),
+        "fps": f"{request.fps:g}",
+        "model_name": model.strip("<>"),
+        "prompt": request.prompt,
+        "prompt_words": " ".join(re.findall(r"\w+", request.prompt)[:PROMPT_WORDS]),
+        "date": datetime.date.today().isoformat(),
+        "datetime": datetime.datetime.now().strftime("%Y%m%d%H%M%S"),
+    }
+
+
+def _expand(pattern: str, values: Mapping[str, str]) -> str:
+    """A pattern as one name that every system takes. Unknown patterns stay as they are."""
+
+    def value(match: re.Match[str]) -> str:
+        name, form = match[1].lower(), match[2]
+        found = _now(form) if name == "datetime" and form else values.get(name)
+        return match[0] if found is None else found
+
+    name = _FORBIDDEN.sub("_", _PATTERN.sub(value, pattern))[:LONGEST_NAME].strip(" .") or "video"
+    return f"_{name}" if _RESERVED.match(name) else name
+
+
+def _now(form: str) -> str | None:
+    try:
+        return datetime.datetime.now().strftime(form)
+    except (ValueError, UnicodeError):
+        return None

@@ -1,27 +1,20 @@
-"""Frames into a video file: streamed into ffmpeg, renamed only when complete."""
+"""Frames into a file of any format: streamed into ffmpeg, tagged, renamed only when complete."""
 
+import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-import imageio_ffmpeg
 from torch import Tensor
 
-from ..modelscope.errors import TextToVideoError
+from ..modelscope.errors import RequestError
+from .ffmpeg import OUT_OF_REACH_OF_CTRL_C, OutputError, find_ffmpeg
+from .formats import Format
+from .tags import ffmetadata
 
-QUALITY = ("-preset", "slow", "-crf", "17")
-# A console sends Ctrl-C to every process it started; an ffmpeg that ends of it looks like a full disk.
-_OUT_OF_REACH_OF_CTRL_C: dict[str, Any]
-if sys.platform == "win32":
-    _OUT_OF_REACH_OF_CTRL_C = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-else:
-    _OUT_OF_REACH_OF_CTRL_C = {"start_new_session": True}
-
-
-class OutputError(TextToVideoError):
-    """A file or folder that cannot be written."""
+FRAME_NAMES = "%05d.png"
+SOUND_CHECK = 60
+"""Seconds that finding out whether a file has sound may take."""
 
 
 def cannot_write(folder: Path, error: OSError) -> OutputError:
@@ -32,36 +25,80 @@ def cannot_write(folder: Path, error: OSError) -> OutputError:
     )
 
 
-def find_ffmpeg() -> str:
-    """The ffmpeg that imageio-ffmpeg brings or finds. Raises OutputError."""
-    try:
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError as error:
-        raise OutputError(
-            "There is no ffmpeg to write videos with. Install it with: pip install imageio-ffmpeg"
-        ) from error
+def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: str = "", soundtrack: str = "") -> None:
+    """Write RGB bytes [f, h, w, 3], replacing `path`. Raises OutputError; leaves no partial file.
 
-
-def write_mp4(path: Path, frames: Tensor, fps: float) -> None:
-    """Write RGB bytes [f, h, w, 3] as H.264 in MP4, replacing `path`. Raises OutputError; leaves no partial file."""
+    soundtrack: path of a file with sound, for formats that have it; cut or looped to the video's length.
+    """
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:
-        _encode(partial, frames, fps)
+        if kind.is_folder:
+            partial.mkdir()
+        _encode(partial, frames, _command(frames, fps, kind, soundtrack), infotext)
+        if kind.tag and infotext:
+            for file in partial.iterdir() if kind.is_folder else (partial,):
+                file.write_bytes(kind.tag(file.read_bytes(), infotext))
         partial.replace(path)
     except OSError as error:
         raise cannot_write(path.parent, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
 
 
-def _encode(path: Path, frames: Tensor, fps: float) -> None:
-    _, height, width, _ = frames.shape
-    raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-")
-    h264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", *QUALITY, "-movflags", "+faststart")
-    command = [find_ffmpeg(), "-y", "-v", "error", *raw, *h264, str(path.absolute())]
-    with tempfile.TemporaryFile() as log:
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _command(frames: Tensor, fps: float, kind: Format, soundtrack: str) -> list[str]:
+    """ffmpeg's arguments but for the output; input 0 is the frames, 1 the metadata, 2 the sound."""
+    count, height, width, _ = frames.shape
+    inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
+    inputs += ["-f", "ffmetadata", "-i", "{metadata}"]
+    outputs = ["-map", "0:v", "-map_metadata", "1", *kind.video]
+    if soundtrack and kind.audio:
+        inputs += ["-stream_loop", "-1", *_sound_input(soundtrack)]
+        outputs += ["-map", "2:a:0", *kind.audio]
+    # Files of the same frames are the same: no date, no random identifier.
+    return [find_ffmpeg(), "-y", "-v", "error", *inputs, *outputs, "-t", f"{count / fps:.6f}", "-bitexact"]
+
+
+def _sound_input(soundtrack: str) -> list[str]:
+    """Named so that it cannot pass for an option or an address, and may refer to nothing but files."""
+    return ["-protocol_whitelist", "file", "-i", f"file:{Path(soundtrack).absolute()}"]
+
+
+def check_soundtrack(soundtrack: str) -> None:
+    """Raise RequestError unless the file is there and has sound."""
+    command = [find_ffmpeg(), "-v", "error", *_sound_input(soundtrack), "-map", "0:a:0", "-t", "1", "-f", "null", "-"]
+    try:
+        subprocess.run(
+            command,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SOUND_CHECK,
+            **OUT_OF_REACH_OF_CTRL_C,
+        )
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
+        name = Path(soundtrack).name
+        raise RequestError(f"The soundtrack {name!r} cannot be read as sound. Choose another file or none.") from error
+
+
+def _encode(path: Path, frames: Tensor, command: list[str], infotext: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
+        metadata = Path(folder, "metadata")
+        metadata.write_text(ffmetadata(infotext) if infotext else ffmetadata(""), encoding="utf-8", newline="\n")
+        target = FRAME_NAMES if path.is_dir() else str(path.absolute())
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, **_OUT_OF_REACH_OF_CTRL_C
+            [str(metadata) if part == "{metadata}" else part for part in command] + [target],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            cwd=path if path.is_dir() else None,
+            **OUT_OF_REACH_OF_CTRL_C,
         )
         try:
             _feed(process, frames)

@@ -1,0 +1,131 @@
+"""What happens when something on the tab is pressed. Values come from browsers: none is trusted."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..modelscope.config import read_config
+from ..modelscope.errors import ModelError, TextToVideoError
+from .arguments import GenerationRequest
+from .components import fields
+from .frames import read_frame
+from .generate import Outcome, run
+from .host.interface import PageHost
+from .infotext import read_infotext
+from .model_folders import find_models, model_named
+from .page import error_box, infotexts, model_note, players, summary
+from .settings import SHOWN_VIDEOS
+from .tags import read_tags
+
+
+class Actions:
+    """The tab's events. order: the names of the fields, as events pass their values."""
+
+    def __init__(self, host: PageHost, order: Sequence[str]) -> None:
+        self._host, self._order = host, order
+
+    def generate(self, _task: str, model: str, soundtrack: Any, *values: Any) -> list[Any]:
+        """Make the videos. Returns made, players, infotext, frame slider, frame image, status."""
+        try:
+            folder = model_named(self._host.models_folder(), model)
+            given = dict(zip(self._order, values, strict=True)) | {"soundtrack": file_path(soundtrack)}
+            request = GenerationRequest(**given)
+        except TextToVideoError as error:
+            return [gr.update()] * 5 + [error_box(self._host, error)]
+        outcome = run(self._host, folder, request)
+        status = summary(self._host, outcome, folder.name, request)
+        if not outcome.videos:
+            return [gr.update()] * 5 + [status]
+        return [*self._shown(outcome), status]
+
+    def _shown(self, outcome: Outcome) -> list[Any]:
+        videos = outcome.videos
+        made = [{"seed": video.request.seed, "files": [str(path) for path in video.files]} for video in videos]
+        html_players = players(videos, self._host.setting(SHOWN_VIDEOS))
+        slider = gr.update(maximum=max(videos[-1].request.frames, 2), value=1)
+        return [made, html_players, infotexts(videos), slider, self.frame(made, 1)]
+
+    def frame(self, made: list[dict[str, Any]], number: float) -> Any:
+        """A frame (counted from 1) of the last video, as an image."""
+        if not made:
+            return gr.update()
+        try:
+            return read_frame(Path(made[-1]["files"][0]), int(number) - 1)
+        except TextToVideoError:
+            return None
+
+    def model_chosen(self, previous: str, model: str, *values: Any) -> list[Any]:
+        """Fields that still have the previous model's good values get the new one's."""
+        before, after = self._recommended(previous), self._recommended(model)
+        updates = []
+        for name, value in zip(self._order, values, strict=True):
+            untouched = value == before.get(name, fields()[name].default)
+            wanted = after.get(name, fields()[name].default)
+            updates.append(wanted if untouched and wanted != value else gr.update())
+        return [model, *updates]
+
+    def _recommended(self, model: str) -> dict[str, Any]:
+        try:
+            return read_config(model_named(self._host.models_folder(), model).path).recommended
+        except ModelError:
+            return {}
+
+    def refresh(self, model: str) -> list[Any]:
+        """The models there are now; the chosen one stays if it can."""
+        names = [found.name for found in find_models(self._host.models_folder())]
+        chosen = model if model in names else names[0]
+        return [gr.update(choices=names, value=chosen), model_note(self._host, names)]
+
+    def length(self, frames: float, fps: float) -> str:
+        """How long the video will be."""
+        try:
+            return f'<span class="text2video-length">{frames / fps:.2f} seconds</span>'
+        except (TypeError, ZeroDivisionError):
+            return ""
+
+    def last_seed(self, made: list[dict[str, Any]], seed: Any) -> Any:
+        """The seed of the last video."""
+        return made[-1]["seed"] if made else seed
+
+    def open_folder(self, made: list[dict[str, Any]]) -> str:
+        """Show the last video's folder, or the one where videos go."""
+        folder = Path(made[-1]["files"][0]).parent if made else self._host.outputs_folder()
+        try:
+            self._host.open_folder(folder)
+        except TextToVideoError as error:
+            return f'<div class="error">{html.escape(str(error))}</div>'
+        return ""
+
+    def restore_file(self, file: Any, model: str) -> list[Any]:
+        """The fields as a dropped file tells them."""
+        try:
+            return self._restored(read_tags(Path(file_path(file))), model)
+        except TextToVideoError as error:
+            return self._not_restored(str(error))
+
+    def restore_text(self, prompt: str, model: str) -> list[Any]:
+        """The fields as the text in the prompt box tells them."""
+        return self._restored(prompt, model)
+
+    def _restored(self, text: str, model: str) -> list[Any]:
+        found = read_infotext(text)
+        if set(found) <= {"prompt", "negative_prompt"}:
+            return self._not_restored("There are no settings in this text. Paste a video's settings into the prompt.")
+        names = [folder.name for folder in find_models(self._host.models_folder())]
+        wanted = found.get("model", model)
+        note = "" if wanted in names else f"It was made with the model {wanted!r}, which is not here."
+        updates = [found.get(name, gr.update()) for name in self._order]
+        shown = f'<div class="text2video-note">Settings restored. {html.escape(note)}</div>'
+        return [shown, wanted if wanted in names else gr.update(), *updates]
+
+    def _not_restored(self, message: str) -> list[Any]:
+        shown = f'<div class="error">{html.escape(message)}</div>'
+        return [shown, *[gr.update()] * (1 + len(self._order))]
+
+
+def file_path(value: Any) -> str:
+    """The path of an uploaded file: gradio 3 gives an object, gradio 4 the path itself."""
+    return str(getattr(value, "name", value) or "")

@@ -1,0 +1,32 @@
+"""Where ffmpeg is, and how it is started."""
+
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+from ..modelscope.errors import TextToVideoError
+
+# A console sends Ctrl-C to every process it started; an ffmpeg that ends of it looks like a full disk.
+OUT_OF_REACH_OF_CTRL_C: dict[str, Any]
+if sys.platform == "win32":
+    OUT_OF_REACH_OF_CTRL_C = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+else:
+    OUT_OF_REACH_OF_CTRL_C = {"start_new_session": True}
+
+
+class OutputError(TextToVideoError):
+    """A file or folder that cannot be written."""
+
+
+def find_ffmpeg() -> str:
+    """The ffmpeg that imageio-ffmpeg brings, or the one on the search path. Raises OutputError."""
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        found = shutil.which("ffmpeg")
+    if found is None:
+        raise OutputError("There is no ffmpeg to write videos with. Install it with: pip install imageio-ffmpeg")
+    return found

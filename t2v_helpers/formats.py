@@ -1,0 +1,64 @@
+"""What a video can be saved as. A format is an entry here and nothing more."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .tags import tag_gif, tag_png, tag_webp
+
+Tag = Callable[[bytes, str], bytes]
+
+
+class Format(NamedTuple):
+    """How ffmpeg writes it. tag: puts infotext into the file's bytes, where ffmpeg cannot. Without audio: silent."""
+
+    name: str
+    suffix: str
+    video: tuple[str, ...]
+    audio: tuple[str, ...] = ()
+    tag: Tag | None = None
+    is_folder: bool = False
+
+
+_PALETTE = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=sierra2_4a"
+FORMATS = {
+    entry.name: entry
+    for entry in (
+        Format(
+            name="MP4",
+            suffix=".mp4",
+            video=(
+                "-c:v",
+                "libx264",
+                "-pix_fmt",
+                "yuv420p",
+                "-preset",
+                "slow",
+                "-crf",
+                "17",
+                "-movflags",
+                "+faststart",
+            ),
+            audio=("-c:a", "aac", "-b:a", "192k"),
+        ),
+        Format(name="GIF", suffix=".gif", video=("-vf", _PALETTE, "-loop", "0"), tag=tag_gif),
+        Format(
+            name="WebP",
+            suffix=".webp",
+            video=("-c:v", "libwebp_anim", "-quality", "90", "-compression_level", "4", "-loop", "0"),
+            tag=tag_webp,
+        ),
+        Format(
+            name="WebM",
+            suffix=".webm",
+            video=("-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p", "-crf", "20", "-b:v", "0", "-row-mt", "1"),
+            audio=("-c:a", "libopus", "-b:a", "128k"),
+        ),
+        Format(name="PNG frames", suffix="", video=("-c:v", "png"), tag=tag_png, is_folder=True),
+    )
+}
+DEFAULT_FORMAT = "MP4"
+
+
+def format_names() -> list[str]:
+    """Every format's name, as people choose it."""
+    return list(FORMATS)

@@ -1,0 +1,135 @@
+"""A request to files: load the model, make each video of the batch, save it in every format, keep what is done."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from ..modelscope.errors import TextToVideoError
+from ..modelscope.pipeline import decode, generate
+from .arguments import GenerationRequest
+from .ffmpeg import OutputError, find_ffmpeg
+from .formats import FORMATS
+from .host.interface import Host
+from .infotext import write_infotext
+from .model_folders import ModelFolder
+from .model_store import ModelStore, placement
+from .monitor import Interrupted, Monitor, Skipped
+from .outputs import Destination, make_folder, pattern_values, reserved_stem
+from .settings import FOLDER_PATTERN, KEEP, NAME_PATTERN, OUTPUT_FOLDER, SAVE_INFOTEXT, SAVE_TEXT, SAVE_UNFINISHED, VAE
+from .video import cannot_write, check_soundtrack, write_video
+
+log = logging.getLogger(__name__)
+STORE = ModelStore()
+"""The process's model between runs."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """One saved video. files: in the order of the request's formats; those that failed are missing."""
+
+    request: GenerationRequest
+    infotext: str
+    files: tuple[Path, ...]
+    finished: bool = True
+
+
+@dataclass
+class Outcome:
+    """All that came of a request. error: what ended it early; problems: what else did not work."""
+
+    videos: list[Video] = field(default_factory=list)
+    skipped: int = 0
+    interrupted: bool = False
+    error: Exception | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def run(host: Host, folder: ModelFolder, request: GenerationRequest) -> Outcome:
+    """Make and save all videos of a request. What goes wrong is told in the outcome, beside what was made before."""
+    outcome = Outcome()
+    try:
+        with host.room():
+            try:
+                _Run(host, folder, outcome).make(request)
+            finally:
+                STORE.settle(host.setting(KEEP))
+    except Interrupted:
+        outcome.interrupted = True
+    except TextToVideoError as error:
+        outcome.error = error
+    except Exception as error:
+        log.exception("Unexpected error")
+        outcome.error = error
+    return outcome
+
+
+def destination(host: Host) -> Destination:
+    """Where the settings put videos."""
+    root = host.setting(OUTPUT_FOLDER).strip()
+    folder = Path(root).expanduser() if root else host.outputs_folder()
+    return Destination(folder, host.setting(FOLDER_PATTERN), host.setting(NAME_PATTERN))
+
+
+class _Run:
+    def __init__(self, host: Host, folder: ModelFolder, outcome: Outcome) -> None:
+        self._host, self._folder, self._outcome = host, folder, outcome
+        self._where = destination(host)
+
+    def make(self, request: GenerationRequest) -> None:
+        """All videos. What can be known to fail is tried first: it must not fail after an hour's sampling."""
+        find_ffmpeg()
+        if request.soundtrack:
+            check_soundtrack(request.soundtrack)
+        make_folder(self._where, pattern_values(request, self._folder.name))
+        batch = request.batch()
+        for number, one in enumerate(batch, 1):
+            monitor = Monitor(self._host, number, len(batch))
+            try:
+                self._video(one, monitor)
+            except Skipped:
+                self._outcome.skipped += 1
+            finally:
+                monitor.close()
+
+    def _video(self, request: GenerationRequest, monitor: Monitor) -> None:
+        monitor.check()
+        model = STORE.take(self._folder.path, placement(*self._host.devices(), self._host.setting(VAE)))
+        try:
+            frames = generate(model, request, monitor)
+        except Interrupted as stop:
+            if stop.denoised is not None and self._host.setting(SAVE_UNFINISHED):
+                self._save(request, decode(model, stop.denoised), monitor, finished=False)
+            raise
+        self._save(request, frames, monitor)
+
+    def _save(self, request: GenerationRequest, frames: Tensor, monitor: Monitor, *, finished: bool = True) -> None:
+        """Write the video in every format. One that fails does not keep the others from being written."""
+        monitor.saving()
+        infotext = write_infotext(request, self._folder.name)
+        names = pattern_values(request, self._folder.name)
+        folder = make_folder(self._where, names)
+        files, failures = [], []
+        with reserved_stem(folder, self._where.name_pattern, names) as stem:
+            for kind in (FORMATS[name] for name in request.formats):
+                path = stem.with_name(stem.name + kind.suffix)
+                inside = infotext if self._host.setting(SAVE_INFOTEXT) else ""
+                try:
+                    write_video(path, frames, request.fps, kind, inside, request.soundtrack)
+                    files.append(path)
+                except OutputError as error:
+                    failures.append(error)
+            if files and self._host.setting(SAVE_TEXT):
+                _write_text(stem.with_name(f"{stem.name}.txt"), infotext)
+        if not files:
+            raise failures[0]
+        self._outcome.problems += map(str, failures)
+        self._outcome.videos.append(Video(request, infotext, tuple(files), finished))
+
+
+def _write_text(path: Path, infotext: str) -> None:
+    try:
+        path.write_text(infotext + "\n", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error

@@ -1,0 +1,63 @@
+"""The host of a command line: nothing else runs, nobody else asks, the progress bar tells all."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..outputs import DEFAULT_FOLDER
+from ..settings import Setting
+from .interface import Devices, Progress, Stop
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class ConsoleHost:
+    """Settings are what the options said, else the defaults."""
+
+    name = "command line"
+
+    def __init__(self, options: dict[Setting, Any] | None = None, device: str | None = None) -> None:
+        self._options = options or {}
+        self._device = device
+
+    def setting(self, setting: Setting) -> Any:
+        return self._options.get(setting, setting.default)
+
+    def models_folder(self) -> Path:
+        return ROOT / "models"
+
+    def outputs_folder(self) -> Path:
+        return DEFAULT_FOLDER
+
+    def devices(self) -> Devices:
+        """The named device, or the best there is. Raises RequestError where it cannot be used."""
+        import torch
+
+        from ...modelscope.errors import RequestError, first_line
+        from ...modelscope.placement import best_device, best_dtype
+
+        try:
+            device = torch.device(self._device) if self._device else best_device()
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise RequestError(f"The device {self._device!r} cannot be used: {first_line(error)}") from error
+        dtype = best_dtype(device)
+        return Devices(device, dtype, dtype)
+
+    def room(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def show_progress(self, progress: Progress) -> None:
+        """The console's bar shows it already."""
+
+    def wants_preview(self, step: int) -> bool:  # noqa: ARG002 - the interface's
+        return False
+
+    def show_preview(self, image: "Image.Image") -> None:
+        """Not shown."""
+
+    def stop_request(self) -> Stop | None:
+        return None

@@ -1,0 +1,91 @@
+"""What the rest of the extension may ask of whoever it runs in: a WebUI, its own page, or a command line."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from ..settings import Setting
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+Stop = Literal["interrupt", "skip"]
+
+
+class Progress(NamedTuple):
+    """How far a run is. share: of the current video, 0..1."""
+
+    video: int
+    videos: int
+    share: float
+    step: int
+    text: str
+
+
+class Devices(NamedTuple):
+    """Where the host computes, and in which precision."""
+
+    device: "torch.device"
+    dtype: "torch.dtype"
+    vae_dtype: "torch.dtype"
+
+
+class Host(Protocol):
+    """One host."""
+
+    name: str
+    """The host and its version."""
+
+    def setting(self, setting: Setting) -> Any:
+        """The setting's value, its default where the host has none."""
+
+    def models_folder(self) -> Path:
+        """The folder in which `ModelScope/t2v` lies."""
+
+    def outputs_folder(self) -> Path:
+        """Where videos go by default."""
+
+    def devices(self) -> Devices:
+        """Where to compute."""
+
+    def room(self) -> AbstractContextManager[None]:
+        """Other models leave the device while inside, and come back however it ends."""
+
+    def show_progress(self, progress: Progress) -> None:
+        """Report how far the run is."""
+
+    def wants_preview(self, step: int) -> bool:
+        """Whether to make a preview after this step (counted from 1)."""
+
+    def show_preview(self, image: "Image.Image") -> None:
+        """Show how the video looks so far."""
+
+    def stop_request(self) -> Stop | None:
+        """What the person has asked for, if anything. A skip is reported once."""
+
+
+class PageHost(Host, Protocol):
+    """A host with a page."""
+
+    def queued(self, function: Callable[..., list[Any]], outputs: int) -> Callable[..., Any]:
+        """The function of an event whose first argument is the page's task id, run one at a time with progress.
+
+        Of its outputs the last is HTML.
+        """
+
+    def interrupt(self) -> None:
+        """End the current run."""
+
+    def skip(self) -> None:
+        """End the current video."""
+
+    def open_folder(self, folder: Path) -> None:
+        """Show a folder in the system's file manager."""
+
+    def tools_for_frames(self, image: Any) -> None:
+        """Called while the page is built: buttons that send the image component elsewhere."""
+
+    def connect_paste(self, model: Any, widgets: dict[str, Any]) -> None:
+        """Called when the page is built: the model's and the fields' components, for settings sent from elsewhere."""

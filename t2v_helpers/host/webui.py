@@ -1,0 +1,253 @@
+"""AUTOMATIC1111's WebUI and Forge: the only file that imports their `modules`."""
+
+import html
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modules import script_callbacks, shared
+
+from ..settings import KEEP, KEEP_NOTHING, SECTION, SETTINGS, Setting, usable
+from .file_manager import open_folder
+from .interface import Devices, Progress, Stop
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+log = logging.getLogger(__name__)
+TAB = "text2video"
+FINE = 1000
+"""How finely the WebUI is told the share of a video that is done."""
+FORGE = importlib.util.find_spec("modules_forge") is not None
+
+
+class WebUIHost:
+    """The running WebUI."""
+
+    def __init__(self) -> None:
+        self._png_info: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        from modules import launch_utils
+
+        return f"{'Forge' if FORGE else 'AUTOMATIC1111 WebUI'} {launch_utils.git_tag()}"
+
+    def setting(self, setting: Setting) -> Any:
+        """Read with a default: with --nowebui the options were never registered."""
+        if setting == KEEP and (shared.cmd_opts.lowvram or shared.cmd_opts.medvram):
+            return KEEP_NOTHING
+        return usable(setting, shared.opts.data.get(setting.key, setting.default))
+
+    def models_folder(self) -> Path:
+        from modules.paths_internal import models_path
+
+        return Path(models_path)
+
+    def outputs_folder(self) -> Path:
+        from modules.paths_internal import default_output_dir
+
+        return Path(shared.opts.data.get("outdir_samples") or default_output_dir, TAB)
+
+    def devices(self) -> Devices:
+        import torch
+        from modules import devices
+
+        if devices.device.type == "cpu":
+            return Devices(devices.device, torch.float32, torch.float32)
+        return Devices(devices.device, devices.dtype, devices.dtype_vae)
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        with _room_on_forge() if FORGE else _room_on_a1111():
+            yield
+
+    def show_progress(self, progress: Progress) -> None:
+        state = shared.state
+        state.job_count, state.job_no = progress.videos, progress.video - 1
+        state.sampling_steps, state.sampling_step = FINE, round(progress.share * FINE)
+        state.textinfo = progress.text
+
+    def wants_preview(self, step: int) -> bool:
+        every = shared.opts.data.get("show_progress_every_n_steps", 10)
+        return bool(shared.opts.data.get("live_previews_enable", True)) and every > 0 and step % every == 0
+
+    def show_preview(self, image: "Image.Image") -> None:
+        shared.state.assign_current_image(image)
+
+    def stop_request(self) -> Stop | None:
+        if shared.state.interrupted:
+            return "interrupt"
+        if shared.state.skipped:
+            shared.state.skipped = False
+            return "skip"
+        return None
+
+    def queued(self, function: Callable[..., list[Any]], outputs: int) -> Callable[..., Any]:
+        import gradio as gr
+        from modules.call_queue import wrap_gradio_gpu_call
+
+        wrapped: Callable[..., Any] = wrap_gradio_gpu_call(function, extra_outputs=[gr.update()] * (outputs - 1))
+        return wrapped
+
+    def interrupt(self) -> None:
+        shared.state.interrupt()
+
+    def skip(self) -> None:
+        shared.state.skip()
+
+    def open_folder(self, folder: Path) -> None:
+        if not shared.cmd_opts.hide_ui_dir_config:
+            open_folder(folder)
+
+    def tools_for_frames(self, image: Any) -> None:
+        import gradio as gr
+        from modules import infotext_utils
+
+        with gr.Row():
+            buttons = infotext_utils.create_buttons(["img2img", "inpaint", "extras"])
+        for tab, button in buttons.items():
+            button.do_not_save_to_config = True
+            binding = infotext_utils.ParamBinding(paste_button=button, tabname=tab, source_image_component=image)
+            infotext_utils.register_paste_params_button(binding)
+
+    def connect_paste(self, model: Any, widgets: dict[str, Any]) -> None:
+        from modules import infotext_utils
+
+        from ..model_folders import find_models
+
+        def pasted_model(pairs: dict[str, Any]) -> str | None:
+            names = [found.name for found in find_models(self.models_folder())]
+            return pairs["Model"] if pairs.get("Model") in names else None
+
+        fields = [(model, pasted_model)]
+        fields += [(component, _pasted(name)) for name, component in widgets.items()]
+        infotext_utils.add_paste_fields(TAB, None, fields)
+        if set(self._png_info) == {"text", "button"}:
+            binding = infotext_utils.ParamBinding(
+                paste_button=self._png_info["button"], tabname=TAB, source_text_component=self._png_info["text"]
+            )
+            infotext_utils.register_paste_params_button(binding)
+
+    def after_component(self, component: Any, **about: Any) -> None:
+        """Adds our button to those of PNG Info, as the page is built."""
+        if about.get("elem_id") == "pnginfo_generation_info":
+            self._png_info = {"text": component}
+        elif about.get("elem_id") == "extras_tab" and set(self._png_info) == {"text"}:
+            import gradio as gr
+
+            self._png_info["button"] = None
+            self._png_info["button"] = gr.Button(f"Send to {TAB}", elem_id=f"{TAB}_tab")
+
+
+def _pasted(name: str) -> Callable[[dict[str, Any]], Any]:
+    """How the WebUI's parsed infotext becomes the value of a field; None leaves it as it is."""
+    from ..infotext import fields_of_pairs
+
+    prompts = {"prompt": "Prompt", "negative_prompt": "Negative prompt"}
+
+    def value(pairs: dict[str, Any]) -> Any:
+        if name in prompts:
+            return pairs.get(prompts[name])
+        texts = {key: str(text) for key, text in pairs.items()}
+        if "Size-1" in texts and "Size-2" in texts:
+            texts["Size"] = f"{texts['Size-1']}x{texts['Size-2']}"
+        return fields_of_pairs(texts).get(name)
+
+    return value
+
+
+@contextmanager
+def _room_on_a1111() -> Iterator[None]:
+    """Stable Diffusion moves to the CPU and back, by the WebUI's own functions. Nothing is loaded for it."""
+    from modules import devices, sd_models
+
+    current = sd_models.model_data.sd_model
+    others = [model for model in sd_models.model_data.loaded_sd_models if model is not current and _on_device(model)]
+    moved = [model for model in (current, *others) if model is not None]
+    try:
+        for model in moved:
+            sd_models.send_model_to_cpu(model)
+        yield
+    finally:
+        devices.torch_gc()
+        for model in moved:
+            sd_models.send_model_to_device(model)
+
+
+def _on_device(model: Any) -> bool:
+    return any(parameter.device.type not in ("cpu", "meta") for parameter in model.parameters())
+
+
+@contextmanager
+def _room_on_forge() -> Iterator[None]:
+    """Forge loads its models again by itself when they are needed."""
+    from backend import memory_management
+
+    memory_management.unload_all_models()
+    try:
+        yield
+    finally:
+        memory_management.soft_empty_cache()
+
+
+HOST = WebUIHost()
+
+
+def register() -> None:
+    """Hook into the WebUI. Called at each start and at each Reload UI."""
+    script_callbacks.on_ui_settings(_add_settings)
+    script_callbacks.on_after_component(HOST.after_component)
+    script_callbacks.on_ui_tabs(_tabs)
+    script_callbacks.on_app_started(_add_routes)
+
+
+def _add_settings() -> None:
+    import gradio as gr
+
+    for setting in SETTINGS:
+        component, arguments = (gr.Radio, {"choices": list(setting.choices)}) if setting.choices else (None, {})
+        option = shared.OptionInfo(setting.default, setting.label, component, arguments, section=SECTION)
+        shared.opts.add_option(setting.key, option.info(setting.info) if setting.info else option)
+
+
+def _tabs() -> list[tuple[Any, str, str]]:
+    try:
+        from ..model_folders import make_folders
+        from ..ui import build_tab
+
+        make_folders(HOST.models_folder())
+        return [(build_tab(HOST), TAB, TAB)]
+    except Exception as error:
+        log.exception("The tab text2video could not be built")
+        return [(_broken_tab(error), TAB, TAB)]
+
+
+def _broken_tab(error: Exception) -> Any:
+    import gradio as gr
+
+    missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
+    remedy = (
+        f"The package {missing!r} is missing. Restart the WebUI without --skip-install, so that it is installed. If "
+        "that does not help, the console shows why."
+        if missing
+        else "Update this extension and the WebUI. If that does not help, please report what the console shows."
+    )
+    with gr.Blocks(analytics_enabled=False) as tab:
+        gr.HTML(
+            f'<div class="error">text2video cannot work yet: {html.escape(str(error))}</div>'
+            f"<p>{html.escape(remedy)}</p>"
+        )
+    return tab
+
+
+def _add_routes(_demo: Any, app: Any) -> None:
+    try:
+        from ..serving import add_file_route
+
+        add_file_route(app)
+    except Exception:
+        log.exception("The links to videos of text2video will not work")

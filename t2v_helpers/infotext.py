@@ -1,0 +1,102 @@
+"""A video's settings as text, in AUTOMATIC1111's syntax; and back, the 2023 extension's comments included."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..modelscope.errors import RequestError
+from .arguments import GenerationRequest
+
+VERSION = "text2video 1.0"
+NEGATIVE = "Negative prompt:"
+KEYS = {
+    "steps": "Steps",
+    "sampler": "Sampler",
+    "cfg_scale": "CFG scale",
+    "seed": "Seed",
+    "frames": "Frames",
+    "fps": "FPS",
+    "eta": "Eta",
+}
+"""The request's fields that have a key of their own. Width and height share `Size`, the prompts come before."""
+OLD_KEYS = {"scale": "cfg_scale", "n_prompt": "negative_prompt"}
+"""What the 2023 extension called some fields; the others' names are ours."""
+MAX_LENGTH = 1_000_000
+"""Longer text is no infotext. Characters."""
+_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+_FEWEST_PAIRS = 3
+"""Fewer on the last line, and it belongs to the prompt: the WebUI's rule."""
+
+
+def write_infotext(request: GenerationRequest, model: str) -> str:
+    """The request as the WebUI writes it; `model` is the model's name."""
+    pairs: dict[str, Any] = {}
+    for name, key in KEYS.items():
+        pairs[key] = getattr(request, name)
+        if name == "seed":
+            pairs["Size"] = f"{request.width}x{request.height}"
+    if not request.eta:
+        del pairs["Eta"]
+    pairs |= {"Model": model, "Version": VERSION}
+    lines = [request.prompt]
+    if request.negative_prompt:
+        lines.append(f"{NEGATIVE} {request.negative_prompt}")
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items()))
+    return "\n".join(lines)
+
+
+def _quoted(value: Any) -> str:
+    text = repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return json.dumps(text, ensure_ascii=False) if re.search(r"[,:\n\"]", text) else text
+
+
+def read_infotext(text: str) -> dict[str, Any]:
+    """The request's fields found in a text, and `model`; each value checked. What is unknown or unusable is left out.
+
+    Fields that need others to be judged (none so far) are the request's own business.
+    """
+    *lines, last = text[:MAX_LENGTH].strip().split("\n")
+    found = _PAIR.findall(last)
+    if len(found) < _FEWEST_PAIRS:
+        lines, found = [*lines, last], []
+    pairs = {key.strip(): _unquoted(value.strip()) for key, value in found}
+    return fields_of_pairs(pairs) | _prompts(lines)
+
+
+def fields_of_pairs(pairs: Mapping[str, str]) -> dict[str, Any]:
+    """The request's fields, and `model`, behind an infotext's keys; each value checked."""
+    names = {key: name for name, key in KEYS.items()} | OLD_KEYS | {"Model": "model"}
+    known = {field.name for field in dataclasses.fields(GenerationRequest)} | {"model"}
+    fields = {names.get(key, key): value for key, value in pairs.items()}
+    if size := _SIZE.fullmatch(fields.get("Size", "")):
+        fields |= {"width": size[1], "height": size[2]}
+    return _checked({name: value for name, value in fields.items() if name in known})
+
+
+def _unquoted(value: str) -> str:
+    try:
+        return str(json.loads(value)) if value.startswith('"') else value
+    except ValueError:
+        return value
+
+
+def _prompts(lines: list[str]) -> dict[str, str]:
+    """The lines before the pairs; everything from `Negative prompt:` on is the negative prompt."""
+    text = "\n".join(line.strip() for line in lines)
+    before, mark, after = (
+        text.partition(f"\n{NEGATIVE}") if not text.startswith(NEGATIVE) else ("", NEGATIVE, text[16:])
+    )
+    return {"prompt": before.strip(), "negative_prompt": after.strip()} if mark or before else {}
+
+
+def _checked(fields: Mapping[str, str]) -> dict[str, Any]:
+    usable: dict[str, Any] = {}
+    for name, value in fields.items():
+        try:
+            usable[name] = value if name == "model" else getattr(GenerationRequest(**{name: value}), name)
+        except RequestError:
+            continue
+    return usable

@@ -1,0 +1,73 @@
+"""Which models there are: the folders of the 2023 extension, and the bundled miniature."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from ..modelscope.errors import ModelError
+
+BASE_NAME = "<modelscope>"
+"""What the 2023 extension called the model in models/ModelScope/t2v."""
+MINIATURE_NAME = "miniature (bundled demo)"
+MINIATURE_FOLDER = Path(__file__).resolve().parent.parent / "miniature" / "model"
+_WEIGHTS = (".pth", ".safetensors", ".bin", ".ckpt")
+
+
+class ModelFolder(NamedTuple):
+    """A model a person can choose."""
+
+    name: str
+    path: Path
+
+
+def base_folder(models: Path) -> Path:
+    """Where the base model's files belong."""
+    return models / "ModelScope" / "t2v"
+
+
+def further_folder(models: Path) -> Path:
+    """Where further models' folders belong."""
+    return models / "text2video"
+
+
+def find_models(models: Path) -> list[ModelFolder]:
+    """All models below the WebUI's models folder, the miniature last."""
+    base = base_folder(models)
+    found = [ModelFolder(BASE_NAME, base)] if _has_weights(base) else []
+    found += [ModelFolder(path.name, path) for path in _folders(further_folder(models)) if _has_weights(path)]
+    return [*found, ModelFolder(MINIATURE_NAME, MINIATURE_FOLDER)]
+
+
+def model_named(models: Path, name: str) -> ModelFolder:
+    """The model of that name. Raises ModelError that lists the others."""
+    found = find_models(models)
+    for model in found:
+        if model.name == name:
+            return model
+    known = ", ".join(model.name for model in found)
+    raise ModelError(
+        f"The model {name!r} is not there any more, or never was. There are: {known}. Choose one of them, or put the "
+        f"model's files into {base_folder(models)} and refresh the list."
+    )
+
+
+def _has_weights(folder: Path) -> bool:
+    try:
+        return any(name.endswith(_WEIGHTS) for name in os.listdir(folder))
+    except OSError:
+        return False
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def make_folders(models: Path) -> None:
+    """The folders into which people put weights, so that they are found; no matter if that is not allowed."""
+    for folder in (base_folder(models), further_folder(models)):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,69 @@
+"""Watches a run: reports to host and console, makes previews, and stops when asked to."""
+
+from torch import Tensor
+
+from ..modelscope.progress import Step
+from .console import WORDS, ProgressBar
+from .host.interface import Host, Progress
+from .preview import preview_image
+from .settings import PREVIEW
+
+DECODING = 0.06
+"""Share of a video's time that decoding takes, for the progress bar."""
+
+
+class Stopped(Exception):
+    """The person ended a video before it was finished. denoised: how far it had got, if sampling had begun."""
+
+    def __init__(self, denoised: Tensor | None) -> None:
+        super().__init__()
+        self.denoised = denoised
+
+
+class Skipped(Stopped):
+    """Go on with the next video."""
+
+
+class Interrupted(Stopped):
+    """End the run."""
+
+
+class Monitor:
+    """The pipeline's on_step for one video (counted from 1) of several."""
+
+    def __init__(self, host: Host, video: int, videos: int) -> None:
+        self._host, self._video, self._videos = host, video, videos
+        self._bar = ProgressBar()
+        self._denoised: Tensor | None = None
+        self._report("loading the model", 0, 0)
+
+    def __call__(self, step: Step) -> None:
+        self._bar(step)
+        share = {"encode": 0.0, "sample": 0.0, "decode": 1 - DECODING}[step.stage]
+        width = {"encode": 0.0, "sample": 1 - DECODING, "decode": DECODING}[step.stage]
+        words = f"{WORDS[step.stage]} {step.done}/{step.total}" if step.stage != "encode" else WORDS[step.stage]
+        self._report(words, share + width * step.done / step.total, step.done)
+        if step.denoised is not None:
+            self._denoised = step.denoised
+            if self._host.wants_preview(step.done):
+                self._host.show_preview(preview_image(step.denoised, self._host.setting(PREVIEW)))
+        self.check()
+
+    def check(self) -> None:
+        """Raise Skipped or Interrupted if the person has asked for it."""
+        stop = self._host.stop_request()
+        if stop:
+            raise (Skipped if stop == "skip" else Interrupted)(self._denoised)
+
+    def saving(self) -> None:
+        """Report that the files are being written."""
+        self.close()
+        self._report("saving", 1, 0)
+
+    def close(self) -> None:
+        """Finish the console's bar."""
+        self._bar.close()
+
+    def _report(self, words: str, share: float, step: int) -> None:
+        several = f", video {self._video} of {self._videos}" if self._videos > 1 else ""
+        self._host.show_progress(Progress(self._video, self._videos, share, step, words + several))

@@ -1,0 +1,117 @@
+"""What the page shows of an outcome, as escaped HTML."""
+
+import html
+import platform
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..modelscope.errors import TextToVideoError, first_line
+from .arguments import GenerationRequest
+from .generate import Outcome, Video
+from .host.interface import Host
+from .infotext import VERSION, write_infotext
+from .model_folders import MINIATURE_NAME, base_folder
+from .serving import link_to
+
+_PLAYERS = (".mp4", ".webm")
+_PICTURES = (".gif", ".webp")
+
+
+def players(videos: Iterable[Video], limit: int) -> str:
+    """A looping player and a link per file; `limit` players at most, -1 for all."""
+    blocks = []
+    for number, video in enumerate(videos):
+        show = _player(video.files) if limit < 0 or number < limit else ""
+        mark = "" if video.finished else "<p>Interrupted: this video was not finished.</p>"
+        blocks.append(f'<div class="text2video-video">{show}{mark}{"".join(map(_link, video.files))}</div>')
+    return "".join(blocks)
+
+
+def _player(files: tuple[Path, ...]) -> str:
+    for path in files:
+        if path.suffix in _PLAYERS:
+            return f'<video controls loop autoplay muted playsinline src="{_url(path)}"></video>'
+    for path in files:
+        if path.suffix in _PICTURES:
+            return f'<img src="{_url(path)}" alt="">'
+    return f'<img src="{_url(_first_frame(files[0]))}" alt="">'
+
+
+def _first_frame(folder: Path) -> Path:
+    return min(folder.iterdir())
+
+
+def _url(path: Path) -> str:
+    return html.escape(link_to(path), quote=True)
+
+
+def _link(path: Path) -> str:
+    target = _first_frame(path) if path.is_dir() else path
+    where = f'<a href="{_url(target)}" target="_blank">Click here</a>'
+    return f'<p class="text2video-link">{where} <span>{html.escape(str(path))}</span></p>'
+
+
+def infotexts(videos: Iterable[Video]) -> str:
+    """The settings of each video."""
+    return "".join(f'<p class="text2video-infotext">{html.escape(video.infotext)}</p>' for video in videos)
+
+
+def summary(host: Host, outcome: Outcome, model: str, request: GenerationRequest) -> str:
+    """One line on how it ended, and what went wrong with its remedy."""
+    parts = []
+    if outcome.error:
+        parts.append(error_box(host, outcome.error, write_infotext(request, model)))
+    parts += [f'<div class="error">{html.escape(problem)}</div>' for problem in outcome.problems]
+    made = len(outcome.videos)
+    words = [f"{made} video{'s' * (made != 1)} saved"] if made or not outcome.error else []
+    words += [f"{outcome.skipped} skipped"] if outcome.skipped else []
+    words += ["interrupted"] if outcome.interrupted else []
+    return "".join(parts) + f"<p>{html.escape(', '.join(words))}</p>"
+
+
+def error_box(host: Host, error: Exception, settings: str = "") -> str:
+    """An error in its own words, with a report to copy under a fold."""
+    message = str(error) if isinstance(error, TextToVideoError) else _unexpected(error)
+    text = html.escape(f"{message}\n\n{report(host)}\n\n{settings}".strip())
+    return (
+        f'<div class="error text2video-error">{html.escape(message)}</div>'
+        f"<details><summary>Report to copy</summary><textarea readonly rows='12'>{text}</textarea></details>"
+    )
+
+
+def _unexpected(error: Exception) -> str:
+    return (
+        f"Something went wrong that should not have: {type(error).__name__}: {first_line(error)}. Nothing that was "
+        "saved is lost. The console shows where it happened; please report it together with the text below."
+    )
+
+
+def report(host: Host) -> str:
+    """Versions, device and memory."""
+    import gradio
+    import torch
+
+    try:
+        device = host.devices().device
+    except TextToVideoError as error:
+        return f"{VERSION}, {host.name}\n{error}"
+    memory = ""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        memory = f" ({torch.cuda.get_device_name(device)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free)"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, gradio {gradio.__version__}"
+    return f"{VERSION}, {host.name}\n{versions}, {sys.platform}\n{device}{memory}"
+
+
+def model_note(host: Host, names: list[str]) -> str:
+    """Which model this is about, and where its files belong where there are none."""
+    note = "The Stable Diffusion checkpoint chosen above is not used here."
+    if names == [MINIATURE_NAME]:
+        folder = html.escape(str(base_folder(host.models_folder())))
+        note = (
+            "<b>There are no ModelScope weights yet.</b> This is a bundled miniature model for trying the "
+            "tab: it knows red, green, blue and yellow balls, squares and triangles moving left, right, up and down. "
+            f"For real videos put the weights into <code>{folder}</code> and press the refresh button. "
+        ) + note
+    return f'<div class="text2video-note">{note}</div>'

@@ -1,0 +1,83 @@
+"""The options of Settings > Text2Video, each declared once. The first five keep the 2023 extension's keys."""
+
+from typing import Any, NamedTuple
+
+SECTION = ("modelscope_deforum", "Text2Video")
+
+
+class Setting(NamedTuple):
+    """An option. Its widget follows from the default's type and from whether there are choices."""
+
+    key: str
+    default: Any
+    label: str
+    info: str = ""
+    choices: tuple[str, ...] = ()
+
+
+KEEP_NOTHING, KEEP_UNET, KEEP_ALL = "None", "Main Model Only", "All"
+VAE_HALF, VAE_FULL, VAE_CPU = "GPU (half precision)", "GPU", "CPU (Low VRAM)"
+CONTACT_SHEET, MIDDLE_FRAME = "Contact sheet", "Middle frame"
+
+KEEP = Setting(
+    "modelscope_deforum_keep_model_in_vram",
+    KEEP_NOTHING,
+    "Keep model in VRAM between runs",
+    "quicker next start, less memory for images meanwhile; not with --lowvram or --medvram",
+    (KEEP_NOTHING, KEEP_UNET, KEEP_ALL),
+)
+VAE = Setting(
+    "modelscope_deforum_vae_settings",
+    VAE_HALF,
+    "VAE Mode:",
+    "full precision where frames come out black, the CPU where memory is short",
+    (VAE_HALF, VAE_FULL, VAE_CPU),
+)
+SHOWN_VIDEOS = Setting(
+    "modelscope_deforum_show_n_videos",
+    -1,
+    "How many videos to show on the right panel on completion (-1 = show all)",
+)
+SAVE_TEXT = Setting("modelscope_save_info_to_file", False, "Save generation params to a text file near the video")
+SAVE_INFOTEXT = Setting(
+    "modelscope_save_metadata",
+    True,
+    "Save generation params as video metadata",
+    "the video dropped on the tab then restores them",
+)
+OUTPUT_FOLDER = Setting(
+    "text2video_output_folder", "", "Output folder for videos", "empty: text2video in the WebUI's outputs folder"
+)
+FOLDER_PATTERN = Setting(
+    "text2video_folder_pattern", "[date]", "Subfolder name pattern", "as for images; empty: no subfolders"
+)
+NAME_PATTERN = Setting(
+    "text2video_name_pattern",
+    "[number]-[seed]",
+    "File name pattern",
+    "[number] [seed] [steps] [cfg] [sampler] [width] [height] [frames] [fps] [model_name] [prompt] [prompt_words] "
+    "[date] [datetime] [datetime<format>]",
+)
+PREVIEW = Setting(
+    "text2video_preview",
+    CONTACT_SHEET,
+    "Live preview shows",
+    "how often: see Live previews",
+    (CONTACT_SHEET, MIDDLE_FRAME),
+)
+SAVE_UNFINISHED = Setting(
+    "text2video_save_unfinished",
+    False,
+    "Interrupt also saves the video that is being made",
+    "decoded from where sampling has got to",
+)
+SETTINGS = (
+    KEEP, VAE, SHOWN_VIDEOS, SAVE_TEXT, SAVE_INFOTEXT,
+    OUTPUT_FOLDER, FOLDER_PATTERN, NAME_PATTERN, PREVIEW, SAVE_UNFINISHED,
+)  # fmt: skip
+
+
+def usable(setting: Setting, value: Any) -> Any:
+    """A stored value where it fits the setting, else the default: old or hand-written files hold anything."""
+    fits = type(value) is type(setting.default) and (not setting.choices or value in setting.choices)
+    return value if fits else setting.default

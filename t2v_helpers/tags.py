@@ -1,0 +1,98 @@
+"""Infotext inside files: where each container keeps it, written and read as the WebUI does."""
+
+import re
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+from PIL import Image
+
+from ..modelscope.errors import TextToVideoError
+from .ffmpeg import OUT_OF_REACH_OF_CTRL_C, find_ffmpeg
+
+PNG_KEY = "parameters"
+EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
+UNICODE = b"UNICODE\0"
+LONGEST_WAIT = 60
+"""Seconds that reading one file's tags may take."""
+
+
+class UnreadableFile(TextToVideoError):
+    """A file that holds no settings."""
+
+
+def ffmetadata(text: str) -> str:
+    """What `ffmpeg -f ffmetadata` reads: a file with the text as its comment."""
+    return ";FFMETADATA1\ncomment=" + re.sub(r"([=;#\\\n])", r"\\\1", text.replace("\0", "")) + "\n"
+
+
+def tag_png(data: bytes, text: str) -> bytes:
+    """A PNG with the text in an iTXt chunk behind its header."""
+    chunk = b"iTXt" + PNG_KEY.encode() + b"\0\0\0\0\0" + text.encode()
+    header = 8 + 25
+    return (
+        data[:header] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[header:]
+    )
+
+
+def tag_gif(data: bytes, text: str) -> bytes:
+    """A GIF with a comment extension before its first frame."""
+    flags = data[10]
+    start = 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)
+    raw = text.encode()
+    blocks = (raw[at : at + 255] for at in range(0, len(raw), 255))
+    comment = b"\x21\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+    return data[:start] + comment + data[start:]
+
+
+def tag_webp(data: bytes, text: str) -> bytes:
+    """An animated WebP (it has a VP8X chunk) with the text as its EXIF user comment."""
+    exif = Image.Exif()
+    exif[EXIF_IFD] = {USER_COMMENT: UNICODE + text.encode("utf-16-be")}
+    tiff = exif.tobytes().removeprefix(b"Exif\0\0")
+    has_exif = 0x08
+    body = data[8:20] + bytes([data[20] | has_exif]) + data[21:]
+    body += b"EXIF" + struct.pack("<I", len(tiff)) + tiff + b"\0" * (len(tiff) % 2)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def read_tags(path: Path) -> str:
+    """The infotext inside an image or video file. Raises UnreadableFile where there is none."""
+    try:
+        text = _from_image(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        text = _from_video(path)
+    if not text.strip():
+        raise UnreadableFile(
+            f"{path.name} holds no settings. They are missing where saving them was turned off, or where another "
+            "program has written the file anew."
+        )
+    return text
+
+
+def _from_image(path: Path) -> str:
+    with Image.open(path) as image:
+        comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
+        if isinstance(comment, bytes) and comment.startswith(UNICODE):
+            return comment.removeprefix(UNICODE).decode("utf-16-be", errors="replace")
+        found = image.info.get(PNG_KEY) or image.info.get("comment") or ""
+    return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
+
+
+def _from_video(path: Path) -> str:
+    """The comment of a container that ffmpeg reads; the file is named so that it cannot pass for an option or URL."""
+    command = [find_ffmpeg(), "-v", "error", "-i", f"file:{path.absolute()}", "-f", "ffmetadata", "-"]
+    try:
+        result = subprocess.run(
+            command,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=LONGEST_WAIT,
+            **OUT_OF_REACH_OF_CTRL_C,
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        raise UnreadableFile(f"{path.name} is neither an image nor a video that can be read.") from error
+    found = re.search(r"(?mis)^comment=((?:\\.|[^\\\n])*)$", result.stdout.decode(errors="replace"))
+    return re.sub(r"(?s)\\(.)", r"\1", found[1]) if found else ""

@@ -1,0 +1,186 @@
+"""The tab: a prompt, its settings, and what came of them."""
+
+from typing import Any
+
+import gradio as gr
+
+from .actions import Actions
+from .components import JS, PREFIX, element, tool, widget
+from .host.interface import PageHost
+from .model_folders import find_models
+from .page import model_note
+
+HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
+ORDER = (
+    "prompt", "negative_prompt", "sampler", "steps", "width", "height", "frames", "fps", "cfg_scale", "eta", "seed",
+    "batch_count", "formats",
+)  # fmt: skip
+"""The request's fields that have widgets, as events receive them; the soundtrack is a file beside them."""
+
+
+class Tab:
+    """Builds the tab inside the current gr.Blocks."""
+
+    def __init__(self, host: PageHost) -> None:
+        self.host = host
+        self.actions = Actions(host, ORDER)
+        self.widgets: dict[str, Any] = {}
+        self.task = gr.Textbox(visible=False, elem_id=element("task"), label="Task")
+        self._top_row()
+        with gr.Row(elem_id=element("core")):
+            with gr.Column(elem_id=element("settings")):
+                self._model_row()
+                self._settings()
+                self._sources()
+            with gr.Column(elem_id=element("results")):
+                self._results()
+        self._connect()
+
+    def _add(self, name: str, **changes: Any) -> None:
+        self.widgets[name] = widget(name, **changes)
+
+    def _top_row(self) -> None:
+        with gr.Row(elem_id=element("toprow")):
+            with gr.Column(scale=6):
+                self._add("prompt", lines=3, show_label=False, placeholder=f"Prompt\n{HINT}", elem_classes=["prompt"])
+                placeholder = f"Negative prompt\n{HINT}"
+                self._add(
+                    "negative_prompt", lines=2, show_label=False, placeholder=placeholder, elem_classes=["prompt"]
+                )
+            with gr.Column(scale=1, elem_id=element("actions_column")):
+                with gr.Row(elem_id=element("generate_box"), elem_classes=["generate-box"]):
+                    self.interrupt = gr.Button(
+                        "Interrupt", elem_id=element("interrupt"), elem_classes=["generate-box-interrupt"]
+                    )
+                    self.skip = gr.Button("Skip", elem_id=element("skip"), elem_classes=["generate-box-skip"])
+                    self.interrupting = gr.Button(
+                        "Interrupting...", elem_id=element("interrupting"), elem_classes=["generate-box-interrupting"]
+                    )
+                    self.generate = gr.Button("Generate", elem_id=element("generate"), variant="primary")
+                with gr.Row(elem_id=element("tools")):
+                    self.paste = tool("↙️", "paste")
+                    self.clear = tool("🗑️", "clear_prompt")
+
+    def _model_row(self) -> None:
+        names = [model.name for model in find_models(self.host.models_folder())]
+        with gr.Row(elem_classes=[f"{PREFIX}-line"]):
+            self.model = gr.Dropdown(names, value=names[0], label="Video model", elem_id=element("model"))
+            self.model.do_not_save_to_config = True
+            self.refresh = tool("🔄", "refresh")
+        self.note = gr.HTML(model_note(self.host, names), elem_id=element("note"))
+        self.previous_model = gr.State("")
+
+    def _settings(self) -> None:
+        with gr.Row():
+            self._add("sampler")
+            self._add("steps")
+        with gr.Row(elem_classes=[f"{PREFIX}-line"]):
+            with gr.Column(scale=4):
+                self._add("width")
+                self._add("height")
+            self.swap = tool("⇅", "swap")
+        with gr.Row():
+            self._add("frames")
+            self._add("fps")
+        times = (self.widgets[name].value for name in ("frames", "fps"))
+        self.length = gr.HTML(self.actions.length(*times), elem_id=element("length"))
+        with gr.Row():
+            self._add("cfg_scale")
+            self._add("eta")
+        with gr.Row(elem_classes=[f"{PREFIX}-line"]):
+            self._add("seed")
+            self.dice = tool("🎲️", "random_seed")
+            self.recycle = tool("♻️", "reuse_seed")
+            self._add("batch_count")
+        self._add("formats")
+
+    def _sources(self) -> None:
+        with gr.Accordion("Soundtrack", open=False, elem_id=element("soundtrack_fold")):
+            self.soundtrack = gr.File(label="File with sound (cut or looped to length)", elem_id=element("soundtrack"))
+        with gr.Accordion("Settings from a video", open=False, elem_id=element("restore_fold")):
+            self.dropped = gr.File(
+                label="Video or image whose settings to restore",
+                elem_id=element("restore"),
+                file_types=["video", "image"],
+            )
+        self.restored = gr.HTML(elem_id=element("restored"))
+
+    def _results(self) -> None:
+        with gr.Column(elem_id=element("progress")):
+            self.preview = gr.HTML("<div></div>", elem_id=element("preview"))
+        self.players = gr.HTML(elem_id=element("players"))
+        with gr.Row(elem_id=element("result_tools")):
+            self.open_folder = gr.Button("Open folder", elem_id=element("open_folder"))
+        self.folder_status = gr.HTML(elem_id=element("folder_status"))
+        with gr.Accordion("Use a frame", open=False, elem_id=element("frame_fold")):
+            self.frame_number = gr.Slider(1, 24, value=1, step=1, label="Frame", elem_id=element("frame"))
+            self.frame_number.do_not_save_to_config = True
+            self.frame = gr.Image(label="Chosen frame", type="pil", interactive=False, elem_id=element("frame_image"))
+            self.host.tools_for_frames(self.frame)
+        self.infotext = gr.HTML(elem_id=element("infotext"))
+        self.made = gr.State([])
+        self.status = gr.HTML(elem_id=element("status"))
+
+    def _connect(self) -> None:
+        values = [self.widgets[name] for name in ORDER]
+        inputs = [self.task, self.model, self.soundtrack, *values]
+        outputs = [self.made, self.players, self.infotext, self.frame_number, self.frame, self.status]
+        self.generate.click(
+            self.host.queued(self.actions.generate, len(outputs)),
+            inputs,
+            outputs,
+            show_progress="hidden",
+            # gradio hands outputs over, too: only as many as there are inputs may come back.
+            **{JS: f"(...values) => text2videoSubmit(values.slice(0, {len(inputs)}))"},
+        )
+        self.interrupt.click(self.host.interrupt, **{JS: "() => text2videoInterrupting()"})
+        self.interrupting.click(self.host.interrupt)
+        self.skip.click(self.host.skip)
+        self._connect_model(values)
+        self._connect_small()
+        self._connect_restoring(values)
+
+    def _connect_model(self, values: list[Any]) -> None:
+        outputs = [self.previous_model, *values]
+        self.model.change(
+            self.actions.model_chosen, [self.previous_model, self.model, *values], outputs, show_progress="hidden"
+        )
+        refreshed = [self.model, self.note]
+        self.refresh.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
+        # The script presses this whenever a page is opened.
+        opened = gr.Button("Opened", visible=True, elem_id=element("opened"), elem_classes=[f"{PREFIX}-hidden"])
+        opened.do_not_save_to_config = True
+        opened.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden").then(
+            self.actions.model_chosen, [self.previous_model, self.model, *values], outputs, show_progress="hidden"
+        )
+
+    def _connect_small(self) -> None:
+        width, height = self.widgets["width"], self.widgets["height"]
+        self.swap.click(lambda *size: size[::-1], [width, height], [width, height], show_progress="hidden")
+        times = [self.widgets["frames"], self.widgets["fps"]]
+        for slider in times:
+            slider.change(self.actions.length, times, [self.length], show_progress="hidden")
+        seed = self.widgets["seed"]
+        self.dice.click(lambda: -1, None, [seed], show_progress="hidden")
+        self.recycle.click(self.actions.last_seed, [self.made, seed], [seed], show_progress="hidden")
+        prompts = [self.widgets["prompt"], self.widgets["negative_prompt"]]
+        self.clear.click(lambda: ("", ""), None, prompts, show_progress="hidden")
+        self.open_folder.click(self.actions.open_folder, [self.made], [self.folder_status], show_progress="hidden")
+        self.frame_number.release(
+            self.actions.frame, [self.made, self.frame_number], [self.frame], show_progress="hidden"
+        )
+
+    def _connect_restoring(self, values: list[Any]) -> None:
+        outputs = [self.restored, self.model, *values]
+        self.dropped.upload(self.actions.restore_file, [self.dropped, self.model], outputs, show_progress="hidden")
+        self.paste.click(
+            self.actions.restore_text, [self.widgets["prompt"], self.model], outputs, show_progress="hidden"
+        )
+        self.host.connect_paste(self.model, self.widgets)
+
+
+def build_tab(host: PageHost) -> gr.Blocks:
+    """The tab as Blocks of its own."""
+    with gr.Blocks(analytics_enabled=False) as tab:
+        Tab(host)
+    return tab

@@ -4,6 +4,7 @@
 (function() {
     const PREFIX = "text2video_";
     const TASK = PREFIX + "task_id";
+    const DRAWING = 200; // milliseconds between looks
     const TOOLTIPS = {
         paste: "Read the settings from the text in the prompt box",
         clear_prompt: "Clear both prompts",
@@ -58,8 +59,7 @@
         return Array.from(arguments);
     };
 
-    onUiLoaded(() => {
-        if (!element("generate")) return;
+    function pageOpened() {
         for (const [name, text] of Object.entries(TOOLTIPS)) {
             element(name)?.setAttribute("title", text);
         }
@@ -67,5 +67,15 @@
         // A reloaded page goes on showing how its run gets on.
         const running = sessionStorage.getItem(TASK);
         if (running) watch(running);
-    });
+    }
+
+    // The host's page may be there before this tab is drawn; where the tab could not be built, it never comes.
+    function whenDrawn(tries) {
+        if (element("opened")) {
+            pageOpened();
+        } else if (tries) {
+            setTimeout(whenDrawn, DRAWING, tries - 1);
+        }
+    }
+    onUiLoaded(() => whenDrawn(300));
 })();

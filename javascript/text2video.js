@@ -4,7 +4,7 @@
 (function() {
     const PREFIX = "text2video_";
     const TASK = PREFIX + "task_id";
-    const DRAWING = 200; // milliseconds between looks
+    const PATIENCE = 1000; // milliseconds between tries
     const TOOLTIPS = {
         paste: "Read the settings from the text in the prompt box",
         clear_prompt: "Clear both prompts",
@@ -59,23 +59,30 @@
         return Array.from(arguments);
     };
 
+    // The server brings the models up to date whenever a page is opened, and marks the note then. A host may draw
+    // this tab late and connect its buttons later still, so the button is pressed until the mark is there.
+    function askUntilFresh(tries) {
+        if (!tries || element("note")?.querySelector("[data-fresh]")) return;
+        element("opened")?.click();
+        setTimeout(askUntilFresh, PATIENCE, tries - 1);
+    }
+
     function pageOpened() {
         for (const [name, text] of Object.entries(TOOLTIPS)) {
             element(name)?.setAttribute("title", text);
         }
-        element("opened").click();
+        askUntilFresh(30);
         // A reloaded page goes on showing how its run gets on.
         const running = sessionStorage.getItem(TASK);
         if (running) watch(running);
     }
 
-    // The host's page may be there before this tab is drawn; where the tab could not be built, it never comes.
     function whenDrawn(tries) {
         if (element("opened")) {
             pageOpened();
         } else if (tries) {
-            setTimeout(whenDrawn, DRAWING, tries - 1);
+            setTimeout(whenDrawn, PATIENCE, tries - 1);
         }
     }
-    onUiLoaded(() => whenDrawn(300));
+    onUiLoaded(() => whenDrawn(60));
 })();

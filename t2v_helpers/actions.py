@@ -77,7 +77,7 @@ class Actions:
         """The models there are now; the chosen one stays if it can."""
         names = [found.name for found in find_models(self._host.models_folder())]
         chosen = model if model in names else names[0]
-        return [gr.update(choices=names, value=chosen), model_note(self._host, names)]
+        return [gr.update(choices=names, value=chosen), model_note(self._host, names, fresh=True)]
 
     def length(self, frames: float, fps: float) -> str:
         """How long the video will be."""

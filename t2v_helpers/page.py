@@ -104,8 +104,8 @@ def report(host: Host) -> str:
     return f"{VERSION}, {host.name}\n{versions}, {sys.platform}\n{device}{memory}"
 
 
-def model_note(host: Host, names: list[str]) -> str:
-    """Which model this is about, and where its files belong where there are none."""
+def model_note(host: Host, names: list[str], *, fresh: bool = False) -> str:
+    """Which model this is about, and where its files belong where there are none. fresh: marked for the script."""
     note = "The Stable Diffusion checkpoint chosen above is not used here."
     if names == [MINIATURE_NAME]:
         folder = html.escape(str(base_folder(host.models_folder())))
@@ -114,4 +114,4 @@ def model_note(host: Host, names: list[str]) -> str:
             "tab: it knows red, green, blue and yellow balls, squares and triangles moving left, right, up and down. "
             f"For real videos put the weights into <code>{folder}</code> and press the refresh button. "
         ) + note
-    return f'<div class="text2video-note">{note}</div>'
+    return f'<div class="text2video-note"{" data-fresh" * fresh}>{note}</div>'

@@ -127,7 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     address = "0.0.0.0" if options.listen else LOCALHOST
     sys.stdout.write(f"Open in a browser: http://{LOCALHOST}:{options.port}  (Ctrl-C ends it)\n")
     sys.stdout.flush()
-    uvicorn.run(app, host=address, port=options.port, log_level="warning")
+    try:
+        uvicorn.run(app, host=address, port=options.port, log_level="warning", timeout_graceful_shutdown=1)
+    finally:
+        # A run ends within a step, so that Ctrl-C does.
+        host.tasks.close()
     return 0
 
 

@@ -23,6 +23,7 @@ class Tasks:
         self._turn = Condition()
         self._waiting: OrderedDict[object, str] = OrderedDict()
         self._running: str | None = None
+        self._closed = False
         self._finished: deque[str] = deque(maxlen=MOST_FINISHED)
         self._begin()
 
@@ -72,9 +73,13 @@ class Tasks:
         """Ask the running task to stop."""
         self._stop = stop
 
+    def close(self) -> None:
+        """Ask every task to stop, those to come as well."""
+        self._closed = True
+
     def stop_request(self) -> Stop | None:
         """What the running task was asked; a skip once."""
-        stop = self._stop
+        stop: Stop | None = "interrupt" if self._closed else self._stop
         if stop == "skip":
             self._stop = None
         return stop

@@ -34,7 +34,10 @@ COMMANDS = {
     "demo": Command(
         "make a video from a prompt with the bundled miniature", ENGINE, (("-m", "sd_t2v.t2v_helpers.cli"),)
     ),
-    "test": Command("run the tests", (*ENGINE, "rivals.txt", "test.txt"), (("-m", "pytest"),), at_root=True),
+    "ui": Command(
+        "serve the tab on a page of its own", (*ENGINE, "ui.txt"), (("-m", "sd_t2v.t2v_helpers.host.standalone"),)
+    ),
+    "test": Command("run the tests", (*ENGINE, "ui.txt", "rivals.txt", "test.txt"), (("-m", "pytest"),), at_root=True),
     "lint": Command("check style and types", (*ENGINE, "lint.txt"), LINT, at_root=True),
     "train": Command("train the miniature anew", ENGINE, (("-m", "sd_t2v.miniature.train"),)),
     "judge": Command("judge the miniature's videos", ENGINE, (("-m", "sd_t2v.miniature.evaluate"),)),

@@ -31,7 +31,7 @@ TORCH = "torch.txt"
 CONSTRAINTS = "constraints.txt"
 WINDOWS = os.name == "nt"
 PYTHON = VENV / ("Scripts/python.exe" if WINDOWS else "bin/python")
-NEWEST_PYTHON = (3, 14)
+NEWEST_PYTHON = (3, 13)
 """The newest that the pinned torch was built for."""
 OLDEST_TORCH = (2, 1)
 

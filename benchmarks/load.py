@@ -69,7 +69,7 @@ def peak_gigabytes() -> float:
     """Peak of this process's resident memory so far."""
     if sys.platform == "win32":
         raise SystemExit("The load benchmark needs Linux or macOS.")
-    if sys.platform == "linux":
+    if Path("/proc/self/status").exists():
         # Not ru_maxrss: a child starts with its parent's.
         peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
         assert peak

@@ -31,10 +31,10 @@ def fields() -> dict[str, Field]:
 def widget(name: str, **changes: Any) -> Any:
     """The widget of a field. Labels are unique on the tab, since the WebUI stores defaults by label."""
     field, kind = fields()[name], get_type_hints(GenerationRequest)[name]
-    about = field.metadata
-    basics: dict[str, Any] = {"label": about["label"], "value": field.default, "elem_id": element(name)}
+    about, default = field.metadata, _default(field)
+    basics: dict[str, Any] = {"label": about["label"], "value": default, "elem_id": element(name)}
     if kind == tuple[str, ...]:
-        return gr.CheckboxGroup(choices=about["choices"](), **basics | {"value": list(field.default)} | changes)
+        return gr.CheckboxGroup(choices=about["choices"](), **basics | {"value": list(default)} | changes)
     if kind is str:
         if about["choices"]:
             return gr.Dropdown(choices=about["choices"](), **basics | changes)
@@ -43,6 +43,10 @@ def widget(name: str, **changes: Any) -> Any:
         return gr.Number(precision=0, **basics | changes)
     ends = {"minimum": about["minimum"], "maximum": about["usual"] or about["maximum"], "step": about["step"]}
     return gr.Slider(**basics | ends | changes)
+
+
+def _default(field: Field) -> Any:
+    return field.default
 
 
 def tool(symbol: str, name: str) -> gr.Button:

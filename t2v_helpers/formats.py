@@ -53,7 +53,7 @@ FORMATS = {
             video=("-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p", "-crf", "20", "-b:v", "0", "-row-mt", "1"),
             audio=("-c:a", "libopus", "-b:a", "128k"),
         ),
-        Format(name="PNG frames", suffix="", video=("-c:v", "png"), tag=tag_png, is_folder=True),
+        Format(name="PNG frames", suffix="", video=("-c:v", "png", "-start_number", "0"), tag=tag_png, is_folder=True),
     )
 }
 DEFAULT_FORMAT = "MP4"

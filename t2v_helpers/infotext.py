@@ -25,7 +25,8 @@ OLD_KEYS = {"scale": "cfg_scale", "n_prompt": "negative_prompt"}
 """What the 2023 extension called some fields; the others' names are ours."""
 MAX_LENGTH = 1_000_000
 """Longer text is no infotext. Characters."""
-_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+# As the WebUI's, with short keys: endless ones would take endless time.
+_PAIR = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _FEWEST_PAIRS = 3
 """Fewer on the last line, and it belongs to the prompt: the WebUI's rule."""
@@ -92,7 +93,7 @@ def _prompts(lines: list[str]) -> dict[str, str]:
     return {"prompt": before.strip(), "negative_prompt": after.strip()} if mark or before else {}
 
 
-def _checked(fields: Mapping[str, str]) -> dict[str, Any]:
+def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
     usable: dict[str, Any] = {}
     for name, value in fields.items():
         try:

@@ -1,5 +1,6 @@
 """Infotext inside files: where each container keeps it, written and read as the WebUI does."""
 
+import io
 import re
 import struct
 import subprocess
@@ -47,14 +48,25 @@ def tag_gif(data: bytes, text: str) -> bytes:
 
 
 def tag_webp(data: bytes, text: str) -> bytes:
-    """An animated WebP (it has a VP8X chunk) with the text as its EXIF user comment."""
+    """A WebP with the text as its EXIF user comment."""
     exif = Image.Exif()
     exif[EXIF_IFD] = {USER_COMMENT: UNICODE + text.encode("utf-16-be")}
     tiff = exif.tobytes().removeprefix(b"Exif\0\0")
+    head, chunks = _webp_parts(data)
     has_exif = 0x08
-    body = data[8:20] + bytes([data[20] | has_exif]) + data[21:]
+    body = b"WEBP" + b"VP8X" + struct.pack("<I", len(head)) + bytes([head[0] | has_exif]) + head[1:] + chunks
     body += b"EXIF" + struct.pack("<I", len(tiff)) + tiff + b"\0" * (len(tiff) % 2)
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _webp_parts(data: bytes) -> tuple[bytes, bytes]:
+    """The content of the VP8X chunk, which a still picture lacks, and all other chunks."""
+    first = 12
+    if data[first : first + 4] == b"VP8X":
+        return data[20:30], data[30:]
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = (struct.pack("<I", side - 1)[:3] for side in image.size)
+    return b"\0\0\0\0" + width + height, data[first:]
 
 
 def read_tags(path: Path) -> str:

@@ -18,6 +18,7 @@ HEAVY = {"diffusers", "open_clip", "torch", "torchvision", "transformers"}
 PREDECESSORS = {
     "args", "render", "general_utils", "extensions_utils", "error_hardcode", "key_frames", "video_audio_utils"
 }  # fmt: skip
+WEBUIS = {"backend", "modules"}
 DISTRIBUTIONS = {"imageio_ffmpeg": "imageio-ffmpeg", "open_clip": "open_clip_torch", "PIL": "pillow"}
 
 
@@ -25,6 +26,7 @@ def sources(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
+WEBUI = ROOT / "t2v_helpers" / "host" / "webui.py"
 MODEL, HELPERS, WHOLE = sources("modelscope"), sources("t2v_helpers"), sources(*PACKAGE)
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 STARTERS = [ROOT / "run.py", ROOT / "run_venv.py"]
@@ -90,9 +92,9 @@ def test_the_model_imports_torch_and_little_else(path: Path) -> None:
     assert all(name.startswith("sd_t2v.modelscope") for name in inside)
 
 
-@pytest.mark.parametrize("path", [path for path in WHOLE if path.name != "host.py"], ids=short)
+@pytest.mark.parametrize("path", [path for path in WHOLE if path != WEBUI], ids=short)
 def test_only_the_host_module_knows_the_webui(path: Path) -> None:
-    assert "modules" not in foreign(path)
+    assert not foreign(path) & {"modules", "backend", "launch"}
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=short)
@@ -143,11 +145,31 @@ def test_every_requirement_is_pinned() -> None:
     assert all(re.match(r"#|[\w.-]+==[\w.]+( ; |$)", line) for line in lines)
 
 
+def pinned(*files: str) -> set[str]:
+    text = "\n".join((ROOT / "requirements" / file).read_text() for file in files)
+    return set(re.findall(r"^[\w.-]+", text, re.MULTILINE))
+
+
 @pytest.mark.parametrize("path", [*MODEL, *HELPERS], ids=short)
-def test_what_a_video_needs_is_in_the_demos_requirements(path: Path) -> None:
-    files = [ROOT / "requirements" / name for name in ("torch.txt", "demo.txt")]
-    pinned = set(re.findall(r"^[\w.-]+", "\n".join(file.read_text() for file in files), re.MULTILINE))
-    assert {DISTRIBUTIONS.get(name, name) for name in foreign(path)} <= pinned
+def test_what_a_file_imports_is_in_the_requirements(path: Path) -> None:
+    names = {DISTRIBUTIONS.get(name, name) for name in foreign(path)} - (WEBUIS if path == WEBUI else set())
+    assert names <= pinned("torch.txt", "demo.txt", "ui.txt")
+
+
+def test_the_demo_gets_by_without_the_pages_packages() -> None:
+    seen: set[Path] = set()
+    names = everything(ROOT / "t2v_helpers" / "cli.py", seen)
+    assert ROOT / "t2v_helpers" / "video.py" in seen
+    assert {DISTRIBUTIONS.get(name, name) for name in names} <= pinned("torch.txt", "demo.txt")
+
+
+def everything(path: Path, seen: set[Path]) -> set[str]:
+    """Top names of all packages that a file and what it imports may import at any time."""
+    seen.add(path)
+    names = set(imported(ast.walk(tree(path)), path))
+    own = {ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names if name.startswith("sd_t2v.")}
+    inner = [everything(other, seen) for other in own if other.is_file() and other not in seen]
+    return foreign(path).union(*inner)
 
 
 def python(code: str, *path: Path) -> str:

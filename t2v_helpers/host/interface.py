@@ -35,8 +35,9 @@ class Devices(NamedTuple):
 class Host(Protocol):
     """One host."""
 
-    name: str
-    """The host and its version."""
+    @property
+    def name(self) -> str:
+        """The host and its version."""
 
     def setting(self, setting: Setting) -> Any:
         """The setting's value, its default where the host has none."""

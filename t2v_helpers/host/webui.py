@@ -123,7 +123,7 @@ class WebUIHost:
             names = [found.name for found in find_models(self.models_folder())]
             return pairs["Model"] if pairs.get("Model") in names else None
 
-        fields = [(model, pasted_model)]
+        fields: list[tuple[Any, Any]] = [(model, pasted_model)]
         fields += [(component, _pasted(name)) for name, component in widgets.items()]
         infotext_utils.add_paste_fields(TAB, None, fields)
         if set(self._png_info) == {"text", "button"}:

@@ -86,7 +86,7 @@ def test_reports_every_step_in_order() -> None:
         *(("sample", i, 7) for i in range(1, 8)),
         *(("decode", i, 2) for i in range(1, 3)),
     ]
-    latents = [step.latents for step in steps if step.stage == "sample"]
+    latents = [step.denoised for step in steps if step.stage == "sample"]
     assert all(value is not None and value.shape == (1, 4, 2, 3, 5) for value in latents)
 
 

@@ -1,15 +1,29 @@
-"""Writing files: complete or not at all."""
+"""Writing files: every format complete, tagged and readable by others, or not there at all."""
 
 import os
+import re
+import subprocess
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
-from sd_t2v.t2v_helpers.outputs import folder_of_today, reserved_path
-from sd_t2v.t2v_helpers.video import OutputError, find_ffmpeg, write_mp4
+from sd_t2v.modelscope.errors import RequestError
+from sd_t2v.t2v_helpers.ffmpeg import OutputError, find_ffmpeg
+from sd_t2v.t2v_helpers.formats import FORMATS
+from sd_t2v.t2v_helpers.frames import read_frame
+from sd_t2v.t2v_helpers.tags import UnreadableFile, read_tags
+from sd_t2v.t2v_helpers.video import check_soundtrack, write_video
+
+MP4 = FORMATS["MP4"]
+CODECS = {"MP4": "h264", "GIF": "gif", "WebM": "vp9", "WebP": "webp"}
+INFOTEXT = 'a "red" ball; = #1 \\ <b>пример 例 🎥</b>\nsecond line\nNegative prompt: x\nSteps: 3, Seed: 5, FPS: 12.5'
 
 
 def gradient(frames: int, height: int, width: int) -> torch.Tensor:
@@ -18,9 +32,24 @@ def gradient(frames: int, height: int, width: int) -> torch.Tensor:
     return (ramp + shift).expand(frames, height, width, 3).to(torch.uint8)
 
 
+def described(path: Path) -> str:
+    """What ffmpeg says of a file."""
+    command = [find_ffmpeg(), "-hide_banner", "-i", str(path)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, encoding="utf-8").stderr
+
+
+def sound(path: Path, seconds: float) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(range(256)) * int(seconds * 62.5))
+    return path
+
+
 def test_frames_survive_the_round_trip(tmp_path: Path) -> None:
     frames = gradient(7, 48, 72)
-    write_mp4(tmp_path / "a.mp4", frames, 12.5)
+    write_video(tmp_path / "a.mp4", frames, 12.5, MP4)
     reader = imageio_ffmpeg.read_frames(str(tmp_path / "a.mp4"))
     meta = next(reader)
     decoded = torch.stack([torch.frombuffer(bytearray(data), dtype=torch.uint8).view(48, 72, 3) for data in reader])
@@ -29,20 +58,150 @@ def test_frames_survive_the_round_trip(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.mp4"]
 
 
-def test_a_failing_encoder_leaves_nothing_and_says_where(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["MP4", "WebM", "GIF"])
+def test_what_ffmpeg_sees(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{FORMATS[name].suffix}"
+    write_video(path, gradient(10, 48, 72), 10, FORMATS[name], INFOTEXT)
+    text = described(path)
+    assert f"Video: {CODECS[name]}" in text
+    assert "72x48" in text
+    assert "Duration: 00:00:01.0" in text
+
+
+@pytest.mark.parametrize("name", ["GIF", "WebP"])
+def test_what_pillow_sees(name: str, tmp_path: Path) -> None:
+    frames = gradient(6, 48, 72)
+    path = tmp_path / f"a{FORMATS[name].suffix}"
+    write_video(path, frames, 10, FORMATS[name], INFOTEXT)
+    with Image.open(path) as image:
+        assert (image.size, image.n_frames, image.info["loop"]) == ((72, 48), 6, 0)  # type: ignore[attr-defined]
+        durations = []
+        for number in range(6):
+            image.seek(number)
+            image.load()
+            durations.append(image.info["duration"])
+    assert durations == [100] * 6
+
+
+def test_png_frames_are_exact(tmp_path: Path) -> None:
+    frames = gradient(4, 16, 24)
+    write_video(tmp_path / "a", frames, 8, FORMATS["PNG frames"], INFOTEXT)
+    assert sorted(os.listdir(tmp_path / "a")) == [f"0000{number}.png" for number in range(4)]
+    for number in range(4):
+        image = read_frame(tmp_path / "a", number)
+        assert image.tobytes() == frames[number].numpy().tobytes()
+        assert read_tags(tmp_path / "a" / f"0000{number}.png") == INFOTEXT
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "PNG frames"])
+def test_the_infotext_comes_back(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{FORMATS[name].suffix}"
+    write_video(path, gradient(2, 16, 16), 8, FORMATS[name], INFOTEXT)
+    assert read_tags(path) == INFOTEXT
+    write_video(path, gradient(2, 16, 16), 8, FORMATS[name])
+    with pytest.raises(UnreadableFile, match="holds no settings"):
+        read_tags(path)
+
+
+@settings(max_examples=25, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1).filter(str.strip))
+def test_any_infotext_comes_back(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    for name in ("MP4", "GIF", "WebP"):
+        path = folder / f"a{FORMATS[name].suffix}"
+        write_video(path, gradient(1, 16, 16), 8, FORMATS[name], text)
+        assert read_tags(path) == text, name
+
+
+def test_a_long_infotext_comes_back(tmp_path: Path) -> None:
+    text = "long prompt, " * 5000
+    write_video(tmp_path / "a.mp4", gradient(1, 16, 16), 8, MP4, text)
+    assert read_tags(tmp_path / "a.mp4") == text
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_frames_give_the_same_bytes(name: str, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{letter}{FORMATS[name].suffix}" for letter in "ab"]
+    for path in paths:
+        write_video(path, gradient(3, 16, 16), 8, FORMATS[name], INFOTEXT)
+    files = [path / "00000.png" if path.is_dir() else path for path in paths]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("seconds", [0.3, 9.0])
+@pytest.mark.parametrize(("name", "codec"), [("MP4", "aac"), ("WebM", "opus")])
+def test_a_soundtrack_is_cut_or_looped_to_length(name: str, codec: str, seconds: float, tmp_path: Path) -> None:
+    track = sound(tmp_path / "it's a -track.wav", seconds)
+    path = tmp_path / f"a{FORMATS[name].suffix}"
+    write_video(path, gradient(20, 16, 16), 10, FORMATS[name], INFOTEXT, str(track))
+    text = described(path)
+    assert f"Audio: {codec}" in text
+    length = re.search(r"Duration: 00:00:(\d\d\.\d\d)", text)
+    assert length
+    assert abs(float(length[1]) - 2) < 0.15
+
+
+def test_what_is_no_sound_is_refused(tmp_path: Path) -> None:
+    silent, text = tmp_path / "silent.mp4", tmp_path / "text.wav"
+    write_video(silent, gradient(2, 16, 16), 8, MP4)
+    text.write_text("no sound")
+    for path in (silent, text, tmp_path / "missing.wav", "https://example.org/a.mp3", "-y", "concat:/etc/passwd"):
+        with pytest.raises(RequestError, match="cannot be read as sound"):
+            check_soundtrack(str(path))
+    check_soundtrack(str(sound(tmp_path / "ok.wav", 1)))
+
+
+def test_frames_can_be_read_one_by_one(tmp_path: Path) -> None:
+    frames = gradient(5, 16, 16)
+    write_video(tmp_path / "a.mp4", frames, 8, MP4)
+    first, last = (read_frame(tmp_path / "a.mp4", number).getpixel((0, 0))[0] for number in (0, 4))  # type: ignore[index]
+    assert abs(first - int(frames[0, 0, 0, 0])) < 4
+    assert abs(last - int(frames[4, 0, 0, 0])) < 4
+    for number in (5, 99):
+        with pytest.raises(UnreadableFile):
+            read_frame(tmp_path / "a.mp4", number)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\0\0\0\0WEBP", b"\0\0\0 ftypisom"]
+)
+def test_garbage_is_no_video(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.mp4"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFile):
+        read_tags(path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_failing_encoder_leaves_nothing_and_says_where(name: str, tmp_path: Path) -> None:
+    kind = FORMATS[name]
     with pytest.raises(OutputError, match=r"could not be written to .*Check the free space"):
-        write_mp4(tmp_path / "missing" / "a.mp4", gradient(2, 16, 16), 8)
-    (tmp_path / "b.mp4").mkdir()
-    with pytest.raises(OutputError):
-        write_mp4(tmp_path / "b.mp4", gradient(2, 16, 16), 8)
-    assert os.listdir(tmp_path) == ["b.mp4"]
+        write_video(tmp_path / "missing" / f"a{kind.suffix}", gradient(2, 16, 16), 8, kind)
+    if not kind.is_folder:
+        (tmp_path / f"b{kind.suffix}").mkdir()
+        with pytest.raises(OutputError):
+            write_video(tmp_path / f"b{kind.suffix}", gradient(2, 16, 16), 8, kind)
+        assert os.listdir(tmp_path) == [f"b{kind.suffix}"]
 
 
-def test_a_missing_ffmpeg_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ffmpeg_that_dies_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dying = tmp_path / "ffmpeg"
+    dying.write_text("#!/bin/sh\nhead -c 100 > /dev/null\necho 'disk on fire' >&2\nexit 1\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(dying))
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(OutputError, match="disk on fire"):
+        write_video(out / "a.mp4", gradient(50, 256, 256), 8, MP4)
+    assert os.listdir(out) == []
+
+
+def test_a_missing_ffmpeg_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def absent() -> str:
         raise RuntimeError("No ffmpeg exe could be found.")
 
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", absent)
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(OutputError, match="pip install imageio-ffmpeg"):
         find_ffmpeg()
 
@@ -56,23 +215,5 @@ def test_ffmpeg_does_not_hear_the_consoles_ctrl_c(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_mp4(tmp_path / "a.mp4", Interrupting(), 8)  # type: ignore[arg-type]
+        write_video(tmp_path / "a.mp4", Interrupting(), 8, MP4)  # type: ignore[arg-type]
     assert os.listdir(tmp_path) == []
-
-
-def test_names_count_up_and_are_given_once(tmp_path: Path) -> None:
-    (tmp_path / "00041-7.mp4").touch()
-    with reserved_path(tmp_path, 9, ".mp4") as first, reserved_path(tmp_path, 9, ".mp4") as second:
-        assert (first.name, second.name) == ("00042-9.mp4", "00043-9.mp4")
-
-
-def test_a_failed_block_gives_its_name_back(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), reserved_path(tmp_path, 1, ".mp4"):
-        raise KeyboardInterrupt
-    assert os.listdir(tmp_path) == []
-
-
-def test_an_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="could not be written to"):
-        folder_of_today(tmp_path / "file")

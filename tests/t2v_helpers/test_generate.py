@@ -1,0 +1,227 @@
+"""A request to files: with the real miniature, and a host that asks for what a person may ask for."""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from sd_t2v.miniature.judge import judge
+from sd_t2v.miniature.recipe import MODEL_FOLDER
+from sd_t2v.modelscope.errors import ModelError, RequestError
+from sd_t2v.t2v_helpers import generate as module
+from sd_t2v.t2v_helpers.arguments import GenerationRequest
+from sd_t2v.t2v_helpers.ffmpeg import OutputError
+from sd_t2v.t2v_helpers.frames import read_frame
+from sd_t2v.t2v_helpers.generate import Outcome, run
+from sd_t2v.t2v_helpers.host.console import ConsoleHost
+from sd_t2v.t2v_helpers.host.interface import Progress, Stop
+from sd_t2v.t2v_helpers.infotext import read_infotext
+from sd_t2v.t2v_helpers.model_folders import ModelFolder
+from sd_t2v.t2v_helpers.model_store import ModelStore, placement
+from sd_t2v.t2v_helpers.settings import (
+    KEEP,
+    KEEP_ALL,
+    KEEP_NOTHING,
+    KEEP_UNET,
+    MIDDLE_FRAME,
+    OUTPUT_FOLDER,
+    PREVIEW,
+    SAVE_INFOTEXT,
+    SAVE_TEXT,
+    SAVE_UNFINISHED,
+    VAE_CPU,
+    VAE_FULL,
+    VAE_HALF,
+    Setting,
+)  # fmt: skip
+from sd_t2v.t2v_helpers.tags import UnreadableFile, read_tags
+
+MODEL = ModelFolder("miniature", MODEL_FOLDER)
+request = functools.partial(GenerationRequest, width=64, height=64, frames=4, steps=3, cfg_scale=4, seed=5)
+
+
+class Person(ConsoleHost):
+    """Asks for something once progress reads like `at`."""
+
+    def __init__(self, outputs: Path, at: str = "-", asks: Stop = "interrupt", **options: Any) -> None:
+        settings = {OUTPUT_FOLDER: str(outputs), KEEP: KEEP_ALL} | {SETTINGS[name]: on for name, on in options.items()}
+        super().__init__(settings, "cpu")
+        self.at, self.asks = at, asks
+        self.seen: list[Progress] = []
+        self.previews: list[Image.Image] = []
+        self._stop: Stop | None = None
+
+    def show_progress(self, progress: Progress) -> None:
+        self.seen.append(progress)
+        if progress.text.startswith(self.at):
+            self._stop, self.at = self.asks, "-"
+
+    def wants_preview(self, step: int) -> bool:
+        return step == 2
+
+    def show_preview(self, image: Image.Image) -> None:
+        self.previews.append(image)
+
+    def stop_request(self) -> Stop | None:
+        stop = self._stop
+        if stop == "skip":
+            self._stop = None
+        return stop
+
+
+SETTINGS: dict[str, Setting] = {
+    "text": SAVE_TEXT, "infotext": SAVE_INFOTEXT, "unfinished": SAVE_UNFINISHED, "preview": PREVIEW,
+}  # fmt: skip
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_batch_goes_through_all_stages(tmp_path: Path) -> None:
+    person = Person(tmp_path)
+    outcome = run(person, MODEL, request(batch_count=2, formats="MP4,GIF"))
+    assert not outcome.error
+    assert names(tmp_path) == ["00000-5.gif", "00000-5.mp4", "00001-6.gif", "00001-6.mp4"]
+    texts = [progress.text for progress in person.seen]
+    assert {"sampling 2/3, video 1 of 2", "decoding 4/4, video 2 of 2", "saving, video 2 of 2"} <= set(texts)
+    shares = [progress.video + progress.share for progress in person.seen]
+    assert shares == sorted(shares)
+    assert [video.request.seed for video in outcome.videos] == [5, 6]
+
+
+def test_the_same_settings_give_the_same_file(tmp_path: Path) -> None:
+    first = run(Person(tmp_path / "a"), MODEL, request(prompt="a red ball")).videos[0].files[0]
+    again = GenerationRequest(**{k: v for k, v in read_infotext(read_tags(first)).items() if k != "model"})
+    second = run(Person(tmp_path / "b"), MODEL, again).videos[0].files[0]
+    assert first.read_bytes() == second.read_bytes()
+    batch = run(Person(tmp_path / "c"), MODEL, request(prompt="a red ball", seed=4, batch_count=2)).videos
+    assert batch[1].files[0].read_bytes() == first.read_bytes()
+
+
+def test_the_judge_sees_what_was_asked_for_in_the_file(tmp_path: Path) -> None:
+    wish = request(prompt="a blue square moving down", frames=8, steps=25, formats="PNG frames")
+    folder = run(Person(tmp_path), MODEL, wish).videos[0].files[0]
+    frames = [torch.frombuffer(bytearray(read_frame(folder, at).tobytes()), dtype=torch.uint8) for at in range(8)]
+    verdict = judge(torch.stack(frames).view(8, 64, 64, 3))
+    assert (verdict.colour, verdict.shape, verdict.direction) == ("blue", "square", "down")
+
+
+@pytest.mark.parametrize("at", ["loading", "reading", "sampling 2/3", "decoding 2/4"])
+def test_interrupt_acts_at_once_and_keeps_what_is_finished(at: str, tmp_path: Path) -> None:
+    person = Person(tmp_path, f"{at}, video 2" if "/" in at else f"{at}")
+    if "/" not in at:
+        outcome = run(person, MODEL, request(batch_count=3))
+        assert (outcome.interrupted, outcome.videos, outcome.error) == (True, [], None)
+        return
+    outcome = run(person, MODEL, request(batch_count=3))
+    assert (outcome.interrupted, len(outcome.videos), outcome.error) == (True, 1, None)
+    assert names(tmp_path) == ["00000-5.mp4"]
+    assert person.seen[-1].text.startswith(at)
+
+
+def test_interrupt_saves_the_unfinished_video_on_request(tmp_path: Path) -> None:
+    person = Person(tmp_path, "sampling 2/3", unfinished=True)
+    outcome = run(person, MODEL, request())
+    assert [video.finished for video in outcome.videos] == [False]
+    assert names(tmp_path) == ["00000-5.mp4"]
+
+
+@pytest.mark.parametrize("at", ["sampling 2/3", "decoding 2/4"])
+def test_skip_goes_on_with_the_next(at: str, tmp_path: Path) -> None:
+    outcome = run(Person(tmp_path, f"{at}, video 1", "skip"), MODEL, request(batch_count=2))
+    assert (outcome.skipped, outcome.interrupted) == (1, False)
+    assert names(tmp_path) == ["00000-6.mp4"]
+
+
+@pytest.mark.parametrize(("shows", "size"), [("Contact sheet", (256, 256)), (MIDDLE_FRAME, (256, 256))])
+def test_the_preview_shows_the_clip(shows: str, size: tuple[int, int], tmp_path: Path) -> None:
+    person = Person(tmp_path, preview=shows)
+    run(person, MODEL, request())
+    assert [image.size for image in person.previews] == [size]
+    assert len(set(person.previews[0].getdata())) > 10
+
+
+def test_infotext_goes_where_the_settings_say(tmp_path: Path) -> None:
+    outcome = run(Person(tmp_path / "a", text=True), MODEL, request(prompt="<b>é"))
+    assert (tmp_path / "a").rglob("*.txt").__next__().read_text(encoding="utf-8") == outcome.videos[0].infotext + "\n"
+    path = run(Person(tmp_path / "b", infotext=False), MODEL, request()).videos[0].files[0]
+    with pytest.raises(UnreadableFile):
+        read_tags(path)
+
+
+def test_a_missing_model_is_an_error_in_the_outcome(tmp_path: Path) -> None:
+    outcome = run(Person(tmp_path), ModelFolder("gone", tmp_path / "gone"), request())
+    assert isinstance(outcome.error, ModelError)
+    assert names(tmp_path) == []
+
+
+def test_what_can_be_known_to_fail_fails_before_sampling(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for host, wish, kind in (
+        (Person(tmp_path / "file"), request(), OutputError),
+        (Person(tmp_path), request(soundtrack="/missing.wav"), RequestError),
+    ):
+        assert isinstance(run(host, MODEL, wish).error, kind)
+        assert host.seen == []
+
+
+def test_one_format_that_fails_loses_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = module.FORMATS["GIF"]._replace(video=("-c:v", "nonsense"))
+    monkeypatch.setitem(module.FORMATS, "GIF", broken)
+    outcome = run(Person(tmp_path), MODEL, request(formats="GIF,MP4"))
+    assert names(tmp_path) == ["00000-5.mp4"]
+    assert "Encoder not found" in outcome.problems[0]
+    assert not outcome.error
+
+
+def test_an_unexpected_error_keeps_the_videos_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.generate
+
+    def failing(model: Any, wish: Any, on_step: Any) -> Any:
+        if wish.seed == 6:
+            raise ZeroDivisionError("boom")
+        return real(model, wish, on_step)
+
+    monkeypatch.setattr(module, "generate", failing)
+    outcome = run(Person(tmp_path), MODEL, request(batch_count=3))
+    assert isinstance(outcome.error, ZeroDivisionError)
+    assert [video.request.seed for video in outcome.videos] == [5]
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "dtype"),
+    [(VAE_HALF, "meta", torch.float16), (VAE_FULL, "meta", torch.float32), (VAE_CPU, "cpu", torch.float32)],
+)
+def test_the_vae_setting_says_where_the_autoencoder_lives(mode: str, device: str, dtype: torch.dtype) -> None:
+    where = placement(torch.device("meta"), torch.float16, torch.float16, mode)
+    assert where == (torch.device("meta"), torch.float16, torch.device(device), dtype)
+
+
+def test_the_model_stays_as_far_as_the_setting_lets_it(tmp_path: Path) -> None:
+    store, where = ModelStore(), placement(CPU, torch.float32, torch.float32, VAE_HALF)
+    first = store.take(MODEL_FOLDER, where)
+    for keep, kept in ((KEEP_ALL, True), (KEEP_UNET, True), (KEEP_NOTHING, False)):
+        store.settle(keep)
+        assert (store.take(MODEL_FOLDER, where) is first) is kept
+
+
+def test_a_model_that_changed_on_disk_is_loaded_anew(tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(MODEL_FOLDER, tmp_path / "model")
+    store, where = ModelStore(), placement(CPU, torch.float32, torch.float32, VAE_HALF)
+    first = store.take(folder, where)
+    os.utime(folder / "configuration.json", (1, 1))
+    assert store.take(folder, where) is not first
+
+
+def test_an_outcome_starts_empty() -> None:
+    assert Outcome() == Outcome([], 0, False, None, [])

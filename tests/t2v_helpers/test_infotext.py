@@ -1,0 +1,113 @@
+"""Settings as text: written in the WebUI's syntax, read back from ours, the WebUI's and the 2023 extension's."""
+
+import dataclasses
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sd_t2v.modelscope.samplers.catalogue import sampler_names
+from sd_t2v.t2v_helpers.arguments import GenerationRequest
+from sd_t2v.t2v_helpers.infotext import KEYS, MAX_LENGTH, fields_of_pairs, read_infotext, write_infotext
+
+REQUEST = GenerationRequest(
+    prompt="a red ball, moving: left", negative_prompt="blurry\nugly", seed=7, cfg_scale=7.25, width=320, height=200
+)
+OLD_COMMENT = (
+    "a cat\nNegative prompt: text, watermark\nsteps: 30, frames: 24, seed: 123, scale: 17, width: 256, height: 192, "
+    "eta: 0.5, cpu_vae: GPU (half precision), device: cuda, skip_steps: 0, strength: 1, is_vid2vid: 0, "
+    "sampler: DDIM_Gaussian"
+)
+
+
+def test_is_written_as_the_webui_writes_it() -> None:
+    assert write_infotext(REQUEST, "my, model") == (
+        "a red ball, moving: left\nNegative prompt: blurry\nugly\nSteps: 25, Sampler: DPM++ 2M, CFG scale: 7.25, "
+        'Seed: 7, Size: 320x200, Frames: 24, FPS: 8, Model: "my, model", Version: text2video 1.0'
+    )
+
+
+def test_everything_that_shapes_the_frames_is_in_it() -> None:
+    outside = {"batch_count", "formats", "soundtrack"}
+    covered = {*KEYS, "prompt", "negative_prompt", "width", "height"}
+    assert {field.name for field in dataclasses.fields(GenerationRequest)} == covered | outside
+
+
+PRINTABLE = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])
+REQUESTS = st.builds(
+    GenerationRequest,
+    prompt=st.text(PRINTABLE).map(str.strip).filter(lambda text: "Negative" not in text),
+    negative_prompt=st.text(PRINTABLE).map(str.strip),
+    cfg_scale=st.floats(0, 100),
+    fps=st.floats(1, 120),
+    eta=st.floats(0, 1),
+    seed=st.integers(0, 2**32 - 1),
+    sampler=st.sampled_from(sampler_names()),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(request=REQUESTS, model=st.text(PRINTABLE, min_size=1).map(str.strip).filter(bool))
+def test_comes_back_as_it_was(request: GenerationRequest, model: str) -> None:
+    found = read_infotext(write_infotext(request, model))
+    assert found.pop("model") == model
+    assert GenerationRequest(**found) == request
+
+
+def test_the_2023_extensions_comments_are_read() -> None:
+    assert read_infotext(OLD_COMMENT) == {
+        "prompt": "a cat",
+        "negative_prompt": "text, watermark",
+        "steps": 30,
+        "frames": 24,
+        "seed": 123,
+        "cfg_scale": 17.0,
+        "width": 256,
+        "height": 192,
+        "eta": 0.5,
+        "sampler": "DDIM_Gaussian",
+    }
+
+
+def test_an_images_infotext_gives_what_fits() -> None:
+    text = (
+        "girl\nSteps: 20, Sampler: Euler a, Schedule type: Karras, CFG scale: 7, Seed: 9, Size: 512x768, Clip skip: 2"
+    )
+    assert read_infotext(text) == {
+        "prompt": "girl", "negative_prompt": "", "steps": 20, "sampler": "Euler a", "cfg_scale": 7.0, "seed": 9,
+        "width": 512, "height": 768,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", {}),
+        ("a\nb", {"prompt": "a\nb", "negative_prompt": ""}),
+        ("Negative prompt: n", {"prompt": "", "negative_prompt": "n"}),
+        ("p\nSteps: 0, Seed: 1e999, Frames: -1, FPS: nan", {"prompt": "p", "negative_prompt": ""}),
+        ("p\nSteps: 5, Seed: <b>, Size: 99999x99999, Sampler: LMS", {"prompt": "p", "negative_prompt": "", "steps": 5}),
+        (
+            'p\nSteps: "5, Seed: "7", Size: 64x64',
+            {"prompt": "p", "negative_prompt": "", "seed": 7, "width": 64, "height": 64},
+        ),
+    ],
+)
+def test_what_is_no_value_is_left_out(text: str, kept: dict[str, object]) -> None:
+    assert read_infotext(text) == kept
+
+
+@pytest.mark.parametrize("piece", ["x", " ", "x:", 'x:"', "\\", "x ", "\n"])
+def test_endless_text_is_read_at_once(piece: str) -> None:
+    start = time.monotonic()
+    read_infotext(piece * (2 * MAX_LENGTH))
+    assert time.monotonic() - start < 10
+
+
+def test_the_webuis_own_pairs_are_understood() -> None:
+    assert fields_of_pairs({"Size": "64x128", "Model": "m", "Clip skip": "1"}) == {
+        "width": 64,
+        "height": 128,
+        "model": "m",
+    }

@@ -1,0 +1,101 @@
+"""Names of folders and files: patterns as the WebUI's, nothing overwritten, nothing outside of the folder."""
+
+import datetime
+import os
+import re
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sd_t2v.t2v_helpers.arguments import GenerationRequest
+from sd_t2v.t2v_helpers.ffmpeg import OutputError
+from sd_t2v.t2v_helpers.outputs import LONGEST_NAME, Destination, make_folder, pattern_values, reserved_stem
+
+REQUEST = GenerationRequest(prompt="a red ball: moving/left", seed=5, steps=12, width=64, height=72)
+VALUES = pattern_values(REQUEST, "<modelscope>")
+
+
+def stem(folder: Path, pattern: str, values: dict[str, str] = VALUES) -> str:
+    with reserved_stem(folder, pattern, values) as path:
+        path.with_name(path.name + ".mp4").touch()
+        return path.name
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("[number]-[seed]", "00000-5"),
+        ("[seed]_[steps]_[cfg]_[sampler]_[width]x[height]_[frames]f", "5_12_9_DPM++ 2M_64x72_24f"),
+        ("[model_name] [prompt]", "modelscope a red ball_ moving_left"),
+        ("[prompt_words]", "a red ball moving left"),
+        ("[unknown] [seed", "[unknown] [seed"),
+        ("[datetime<%Y>]", str(datetime.date.today().year)),
+        ("", "video"),
+        ("..", "video"),
+        ("con", "_con"),
+        ("a/../../b", "a_.._.._b"),
+    ],
+)
+def test_patterns(pattern: str, name: str, tmp_path: Path) -> None:
+    assert stem(tmp_path, pattern) == name
+
+
+def test_numbers_go_on_and_other_names_get_one(tmp_path: Path) -> None:
+    (tmp_path / "00041-9.mp4").touch()
+    (tmp_path / "20260101120000.txt").touch()
+    assert [stem(tmp_path, "[number]-[seed]") for _ in range(2)] == ["00042-5", "00043-5"]
+    assert [stem(tmp_path, "[seed]") for _ in range(3)] == ["5", "5-1", "5-2"]
+
+
+def test_a_name_taken_in_another_format_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "5.webm").touch()
+    (tmp_path / "5-1").mkdir()
+    (tmp_path / "5-20.mp4").touch()
+    assert stem(tmp_path, "[seed]") == "5-2"
+
+
+def test_many_runs_at_once_get_different_names(tmp_path: Path) -> None:
+    names: list[str] = []
+    threads = [threading.Thread(target=lambda: names.append(stem(tmp_path, "[number]"))) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(names) == [f"{number:05}" for number in range(16)]
+    assert sorted(os.listdir(tmp_path)) == [f"{number:05}.mp4" for number in range(16)]
+
+
+def test_a_failing_block_frees_its_name(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), reserved_stem(tmp_path, "x", VALUES):
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(prompt=st.text(max_size=300), folder=st.text(max_size=40), name=st.text(max_size=40))
+def test_no_prompt_or_pattern_leaves_the_folder(
+    prompt: str, folder: str, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("root")
+    values = pattern_values(GenerationRequest(prompt=prompt, seed=1), "../..")
+    made = make_folder(Destination(root, f"{folder}/[prompt]/[model_name]", ""), values)
+    assert made.resolve().is_relative_to(root.resolve())
+    with reserved_stem(made, f"{name}[prompt]", values) as path:
+        assert path.parent == made
+        assert len(path.name) <= LONGEST_NAME + 1
+
+
+def test_folders_follow_their_pattern(tmp_path: Path) -> None:
+    made = make_folder(Destination(tmp_path, "[date]/[sampler]\\x/./..", ""), VALUES)
+    parts = made.relative_to(tmp_path).parts
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", parts[0])
+    assert parts[1:] == ("DPM++ 2M", "x")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file"):
+        make_folder(Destination(tmp_path / "file", "", ""), VALUES)

@@ -86,7 +86,7 @@ def _unquoted(value: str) -> str:
 
 def _prompts(lines: list[str]) -> dict[str, str]:
     """The lines before the pairs; everything from `Negative prompt:` on is the negative prompt."""
-    text = "\n".join(line.strip() for line in lines)
+    text = "\n".join(lines)
     before, mark, after = (
         text.partition(f"\n{NEGATIVE}") if not text.startswith(NEGATIVE) else ("", NEGATIVE, text[16:])
     )

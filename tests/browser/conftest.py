@@ -1,0 +1,114 @@
+"""A real Chromium in front of the real standalone page, under both WebUIs' gradio."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from .pages import Server
+
+ROOT = Path(__file__).resolve().parents[2]
+GRADIO_3 = Path(__file__).with_name("gradio-3.41.txt")
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
+REQUIRED = "TEXT2VIDEO_BROWSER_REQUIRED"
+"""Set by the project's own checks: without a browser the tests then fail instead of being skipped."""
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if found is None:
+        message = "no Chromium on the search path: the page was not tested in a browser"
+        if os.environ.get(REQUIRED):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session", params=["gradio-3.41.2", "gradio-4.40.0"])
+def gradio(request: pytest.FixtureRequest) -> list[str]:
+    """What goes before .venv's packages on the search path."""
+    if request.param == "gradio-4.40.0":
+        return []
+    if sys.version_info >= (3, 13):
+        pytest.skip("gradio 3.41 needs a numpy that Python 3.13 never had")
+    return [str(installed_beside(GRADIO_3))]
+
+
+def installed_beside(requirements: Path) -> Path:
+    """The folder inside .venv with these packages; installed once."""
+    folder = Path(sys.prefix, requirements.stem)
+    stamp = folder / requirements.name
+    if not (stamp.exists() and stamp.read_text() == requirements.read_text()):
+        shutil.rmtree(folder, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--target", str(folder), "-r", str(requirements)], check=True)
+        shutil.copy(requirements, stamp)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(gradio: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("page")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    outputs, models = folder / ".outputs" / "of mine", folder / "models"
+    command = [sys.executable, "-m", "sd_t2v.t2v_helpers.host.standalone", "--port", str(port), "--device", "cpu"]
+    with Path(folder, "log").open("w+", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [*command, "--models-dir", str(models), "--output-dir", str(outputs)],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([*gradio, str(ROOT)]),
+                "GRADIO_ANALYTICS_ENABLED": "False",
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/", process, Path(log.name))
+            yield Server(f"http://127.0.0.1:{port}/", outputs, models, Path(log.name))
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    for _ in range(600):
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the page did not come up: {log.read_text()}")
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    """A freshly opened page. Errors in its scripts fail the test."""
+    errors: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    # Web fonts: there need be no network.
+    context.route("https://**", lambda route: route.abort())
+    opened = context.new_page()
+    opened.set_default_timeout(30_000)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.goto(server.address)
+    opened.wait_for_selector("#text2video_note [data-fresh]", state="attached")
+    yield opened
+    context.close()
+    assert errors == []

@@ -1,0 +1,237 @@
+"""The standalone page in a browser: a person's way through it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import Browser, Page
+
+from sd_t2v.miniature.judge import judge
+from sd_t2v.t2v_helpers.frames import read_frame
+from sd_t2v.t2v_helpers.tags import read_tags
+
+from .pages import Server, number, progress_seen, prompt, run, set_number, status
+
+NASTY = '<img src=x onerror="document.title=\'owned\'"> "quotes" \\ \n second line 🎥'
+
+
+def test_with_no_weights_it_offers_the_miniature_and_says_so(page: Page, server: Server) -> None:
+    note = page.inner_text("#text2video_note")
+    assert "There are no ModelScope weights yet" in note
+    assert str(server.models / "ModelScope" / "t2v") in note
+    assert "Stable Diffusion checkpoint" in note
+    page.wait_for_function("document.querySelector('#text2video_width input[type=number]').value === '64'")
+    assert (number(page, "frames"), number(page, "cfg_scale")) == (8, 4)
+    page.wait_for_function("document.querySelector('#text2video_length').innerText.includes('1.00 seconds')")
+
+
+def test_a_prompt_becomes_a_playing_video(page: Page, server: Server) -> None:
+    before = server.videos()
+    prompt(page, "a green triangle moving up")
+    page.wait_for_function("document.querySelector('#text2video_width input[type=number]').value === '64'")
+    set_number(page, "seed", 11)
+    page.keyboard.press("Control+Enter")
+    texts, previews = progress_seen(page)
+    shares = [int(match[1]) for text in texts if (match := re.search(r"(\d+)%", text))]
+    assert len({text for text in texts if "sampling" in text}) >= 3, texts
+    assert shares == sorted(shares)
+    assert previews >= 2
+    page.wait_for_selector("#text2video_players video")
+    page.wait_for_function("document.querySelector('#text2video_players video').currentTime > 0")
+    player = page.evaluate(
+        "(v => [v.duration, v.loop, v.videoWidth])(document.querySelector('#text2video_players video'))"
+    )
+    assert player == [1, True, 64]
+    (made,) = server.videos() - before
+    link = page.get_by_role("link", name="Click here")
+    assert link.count() == 1
+    answer = page.request.get(server.address + str(link.get_attribute("href")))
+    assert answer.body() == made.read_bytes()
+    assert "1 video saved" in status(page)
+    assert "Seed: 11" in page.inner_text("#text2video_infotext")
+    frames = [torch.frombuffer(bytearray(read_frame(made, at).tobytes()), dtype=torch.uint8) for at in range(8)]
+    verdict = judge(torch.stack(frames).view(8, 64, 64, 3))
+    assert (verdict.colour, verdict.shape, verdict.direction) == ("green", "triangle", "up")
+
+
+def test_dropping_the_video_back_gives_the_same_file_again(page: Page, server: Server, tmp_path: Path) -> None:
+    before = server.videos()
+    prompt(page, "a red ball, (moving left:1.2)")
+    prompt(page, NASTY, "negative_prompt")
+    for name, value in (("seed", 77), ("steps", 5), ("frames", 4), ("width", 72), ("height", 48), ("cfg_scale", 3.5)):
+        set_number(page, name, value)
+    run(page)
+    (first,) = server.videos() - before
+    page.reload()
+    page.wait_for_selector("#text2video_note [data-fresh]", state="attached")
+    page.click("#text2video_restore_fold >> text=Settings from a video")
+    page.set_input_files("#text2video_restore input[type=file]", first)
+    page.wait_for_function("document.querySelector('#text2video_restored').innerText.includes('Settings restored')")
+    page.wait_for_function("document.querySelector('#text2video_steps input[type=number]').value === '5'")
+    assert page.input_value("#text2video_prompt textarea") == "a red ball, (moving left:1.2)"
+    run(page)
+    (second,) = server.videos() - before - {first}
+    assert first.read_bytes() == second.read_bytes()
+    assert page.title() != "owned"
+
+
+def test_pasting_text_restores_the_fields(page: Page) -> None:
+    prompt(
+        page,
+        "a cat\nNegative prompt: dog\nsteps: 7, frames: 9, seed: 3, scale: 11, width: 128, height: 64, sampler: UniPC",
+    )
+    page.click("#text2video_paste")
+    page.wait_for_function("document.querySelector('#text2video_prompt textarea').value === 'a cat'")
+    page.wait_for_function("document.querySelector('#text2video_height input[type=number]').value === '64'")
+    found = {name: number(page, name) for name in ("steps", "frames", "seed", "cfg_scale", "width")}
+    assert found == {"steps": 7, "frames": 9, "seed": 3, "cfg_scale": 11, "width": 128}
+    assert page.input_value("#text2video_sampler input") == "UniPC"
+    prompt(page, "just words")
+    page.click("#text2video_paste")
+    page.wait_for_selector("#text2video_restored .error")
+    assert page.input_value("#text2video_prompt textarea") == "just words"
+
+
+def slow(page: Page, steps: int = 60) -> None:
+    page.wait_for_function("document.querySelector('#text2video_width input[type=number]').value === '64'")
+    set_number(page, "steps", steps)
+
+
+def sampling(page: Page, video: str = "") -> None:
+    page.wait_for_function(
+        "video => /sampling \\d/.test(document.querySelector('.progressDiv')?.innerText) &&"
+        " document.querySelector('.progressDiv').innerText.includes(video)",
+        arg=video,
+    )
+
+
+def test_interrupt_skip_and_a_batch(page: Page, server: Server) -> None:
+    before = server.videos()
+    slow(page)
+    set_number(page, "batch_count", 3)
+    page.click("#text2video_generate")
+    sampling(page, "video 1 of 3")
+    page.keyboard.press("Alt+Enter")
+    page.wait_for_function("document.querySelector('.progressDiv')?.innerText.includes('video 2 of 3')")
+    page.wait_for_function("document.querySelector('.progressDiv')?.innerText.includes('video 3 of 3')")
+    sampling(page, "video 3 of 3")
+    page.keyboard.press("Escape")
+    wait_gone(page)
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('interrupted')")
+    assert "1 video saved, 1 skipped, interrupted" in status(page)
+    assert len(server.videos() - before) == 1
+    set_number(page, "steps", 2)
+    set_number(page, "batch_count", 3)
+    assert "3 videos saved" in run(page)
+    assert page.locator("#text2video_players video").count() == 3
+
+
+def wait_gone(page: Page) -> None:
+    page.wait_for_selector(".progressDiv", state="detached")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("width", "65", "multiple of 8"),
+        ("frames", "100000", "Frames must be from 1 to 1000"),
+        ("seed", "-7", "Seed must be from -1"),
+        ("steps", "0", "Steps must be from 1"),
+    ],
+)
+def test_bad_values_are_named_and_the_next_run_works(page: Page, name: str, value: str, message: str) -> None:
+    slow(page, 2)
+    kept = number(page, name)
+    page.fill(f"#text2video_{name} input[type=number]", value)
+    text = run(page)
+    if message not in text:
+        # The browser or gradio has corrected the value.
+        assert number(page, name) != float(value)
+    page.fill(f"#text2video_{name} input[type=number]", str(kept))
+    assert "1 video saved" in run(page)
+
+
+def test_a_model_that_vanished_is_an_error_in_the_page(page: Page, server: Server) -> None:
+    folder = server.models / "text2video" / "mine <b>"
+    folder.mkdir(parents=True)
+    weights = folder / "text2video_pytorch_model.pth"
+    weights.write_bytes(b"<html>not found</html>")
+    page.click("#text2video_refresh")
+    page.wait_for_timeout(500)
+    page.click("#text2video_model input")
+    page.click("text=mine <b>")
+    text = run(page)
+    assert "configuration" in text or "is missing" in text or "web page" in text, text
+    page.click("#text2video_status summary")
+    assert "torch" in page.input_value("#text2video_status textarea")
+    weights.unlink()
+    folder.rmdir()
+    text = run(page)
+    assert "is not there any more" in text
+    assert page.locator("#text2video_status b").count() == 0
+
+
+def test_two_pages_share_the_queue_and_not_their_results(page: Page, browser: Browser, server: Server) -> None:
+    slow(page)
+    context = browser.new_context()
+    context.route("https://**", lambda route: route.abort())
+    other = context.new_page()
+    other.goto(server.address)
+    other.wait_for_selector("#text2video_note [data-fresh]", state="attached")
+    slow(other, 2)
+    page.click("#text2video_generate")
+    sampling(page)
+    other.click("#text2video_generate")
+    other.wait_for_function("/In queue/.test(document.querySelector('.progressDiv')?.innerText)")
+    page.click("#text2video_interrupt")
+    wait_gone(page)
+    other.wait_for_selector("#text2video_players video", timeout=60_000)
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('interrupted')")
+    assert page.locator("#text2video_players video").count() == 0
+    context.close()
+
+
+def test_a_closed_page_still_gets_its_video_saved(browser: Browser, server: Server, page: Page) -> None:
+    before = server.videos()
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(server.address)
+    other.wait_for_selector("#text2video_note [data-fresh]", state="attached")
+    slow(other, 40)
+    other.click("#text2video_generate")
+    sampling(other)
+    context.close()
+    for _ in range(300):
+        if server.videos() - before:
+            break
+        page.wait_for_timeout(100)
+    (made,) = server.videos() - before
+    assert "Steps: 40" in read_tags(made)
+
+
+def test_small_buttons(page: Page) -> None:
+    slow(page, 2)
+    set_number(page, "width", 128)
+    page.click("#text2video_swap")
+    page.wait_for_function("document.querySelector('#text2video_height input[type=number]').value === '128'")
+    assert number(page, "width") == 64
+    set_number(page, "seed", 99)
+    run(page)
+    page.click("#text2video_random_seed")
+    page.wait_for_function("document.querySelector('#text2video_seed input').value === '-1'")
+    page.click("#text2video_reuse_seed")
+    page.wait_for_function("document.querySelector('#text2video_seed input').value === '99'")
+    prompt(page, "x")
+    page.click("#text2video_clear_prompt")
+    page.wait_for_function("document.querySelector('#text2video_prompt textarea').value === ''")
+
+
+@pytest.mark.parametrize("width", [1280, 768])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_is_wider_than_the_window(page: Page, server: Server, width: int, theme: str) -> None:
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.goto(f"{server.address}?__theme={theme}")
+    page.wait_for_selector("#text2video_generate")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.is_visible("#text2video_generate")

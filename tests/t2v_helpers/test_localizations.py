@@ -1,0 +1,58 @@
+"""Every word of the tab and of its settings is in every localisation."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sd_t2v.t2v_helpers.settings import SETTINGS
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCALIZATIONS = sorted((ROOT / "localizations").glob("*.json"))
+# Texts that are the same in every language, and those nobody sees.
+OUTSIDE = {"Task", "Opened", "MP4", "GIF", "WebP", "WebM"}
+LIST_LABELS = """
+import json
+from pathlib import Path
+from sd_t2v.t2v_helpers.host.standalone import StandaloneHost
+from sd_t2v.t2v_helpers.ui import build_tab
+texts = set()
+for part in build_tab(StandaloneHost(Path('models'), Path('outputs'))).config['components']:
+    about = part['props']
+    texts |= {about.get('label'), about.get('placeholder'), about.get('value') if part['type'] == 'button' else None}
+    if part['type'] == 'checkboxgroup':
+        texts |= {choice[0] for choice in about['choices']}
+print(json.dumps(sorted(text for text in texts if text)))
+"""
+
+
+def tab_texts() -> set[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_ANALYTICS_ENABLED": "False"}
+    result = subprocess.run(
+        [sys.executable, "-c", LIST_LABELS], check=True, env=environment, capture_output=True, text=True
+    )
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+def expected() -> set[str]:
+    script = (ROOT / "javascript" / "text2video.js").read_text(encoding="utf-8")
+    table = re.search(r"TOOLTIPS = \{(.*?)\}", script, re.DOTALL)
+    assert table
+    words = {text for text in tab_texts() if re.search(r"\w", text)}
+    settings = {setting.label for setting in SETTINGS}
+    return (words | settings | set(re.findall(r'"(.+?)"', table[1]))) - OUTSIDE
+
+
+@pytest.mark.parametrize("path", LOCALIZATIONS, ids=lambda path: path.stem)
+def test_every_text_is_translated(path: Path) -> None:
+    translations = json.loads(path.read_text(encoding="utf-8"))
+    assert expected() <= set(translations)
+    assert all(translations.values())
+
+
+def test_the_promised_languages_are_there() -> None:
+    assert [path.stem for path in LOCALIZATIONS] == ["ru_RU", "zh_CN"]

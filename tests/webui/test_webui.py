@@ -1,0 +1,213 @@
+"""Inside real WebUIs. Runs where SD_WEBUI_DIR or SD_FORGE_DIR names a checkout with an environment in its venv/."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import pytest
+import torch
+from playwright.sync_api import Page, sync_playwright
+
+from sd_t2v.miniature.judge import judge
+from sd_t2v.t2v_helpers.ffmpeg import find_ffmpeg
+from sd_t2v.t2v_helpers.frames import read_frame
+from sd_t2v.t2v_helpers.tags import read_tags
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTS = {
+    "SD_WEBUI_DIR": ["--use-cpu", "all", "--no-half", "--skip-load-model-at-start"],
+    "SD_FORGE_DIR": ["--always-cpu", "--skip-python-version-check"],
+}
+COMMON = [
+    "--skip-prepare-environment",
+    "--skip-torch-cuda-test",
+    "--skip-version-check",
+    "--no-download-sd-model",
+    "--api",
+]
+NEIGHBOUR = """
+import modelscope
+from modules import script_callbacks
+print("NEIGHBOUR", modelscope.__file__, flush=True)
+def later(demo, app):
+    import modelscope.snapshot_download
+    print("NEIGHBOUR LATER", modelscope.snapshot_download.__file__, flush=True)
+    from modules import sd_models
+    app.add_api_route("/neighbour", lambda: {"model": repr(sd_models.model_data.sd_model)})
+script_callbacks.on_app_started(later)
+"""
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+
+
+class Host(NamedTuple):
+    """A running WebUI."""
+
+    folder: Path
+    address: str
+    log: Path
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    named = os.environ.get(request.param)
+    if not named:
+        pytest.skip(f"{request.param} names no WebUI")
+    folder, work = Path(named), tmp_path_factory.mktemp("webui")
+    extensions = [folder / "extensions" / name for name in ("sd-webui-text2video", "a-neighbour")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(fake_modelscope(work))])}
+    try:
+        install(folder, environment, *extensions)
+        with (work / "log").open("w") as output:
+            yield from running(folder, environment, HOSTS[request.param], Path(output.name), output)
+    finally:
+        for extension in extensions:
+            shutil.rmtree(extension, ignore_errors=True)
+
+
+def fake_modelscope(work: Path) -> Path:
+    """A search path with a regular package named as PyPI's."""
+    package = work / "site" / "modelscope"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "snapshot_download.py"):
+        (package / name).touch()
+    return package.parent
+
+
+def python_of(folder: Path) -> str:
+    return str(folder / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+
+
+def install(folder: Path, environment: dict[str, str], ours: Path, neighbour: Path) -> None:
+    """What Install from URL does, and a neighbour."""
+    for extension in (ours, neighbour):
+        shutil.rmtree(extension, ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", "--filter=blob:none", str(ROOT), str(ours)], check=True)
+    subprocess.run([python_of(folder), str(ours / "install.py")], check=True, cwd=folder, env=environment)
+    (neighbour / "scripts").mkdir(parents=True)
+    (neighbour / "scripts" / "neighbour.py").write_text(NEIGHBOUR)
+
+
+def running(folder: Path, environment: dict[str, str], flags: list[str], log: Path, output: IO[str]) -> Iterator[Host]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [python_of(folder), "launch.py", "--port", str(port), *COMMON, *flags]
+    quiet = {"SD_WEBUI_RESTARTING": "1", "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, cwd=folder, env=environment | quiet, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(1200):
+            if "Startup time" in log.read_text(errors="replace"):
+                break
+            assert process.poll() is None, log.read_text(errors="replace")[-3000:]
+            time.sleep(0.25)
+        yield Host(folder, f"http://127.0.0.1:{port}/", log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def page(host: Host) -> Iterator[Page]:
+    found = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "msedge"))), None)
+    if found is None:
+        pytest.skip("no Chromium on the search path")
+    errors: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        context = browser.new_context(viewport={"width": 1280, "height": 1100})
+        context.route("https://**", lambda route: route.abort())
+        opened = context.new_page()
+        opened.set_default_timeout(60_000)
+        opened.on("pageerror", lambda error: errors.append(str(error)))
+        opened.goto(host.address, wait_until="domcontentloaded")
+        opened.wait_for_selector("#text2video_note [data-fresh]", state="attached", timeout=120_000)
+        opened.evaluate("switch_to_text2video()")
+        opened.wait_for_selector("#text2video_generate", state="visible")
+        yield opened
+        browser.close()
+    assert errors == []
+
+
+def wait_for_value(page: Page, name: str, value: str) -> None:
+    page.wait_for_function(
+        "([name, value]) => document.querySelector(`#text2video_${name} input[type=number]`).value === value",
+        arg=[name, value],
+    )
+
+
+def made_videos(host: Host) -> set[Path]:
+    return set((host.folder / "outputs" / "text2video").rglob("*.mp4"))
+
+
+def test_a_prompt_becomes_a_video_and_stable_diffusion_stays_as_it_was(host: Host, page: Page) -> None:
+    before, model = made_videos(host), page.request.get(f"{host.address}neighbour").text()
+    wait_for_value(page, "width", "64")
+    page.fill("#text2video_prompt textarea", "a yellow square moving right")
+    page.fill("#text2video_seed input", "4")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#tab_text2video .livePreview img", state="attached")
+    assert "sampling" in page.inner_text("#tab_text2video .progressDiv")
+    page.wait_for_function("document.querySelector('#text2video_players video')?.currentTime > 0", timeout=120_000)
+    (made,) = made_videos(host) - before
+    about = subprocess.run([find_ffmpeg(), "-i", str(made)], check=False, capture_output=True, text=True).stderr
+    assert "Video: h264" in about
+    assert "64x64" in about
+    assert "Seed: 4" in read_tags(made)
+    frames = [torch.frombuffer(bytearray(read_frame(made, at).tobytes()), dtype=torch.uint8) for at in range(8)]
+    verdict = judge(torch.stack(frames).view(8, 64, 64, 3))
+    assert (verdict.colour, verdict.shape, verdict.direction) == ("yellow", "square", "right")
+    link = str(page.get_by_role("link", name="Click here").get_attribute("href"))
+    assert page.request.get(host.address + link).body() == made.read_bytes()
+    assert page.request.get(f"{host.address}neighbour").text() == model
+
+
+def test_interrupt_acts_and_the_next_run_works(host: Host, page: Page) -> None:
+    page.fill("#text2video_steps input[type=number]", "150")
+    page.click("#text2video_generate")
+    page.wait_for_function("/sampling \\d/.test(document.querySelector('#tab_text2video .progressDiv')?.innerText)")
+    page.click("#text2video_interrupt")
+    page.wait_for_function(
+        "document.querySelector('#text2video_status').innerText.includes('interrupted')", timeout=20_000
+    )
+    page.fill("#text2video_steps input[type=number]", "2")
+    page.click("#text2video_generate")
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
+
+
+def test_png_info_sends_settings_to_the_tab(host: Host, page: Page, tmp_path: Path) -> None:
+    from PIL import Image, PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    info.add_text(
+        "parameters", "a sent cat\nNegative prompt: dog\nSteps: 9, Sampler: UniPC, CFG scale: 3, Seed: 21, Size: 128x64"
+    )
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png", pnginfo=info)
+    page.click("#tabs button:has-text('PNG Info')")
+    page.set_input_files("#pnginfo_image input[type=file]", tmp_path / "a.png")
+    page.wait_for_selector("#tab_pnginfo >> text=a sent cat")
+    page.click("#text2video_tab")
+    page.wait_for_function("document.querySelector('#text2video_prompt textarea').value === 'a sent cat'")
+    wait_for_value(page, "steps", "9")
+    wait_for_value(page, "height", "64")
+    page.wait_for_selector("#text2video_generate", state="visible")
+
+
+def test_a_neighbour_gets_the_modelscope_it_means(host: Host) -> None:
+    found = re.findall(r"NEIGHBOUR.*? (\S+\.py)", host.log.read_text(errors="replace"))
+    assert len(found) == 2
+    assert all("site" in Path(path).parts for path in found)
+
+
+def test_the_settings_are_there_with_the_old_keys(host: Host, page: Page) -> None:
+    options = page.request.get(f"{host.address}sdapi/v1/options").json()
+    assert options["modelscope_deforum_keep_model_in_vram"] == "None"
+    assert options["modelscope_deforum_vae_settings"] == "GPU (half precision)"
+    assert options["modelscope_deforum_show_n_videos"] == -1
+    assert options["modelscope_save_info_to_file"] is False
+    assert options["modelscope_save_metadata"] is True

@@ -17,6 +17,7 @@ from playwright.sync_api import Page, sync_playwright
 from sd_t2v.miniature.judge import judge
 from sd_t2v.t2v_helpers.ffmpeg import find_ffmpeg
 from sd_t2v.t2v_helpers.frames import read_frame
+from sd_t2v.t2v_helpers.settings import SETTINGS, Setting
 from sd_t2v.t2v_helpers.tags import read_tags
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,10 +205,6 @@ def test_a_neighbour_gets_the_modelscope_it_means(host: Host) -> None:
     assert all("site" in Path(path).parts for path in found)
 
 
-def test_the_settings_are_there_with_the_old_keys(host: Host, page: Page) -> None:
-    options = page.request.get(f"{host.address}sdapi/v1/options").json()
-    assert options["modelscope_deforum_keep_model_in_vram"] == "None"
-    assert options["modelscope_deforum_vae_settings"] == "GPU (half precision)"
-    assert options["modelscope_deforum_show_n_videos"] == -1
-    assert options["modelscope_save_info_to_file"] is False
-    assert options["modelscope_save_metadata"] is True
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
+def test_every_setting_has_a_widget(setting: Setting, page: Page) -> None:
+    assert page.locator(f"#setting_{setting.key}").count() == 1

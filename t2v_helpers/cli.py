@@ -78,7 +78,6 @@ def _make_videos(options: argparse.Namespace) -> None:
     """Print a link per video, then raise what ended the run early, if anything did."""
     from ..modelscope.config import read_config
     from .arguments import GenerationRequest
-    from .console import green
     from .generate import run
     from .host.console import ConsoleHost
     from .model_folders import ModelFolder
@@ -88,8 +87,7 @@ def _make_videos(options: argparse.Namespace) -> None:
     name = MINIATURE_NAME if options.model == MINIATURE_FOLDER else options.model.resolve().name
     outcome = run(host, ModelFolder(name, options.model), request)
     for video in outcome.videos:
-        links = "".join(f"Click here: {path.resolve().as_uri()}\n" for path in video.files)
-        sys.stdout.write(f"{green('done')}\n{links}")
+        sys.stdout.writelines(f"Click here: {path.resolve().as_uri()}\n" for path in video.files)
     for problem in outcome.problems:
         sys.stderr.write(f"Error: {problem}\n")
     if outcome.error:

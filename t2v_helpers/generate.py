@@ -126,6 +126,7 @@ class _Run:
             raise failures[0]
         self._outcome.problems += map(str, failures)
         self._outcome.videos.append(Video(request, infotext, tuple(files), finished))
+        monitor.saved()
 
 
 def _write_text(path: Path, infotext: str) -> None:

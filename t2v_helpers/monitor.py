@@ -1,9 +1,11 @@
 """Watches a run: reports to host and console, makes previews, and stops when asked to."""
 
+import sys
+
 from torch import Tensor
 
 from ..modelscope.progress import Step
-from .console import WORDS, ProgressBar
+from .console import WORDS, ProgressBar, green
 from .host.interface import Host, Progress
 from .preview import preview_image
 from .settings import PREVIEW
@@ -59,6 +61,11 @@ class Monitor:
         """Report that the files are being written."""
         self.close()
         self._report("saving", 1, 0)
+
+    def saved(self) -> None:
+        """Tell the console that the video is done."""
+        sys.stdout.write(f"{green('done')}\n")
+        sys.stdout.flush()
 
     def close(self) -> None:
         """Finish the console's bar."""

@@ -205,6 +205,16 @@ def test_a_neighbour_gets_the_modelscope_it_means(host: Host) -> None:
     assert all("site" in Path(path).parts for path in found)
 
 
+def test_a_frame_goes_to_img2img(page: Page) -> None:
+    page.evaluate("switch_to_text2video()")
+    page.click("#text2video_frame_fold >> text=Use a frame")
+    page.fill("#text2video_frame input[type=number]", "3")
+    page.wait_for_selector("#text2video_frame_image img")
+    page.click("#text2video_frame_fold #img2img_tab")
+    page.wait_for_selector("#img2img_image img, #img2img_image canvas", state="visible")
+    page.evaluate("switch_to_text2video()")
+
+
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
 def test_every_setting_has_a_widget(setting: Setting, page: Page) -> None:
     assert page.locator(f"#setting_{setting.key}").count() == 1

@@ -4,6 +4,7 @@ import mimetypes
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,8 @@ from urllib.parse import quote
 ROUTE = "text2video/file"
 MOST_FILES = 1000
 """Links that stay valid at once; the oldest go first."""
+PIECE = 1 << 18
+"""Bytes that are read at once."""
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _files: OrderedDict[str, Path] = OrderedDict()
 
@@ -25,24 +28,30 @@ def link_to(path: Path) -> str:
 
 
 def add_file_route(app: Any) -> None:
-    """Serve the links from a FastAPI app. Browsers seek in videos by asking for ranges."""
+    """Serve the links from a FastAPI app. Browsers ask for ranges to seek in videos, Safari for every video."""
     from fastapi import Header, HTTPException
-    from fastapi.responses import FileResponse
-    from gradio.ranged_response import OpenRange, RangedFileResponse
+    from fastapi.responses import FileResponse, StreamingResponse
 
     def get_file(token: str, name: str, wanted: str | None = Header(None, alias="range")) -> Any:
         path = _files.get(token)
         if path is None or path.name != name or not path.is_file():
-            raise HTTPException(
-                404, "This video has been moved or deleted, or the page is older than the WebUI's start."
-            )
-        kind = mimetypes.guess_type(path.name)[0]
+            raise HTTPException(404, "This video was moved or deleted, or the page is older than the WebUI's start.")
+        kind, size = mimetypes.guess_type(path.name)[0], path.stat().st_size
         match = _RANGE.fullmatch(wanted or "")
-        about = path.stat()
-        if match and int(match[1]) < about.st_size:
-            # gradio counts one byte too many where a range is open or ends late.
-            end = min(int(match[2] or about.st_size), about.st_size - 1)
-            return RangedFileResponse(path, OpenRange(int(match[1]), end), {}, media_type=kind, stat_result=about)
-        return FileResponse(path, media_type=kind, headers={"Accept-Ranges": "bytes"})
+        start, end = (int(match[1]), min(int(match[2] or size), size - 1)) if match else (0, -1)
+        if start > end:
+            return FileResponse(path, media_type=kind, headers={"Accept-Ranges": "bytes"})
+        headers = {"Content-Range": f"bytes {start}-{end}/{size}", "Content-Length": str(end - start + 1)}
+        return StreamingResponse(_bytes(path, start, end), 206, headers | {"Accept-Ranges": "bytes"}, kind)
 
     app.add_api_route(f"/{ROUTE}/{{token}}/{{name}}", get_file, methods=["GET"], include_in_schema=False)
+
+
+def _bytes(path: Path, start: int, end: int) -> Iterator[bytes]:
+    """A file's bytes from start to end, both included."""
+    with path.open("rb") as file:
+        file.seek(start)
+        left = end - start + 1
+        while left and (piece := file.read(min(left, PIECE))):
+            left -= len(piece)
+            yield piece

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,16 +123,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import uvicorn
 
-    host = StandaloneHost(options.models_dir, options.output_dir, options.device)
+    host = StandaloneHost(options.models_dir.resolve(), options.output_dir.resolve(), options.device)
     app = build_app(host)
     address = "0.0.0.0" if options.listen else LOCALHOST
     sys.stdout.write(f"Open in a browser: http://{LOCALHOST}:{options.port}  (Ctrl-C ends it)\n")
     sys.stdout.flush()
-    try:
-        uvicorn.run(app, host=address, port=options.port, log_level="warning", timeout_graceful_shutdown=1)
-    finally:
-        # A run ends within a step, so that Ctrl-C does.
-        host.tasks.close()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
+        # gradio serves whatever lies in the working directory.
+        os.chdir(empty)
+        try:
+            uvicorn.run(app, host=address, port=options.port, log_level="warning", timeout_graceful_shutdown=1)
+        finally:
+            # A run ends within a step, so that Ctrl-C does.
+            host.tasks.close()
+            os.chdir(ROOT)
     return 0
 
 

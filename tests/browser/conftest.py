@@ -23,7 +23,7 @@ REQUIRED = "TEXT2VIDEO_BROWSER_REQUIRED"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if found is None:
@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session", params=["gradio-3.41.2", "gradio-4.40.0"])
+@pytest.fixture(scope="module", params=["gradio-3.41.2", "gradio-4.40.0"])
 def gradio(request: pytest.FixtureRequest) -> list[str]:
     """What goes before .venv's packages on the search path."""
     if request.param == "gradio-4.40.0":
@@ -59,7 +59,7 @@ def installed_beside(requirements: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(gradio: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("page")
     with socket.socket() as probe:

@@ -12,6 +12,7 @@ from .settings import CONTACT_SHEET
 # the authors of several previews.
 LATENT_RGB = ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473))
 MOST_FRAMES = 12
+GREY = 127
 SMALLEST_SIDE = 256
 """Pixels that the shorter side of a preview has at least: browsers would blur a smaller one."""
 
@@ -34,6 +35,6 @@ def _tiled(frames: Tensor) -> Tensor:
     count, height, width, _ = frames.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    grid = frames.new_zeros(rows * columns, height, width, 3)
+    grid = frames.new_full((rows * columns, height, width, 3), GREY)
     grid[:count] = frames
     return grid.view(rows, columns, height, width, 3).transpose(1, 2).reshape(rows * height, columns * width, 3)

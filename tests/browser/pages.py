@@ -16,7 +16,8 @@ class Server(NamedTuple):
     log: Path
 
     def videos(self) -> set[Path]:
-        return {path for path in self.outputs.rglob("*") if path.is_file()}
+        """Finished ones: not what is being written."""
+        return {path for path in self.outputs.rglob("*.mp4") if ".partial" not in path.name}
 
 
 def number(page: Page, name: str) -> float:

@@ -15,8 +15,8 @@ from .frames import read_frame
 from .generate import Outcome, run
 from .host.interface import PageHost
 from .infotext import read_infotext
-from .model_folders import find_models, model_named
-from .page import error_box, infotexts, model_note, players, summary
+from .model_folders import model_named, model_names
+from .page import error_box, error_line, infotexts, model_note, note, players, summary
 from .settings import SHOWN_VIDEOS
 from .tags import read_tags
 
@@ -34,12 +34,16 @@ class Actions:
             given = dict(zip(self._order, values, strict=True)) | {"soundtrack": file_path(soundtrack)}
             request = GenerationRequest(**given)
         except TextToVideoError as error:
-            return [gr.update()] * 5 + [error_box(self._host, error)]
+            return self._nothing(error_box(self._host, error))
         outcome = run(self._host, folder, request)
         status = summary(self._host, outcome, folder.name, request)
         if not outcome.videos:
-            return [gr.update()] * 5 + [status]
+            return self._nothing(status)
         return [*self._shown(outcome), status]
+
+    def _nothing(self, status: str) -> list[Any]:
+        """Only the status changes: what was made before stays on the page."""
+        return [*[gr.update()] * 5, status]
 
     def _shown(self, outcome: Outcome) -> list[Any]:
         videos = outcome.videos
@@ -60,10 +64,10 @@ class Actions:
     def model_chosen(self, previous: str, model: str, *values: Any) -> list[Any]:
         """Fields that still have the previous model's good values get the new one's."""
         before, after = self._recommended(previous), self._recommended(model)
-        updates = []
+        updates, known = [], fields()
         for name, value in zip(self._order, values, strict=True):
-            untouched = value == before.get(name, fields()[name].default)
-            wanted = after.get(name, fields()[name].default)
+            untouched = value == before.get(name, known[name].default)
+            wanted = after.get(name, known[name].default)
             updates.append(wanted if untouched and wanted != value else gr.update())
         return [model, *updates]
 
@@ -75,7 +79,7 @@ class Actions:
 
     def refresh(self, model: str) -> list[Any]:
         """The models there are now; the chosen one stays if it can."""
-        names = [found.name for found in find_models(self._host.models_folder())]
+        names = model_names(self._host.models_folder())
         chosen = model if model in names else names[0]
         return [gr.update(choices=names, value=chosen), model_note(self._host, names, fresh=True)]
 
@@ -96,7 +100,7 @@ class Actions:
         try:
             self._host.open_folder(folder)
         except TextToVideoError as error:
-            return f'<div class="error">{html.escape(str(error))}</div>'
+            return error_line(str(error))
         return ""
 
     def restore_file(self, file: Any, model: str) -> list[Any]:
@@ -114,16 +118,15 @@ class Actions:
         found = read_infotext(text)
         if set(found) <= {"prompt", "negative_prompt"}:
             return self._not_restored("There are no settings in this text. Paste a video's settings into the prompt.")
-        names = [folder.name for folder in find_models(self._host.models_folder())]
+        names = model_names(self._host.models_folder())
         wanted = found.get("model", model)
-        note = "" if wanted in names else f"It was made with the model {wanted!r}, which is not here."
+        missing = "" if wanted in names else f" It was made with the model {wanted!r}, which is not here."
         updates = [found.get(name, gr.update()) for name in self._order]
-        shown = f'<div class="text2video-note">Settings restored. {html.escape(note)}</div>'
+        shown = note(html.escape(f"Settings restored.{missing}"))
         return [shown, wanted if wanted in names else gr.update(), *updates]
 
     def _not_restored(self, message: str) -> list[Any]:
-        shown = f'<div class="error">{html.escape(message)}</div>'
-        return [shown, *[gr.update()] * (1 + len(self._order))]
+        return [error_line(message), *[gr.update()] * (1 + len(self._order))]
 
 
 def file_path(value: Any) -> str:

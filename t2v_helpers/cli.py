@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_type_hints
 
-from .model_folders import MINIATURE_FOLDER, MINIATURE_NAME
+from .model_folders import MINIATURE_NAME
 from .settings import OUTPUT_FOLDER
 
 METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", tuple[str, ...]: "NAMES"}
@@ -42,13 +42,12 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from ..miniature.recipe import MODEL_FOLDER
     from .outputs import DEFAULT_FOLDER
 
     parser = argparse.ArgumentParser(prog="run.py demo", description="Makes a video from a prompt.")
     parser.add_argument("prompt", nargs="?", default="", help="what the video shows")
-    parser.add_argument(
-        "--model", type=Path, default=MINIATURE_FOLDER, metavar="DIR", help="folder of the model's files"
-    )
+    parser.add_argument("--model", type=Path, default=MODEL_FOLDER, metavar="DIR", help="folder of the model's files")
     parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--device", help="where to compute: cpu, cuda, mps; default: the best there is")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
@@ -76,6 +75,7 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
 
 def _make_videos(options: argparse.Namespace) -> None:
     """Print a link per video, then raise what ended the run early, if anything did."""
+    from ..miniature.recipe import MODEL_FOLDER
     from ..modelscope.config import read_config
     from .arguments import GenerationRequest
     from .generate import run
@@ -84,7 +84,7 @@ def _make_videos(options: argparse.Namespace) -> None:
 
     request = GenerationRequest.recommended(read_config(options.model).recommended, vars(options))
     host = ConsoleHost({OUTPUT_FOLDER: str(options.output_dir)}, options.device)
-    name = MINIATURE_NAME if options.model == MINIATURE_FOLDER else options.model.resolve().name
+    name = MINIATURE_NAME if options.model == MODEL_FOLDER else options.model.resolve().name
     outcome = run(host, ModelFolder(name, options.model), request)
     for video in outcome.videos:
         sys.stdout.writelines(f"Click here: {path.resolve().as_uri()}\n" for path in video.files)

@@ -31,7 +31,8 @@ def fields() -> dict[str, Field]:
 def widget(name: str, **changes: Any) -> Any:
     """The widget of a field. Labels are unique on the tab, since the WebUI stores defaults by label."""
     field, kind = fields()[name], get_type_hints(GenerationRequest)[name]
-    about, default = field.metadata, _default(field)
+    about = field.metadata
+    default: Any = field.default
     basics: dict[str, Any] = {"label": about["label"], "value": default, "elem_id": element(name)}
     if kind == tuple[str, ...]:
         return gr.CheckboxGroup(choices=about["choices"](), **basics | {"value": list(default)} | changes)
@@ -43,10 +44,6 @@ def widget(name: str, **changes: Any) -> Any:
         return gr.Number(precision=0, **basics | changes)
     ends = {"minimum": about["minimum"], "maximum": about["usual"] or about["maximum"], "step": about["step"]}
     return gr.Slider(**basics | ends | changes)
-
-
-def _default(field: Field) -> Any:
-    return field.default
 
 
 def tool(symbol: str, name: str) -> gr.Button:

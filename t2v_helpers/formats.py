@@ -19,6 +19,7 @@ class Format(NamedTuple):
     is_folder: bool = False
 
 
+_H264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "slow", "-crf", "17")
 _PALETTE = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=sierra2_4a"
 FORMATS = {
     entry.name: entry
@@ -26,18 +27,7 @@ FORMATS = {
         Format(
             name="MP4",
             suffix=".mp4",
-            video=(
-                "-c:v",
-                "libx264",
-                "-pix_fmt",
-                "yuv420p",
-                "-preset",
-                "slow",
-                "-crf",
-                "17",
-                "-movflags",
-                "+faststart",
-            ),
+            video=(*_H264, "-movflags", "+faststart"),
             audio=("-c:a", "aac", "-b:a", "192k"),
         ),
         Format(name="GIF", suffix=".gif", video=("-vf", _PALETTE, "-loop", "0"), tag=tag_gif),

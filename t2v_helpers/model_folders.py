@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from ..miniature.recipe import MODEL_FOLDER
 from ..modelscope.errors import ModelError
 
 BASE_NAME = "<modelscope>"
 """What the 2023 extension called the model in models/ModelScope/t2v."""
 MINIATURE_NAME = "miniature (bundled demo)"
-MINIATURE_FOLDER = Path(__file__).resolve().parent.parent / "miniature" / "model"
 _WEIGHTS = (".pth", ".safetensors", ".bin", ".ckpt")
 
 
@@ -36,16 +36,20 @@ def find_models(models: Path) -> list[ModelFolder]:
     base = base_folder(models)
     found = [ModelFolder(BASE_NAME, base)] if _has_weights(base) else []
     found += [ModelFolder(path.name, path) for path in _folders(further_folder(models)) if _has_weights(path)]
-    return [*found, ModelFolder(MINIATURE_NAME, MINIATURE_FOLDER)]
+    return [*found, ModelFolder(MINIATURE_NAME, MODEL_FOLDER)]
+
+
+def model_names(models: Path) -> list[str]:
+    """The names of all models."""
+    return [model.name for model in find_models(models)]
 
 
 def model_named(models: Path, name: str) -> ModelFolder:
     """The model of that name. Raises ModelError that lists the others."""
-    found = find_models(models)
-    for model in found:
+    for model in find_models(models):
         if model.name == name:
             return model
-    known = ", ".join(model.name for model in found)
+    known = ", ".join(model_names(models))
     raise ModelError(
         f"The model {name!r} is not there any more, or never was. There are: {known}. Choose one of them, or put the "
         f"model's files into {base_folder(models)} and refresh the list."

@@ -62,7 +62,7 @@ def summary(host: Host, outcome: Outcome, model: str, request: GenerationRequest
     parts = []
     if outcome.error:
         parts.append(error_box(host, outcome.error, write_infotext(request, model)))
-    parts += [f'<div class="error">{html.escape(problem)}</div>' for problem in outcome.problems]
+    parts += map(error_line, outcome.problems)
     made = len(outcome.videos)
     words = [f"{made} video{'s' * (made != 1)} saved"] if made or not outcome.error else []
     words += [f"{outcome.skipped} skipped"] if outcome.skipped else []
@@ -70,12 +70,17 @@ def summary(host: Host, outcome: Outcome, model: str, request: GenerationRequest
     return "".join(parts) + f"<p>{html.escape(', '.join(words))}</p>"
 
 
+def error_line(message: str) -> str:
+    """An error without a report."""
+    return f'<div class="error text2video-error">{html.escape(message)}</div>'
+
+
 def error_box(host: Host, error: Exception, settings: str = "") -> str:
     """An error in its own words, with a report to copy under a fold."""
     message = str(error) if isinstance(error, TextToVideoError) else _unexpected(error)
     text = html.escape(f"{message}\n\n{report(host)}\n\n{settings}".strip())
     return (
-        f'<div class="error text2video-error">{html.escape(message)}</div>'
+        f"{error_line(message)}"
         f"<details><summary>Report to copy</summary><textarea readonly rows='12'>{text}</textarea></details>"
     )
 
@@ -105,13 +110,18 @@ def report(host: Host) -> str:
 
 
 def model_note(host: Host, names: list[str], *, fresh: bool = False) -> str:
-    """Which model this is about, and where its files belong where there are none. fresh: marked for the script."""
-    note = "The Stable Diffusion checkpoint chosen above is not used here."
+    """Which model this is about, and where its files belong where there are none."""
+    words = "The Stable Diffusion checkpoint chosen above is not used here."
     if names == [MINIATURE_NAME]:
         folder = html.escape(str(base_folder(host.models_folder())))
-        note = (
+        words = (
             "<b>There are no ModelScope weights yet.</b> This is a bundled miniature model for trying the "
             "tab: it knows red, green, blue and yellow balls, squares and triangles moving left, right, up and down. "
             f"For real videos put the weights into <code>{folder}</code> and press the refresh button. "
-        ) + note
-    return f'<div class="text2video-note"{" data-fresh" * fresh}>{note}</div>'
+        ) + words
+    return note(words, fresh=fresh)
+
+
+def note(inside: str, *, fresh: bool = False) -> str:
+    """HTML in the small print of the tab. fresh: marked for the script."""
+    return f'<div class="text2video-note"{" data-fresh" * fresh}>{inside}</div>'

@@ -3,20 +3,17 @@
 import io
 import re
 import struct
-import subprocess
 import zlib
 from pathlib import Path
 
 from PIL import Image
 
 from ..modelscope.errors import TextToVideoError
-from .ffmpeg import OUT_OF_REACH_OF_CTRL_C, find_ffmpeg
+from .ffmpeg import ask_ffmpeg
 
 PNG_KEY = "parameters"
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 UNICODE = b"UNICODE\0"
-LONGEST_WAIT = 60
-"""Seconds that reading one file's tags may take."""
 
 
 class UnreadableFile(TextToVideoError):
@@ -93,18 +90,10 @@ def _from_image(path: Path) -> str:
 
 
 def _from_video(path: Path) -> str:
-    """The comment of a container that ffmpeg reads; the file is named so that it cannot pass for an option or URL."""
-    command = [find_ffmpeg(), "-v", "error", "-i", f"file:{path.absolute()}", "-f", "ffmetadata", "-"]
+    """The comment of a container that ffmpeg reads."""
     try:
-        result = subprocess.run(
-            command,
-            check=True,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=LONGEST_WAIT,
-            **OUT_OF_REACH_OF_CTRL_C,
-        )
-    except (subprocess.SubprocessError, OSError) as error:
+        metadata = ask_ffmpeg(path, "-f", "ffmetadata", "-").decode(errors="replace")
+    except OSError as error:
         raise UnreadableFile(f"{path.name} is neither an image nor a video that can be read.") from error
-    found = re.search(r"(?mis)^comment=((?:\\.|[^\\\n])*)$", result.stdout.decode(errors="replace"))
+    found = re.search(r"(?mis)^comment=((?:\\.|[^\\\n])*)$", metadata)
     return re.sub(r"(?s)\\(.)", r"\1", found[1]) if found else ""

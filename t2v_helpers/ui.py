@@ -7,7 +7,7 @@ import gradio as gr
 from .actions import Actions
 from .components import JS, PREFIX, element, tool, widget
 from .host.interface import PageHost
-from .model_folders import find_models
+from .model_folders import model_names
 from .page import model_note
 
 HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
@@ -62,7 +62,7 @@ class Tab:
                     self.clear = tool("🗑️", "clear_prompt")
 
     def _model_row(self) -> None:
-        names = [model.name for model in find_models(self.host.models_folder())]
+        names = model_names(self.host.models_folder())
         with gr.Row(elem_classes=[f"{PREFIX}-line"]):
             self.model = gr.Dropdown(names, value=names[0], label="Video model", elem_id=element("model"))
             self.model.do_not_save_to_config = True

@@ -8,13 +8,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ..modelscope.errors import RequestError
-from .ffmpeg import OUT_OF_REACH_OF_CTRL_C, OutputError, find_ffmpeg
+from .ffmpeg import OUT_OF_REACH_OF_CTRL_C, OutputError, ask_ffmpeg, find_ffmpeg, input_file
 from .formats import Format
 from .tags import ffmetadata
 
 FRAME_NAMES = "%05d.png"
-SOUND_CHECK = 60
-"""Seconds that finding out whether a file has sound may take."""
 
 
 def cannot_write(folder: Path, error: OSError) -> OutputError:
@@ -59,30 +57,17 @@ def _command(frames: Tensor, fps: float, kind: Format, soundtrack: str) -> list[
     inputs += ["-f", "ffmetadata", "-i", "{metadata}"]
     outputs = ["-map", "0:v", "-map_metadata", "1", *kind.video]
     if soundtrack and kind.audio:
-        inputs += ["-stream_loop", "-1", *_sound_input(soundtrack)]
+        inputs += ["-stream_loop", "-1", *input_file(Path(soundtrack))]
         outputs += ["-map", "2:a:0", *kind.audio]
     # Files of the same frames are the same: no date, no random identifier.
     return [find_ffmpeg(), "-y", "-v", "error", *inputs, *outputs, "-t", f"{count / fps:.6f}", "-bitexact"]
 
 
-def _sound_input(soundtrack: str) -> list[str]:
-    """Named so that it cannot pass for an option or an address, and may refer to nothing but files."""
-    return ["-protocol_whitelist", "file", "-i", f"file:{Path(soundtrack).absolute()}"]
-
-
 def check_soundtrack(soundtrack: str) -> None:
     """Raise RequestError unless the file is there and has sound."""
-    command = [find_ffmpeg(), "-v", "error", *_sound_input(soundtrack), "-map", "0:a:0", "-t", "1", "-f", "null", "-"]
     try:
-        subprocess.run(
-            command,
-            check=True,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=SOUND_CHECK,
-            **OUT_OF_REACH_OF_CTRL_C,
-        )
-    except (subprocess.SubprocessError, OSError, ValueError) as error:
+        ask_ffmpeg(Path(soundtrack), "-map", "0:a:0", "-t", "1", "-f", "null", "-")
+    except OSError as error:
         name = Path(soundtrack).name
         raise RequestError(f"The soundtrack {name!r} cannot be read as sound. Choose another file or none.") from error
 
@@ -90,7 +75,7 @@ def check_soundtrack(soundtrack: str) -> None:
 def _encode(path: Path, frames: Tensor, command: list[str], infotext: str) -> None:
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
         metadata = Path(folder, "metadata")
-        metadata.write_text(ffmetadata(infotext) if infotext else ffmetadata(""), encoding="utf-8", newline="\n")
+        metadata.write_text(ffmetadata(infotext), encoding="utf-8", newline="\n")
         target = FRAME_NAMES if path.is_dir() else str(path.absolute())
         process = subprocess.Popen(
             [str(metadata) if part == "{metadata}" else part for part in command] + [target],

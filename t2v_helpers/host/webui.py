@@ -117,11 +117,10 @@ class WebUIHost:
     def connect_paste(self, model: Any, widgets: dict[str, Any]) -> None:
         from modules import infotext_utils
 
-        from ..model_folders import find_models
+        from ..model_folders import model_names
 
         def pasted_model(pairs: dict[str, Any]) -> str | None:
-            names = [found.name for found in find_models(self.models_folder())]
-            return pairs["Model"] if pairs.get("Model") in names else None
+            return pairs["Model"] if pairs.get("Model") in model_names(self.models_folder()) else None
 
         fields: list[tuple[Any, Any]] = [(model, pasted_model)]
         fields += [(component, _pasted(name)) for name, component in widgets.items()]

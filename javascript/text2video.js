@@ -21,19 +21,20 @@
         ? gradioApp().getElementById(PREFIX + name)
         : gradioApp().querySelector("#" + PREFIX + name);
 
-    function watch(id) {
+    function watch(id, atEnd) {
         showSubmitButtons("text2video", false);
         sessionStorage.setItem(TASK, id);
         requestProgress(id, element("preview"), element("preview"), () => {
             showSubmitButtons("text2video", true);
             sessionStorage.removeItem(TASK);
+            atEnd();
         });
     }
 
     // Called with the values of the inputs; the first becomes the task's id.
     window.text2videoSubmit = function(values) {
         const id = randomId();
-        watch(id);
+        watch(id, () => {});
         return [id, ...values.slice(1)];
     };
 
@@ -72,9 +73,9 @@
             element(name)?.setAttribute("title", text);
         }
         askUntilFresh(30);
-        // A reloaded page goes on showing how its run gets on.
-        const running = sessionStorage.getItem(TASK);
-        if (running) watch(running);
+        // A reloaded page goes on showing how its run gets on, and asks for what came of it.
+        window.text2videoReloaded = sessionStorage.getItem(TASK);
+        if (window.text2videoReloaded) watch(window.text2videoReloaded, () => element("collect").click());
     }
 
     function whenDrawn(tries) {

@@ -1,6 +1,7 @@
 """What happens when something on the tab is pressed. Values come from browsers: none is trusted."""
 
 import html
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,31 @@ from .page import error_box, error_line, infotexts, model_note, note, players, s
 from .settings import SHOWN_VIDEOS
 from .tags import read_tags
 
+RESULTS = 6
+"""Outputs of a run: made, players, infotext, frame slider, frame image, status."""
+MOST_ENDED = 16
+"""Runs whose results a reloaded page can still ask for."""
+
 
 class Actions:
     """The tab's events. order: the names of the fields, as events pass their values."""
 
     def __init__(self, host: PageHost, order: Sequence[str]) -> None:
         self._host, self._order = host, order
+        self._ended: OrderedDict[str, list[Any]] = OrderedDict()
 
-    def generate(self, _task: str, model: str, soundtrack: Any, *values: Any) -> list[Any]:
-        """Make the videos. Returns made, players, infotext, frame slider, frame image, status."""
+    def generate(self, task: str, model: str, soundtrack: Any, *values: Any) -> list[Any]:
+        """Make the videos. Returns the results."""
+        self._ended[task] = results = self._generated(model, soundtrack, values)
+        while len(self._ended) > MOST_ENDED:
+            self._ended.popitem(last=False)
+        return results
+
+    def collect(self, task: str) -> list[Any]:
+        """The results of a run whose page was reloaded meanwhile; nothing changes if they are gone."""
+        return self._ended.get(task, [gr.update()] * RESULTS)
+
+    def _generated(self, model: str, soundtrack: Any, values: Sequence[Any]) -> list[Any]:
         try:
             folder = model_named(self._host.models_folder(), model)
             given = dict(zip(self._order, values, strict=True)) | {"soundtrack": file_path(soundtrack)}
@@ -43,7 +60,7 @@ class Actions:
 
     def _nothing(self, status: str) -> list[Any]:
         """Only the status changes: what was made before stays on the page."""
-        return [*[gr.update()] * 5, status]
+        return [*[gr.update()] * (RESULTS - 1), status]
 
     def _shown(self, outcome: Outcome) -> list[Any]:
         videos = outcome.videos

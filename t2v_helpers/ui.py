@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from .actions import Actions
+from .actions import RESULTS, Actions
 from .components import JS, PREFIX, element, tool, widget
 from .host.interface import PageHost
 from .model_folders import model_names
@@ -126,13 +126,16 @@ class Tab:
         inputs = [self.task, self.model, self.soundtrack, *values]
         outputs = [self.made, self.players, self.infotext, self.frame_number, self.frame, self.status]
         self.generate.click(
-            self.host.queued(self.actions.generate, len(outputs)),
+            self.host.queued(self.actions.generate, RESULTS),
             inputs,
             outputs,
             show_progress="hidden",
             # gradio hands outputs over, too: only as many as there are inputs may come back.
             **{JS: f"(...values) => text2videoSubmit(values.slice(0, {len(inputs)}))"},
         )
+        collect = self._hidden_button("collect")
+        reloaded = {JS: "() => [text2videoReloaded]"}
+        collect.click(self.actions.collect, [self.task], outputs, show_progress="hidden", **reloaded)
         self.interrupt.click(self.host.interrupt, **{JS: "() => text2videoInterrupting()"})
         self.interrupting.click(self.host.interrupt)
         self.skip.click(self.host.skip)
@@ -147,12 +150,16 @@ class Tab:
         )
         refreshed = [self.model, self.note]
         self.refresh.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
-        # The script presses this whenever a page is opened.
-        opened = gr.Button("Opened", visible=True, elem_id=element("opened"), elem_classes=[f"{PREFIX}-hidden"])
-        opened.do_not_save_to_config = True
+        opened = self._hidden_button("opened")
         opened.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden").then(
             self.actions.model_chosen, [self.previous_model, self.model, *values], outputs, show_progress="hidden"
         )
+
+    def _hidden_button(self, name: str) -> gr.Button:
+        """Pressed by the page's script."""
+        button = gr.Button(name, elem_id=element(name), elem_classes=[f"{PREFIX}-hidden"])
+        button.do_not_save_to_config = True
+        return button
 
     def _connect_small(self) -> None:
         width, height = self.widgets["width"], self.widgets["height"]

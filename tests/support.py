@@ -2,18 +2,22 @@
 
 import functools
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..miniature.judge import judge
 from ..modelscope.autoencoder import Autoencoder
 from ..modelscope.config import AutoencoderConfig, ModelConfig, TextConfig, UNetConfig
 from ..modelscope.loading import Model, text_tower
 from ..modelscope.text_encoder import TextEncoder
 from ..modelscope.unet3d import UNet3D
+from ..t2v_helpers.frames import read_frame
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -89,3 +93,17 @@ def write_model_folder(folder: Path, suffix: str = "") -> Path:
         else:
             torch.save({"state_dict": tensors} if name == config.files.ckpt_autoencoder else tensors, folder / name)
     return folder
+
+
+def seen_in(file: Path, frames: int = 8) -> tuple[str | None, str | None, str | None]:
+    """The colour, shape and direction that the judge sees in a saved video."""
+    clip = np.stack([np.asarray(read_frame(file, number)) for number in range(frames)])
+    verdict = judge(torch.from_numpy(clip))
+    return verdict.colour, verdict.shape, verdict.direction
+
+
+def free_port() -> int:
+    """A port of this computer that nobody listens to."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

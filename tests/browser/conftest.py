@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,30 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
+
+from sd_t2v.tests.chromium import chromium, opened_page
+from sd_t2v.tests.support import free_port
 
 from .pages import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 GRADIO_3 = Path(__file__).with_name("gradio-3.41.txt")
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-REQUIRED = "TEXT2VIDEO_BROWSER_REQUIRED"
-"""Set by the project's own checks: without a browser the tests then fail instead of being skipped."""
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if found is None:
-        message = "no Chromium on the search path: the page was not tested in a browser"
-        if os.environ.get(REQUIRED):
-            pytest.fail(message)
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="module", params=["gradio-3.41.2", "gradio-4.40.0"])
@@ -62,9 +52,7 @@ def installed_beside(requirements: Path) -> Path:
 @pytest.fixture(scope="module")
 def server(gradio: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("page")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     outputs, models = folder / ".outputs" / "of mine", folder / "models"
     command = [sys.executable, "-m", "sd_t2v.t2v_helpers.host.standalone", "--port", str(port), "--device", "cpu"]
     with Path(folder, "log").open("w+", encoding="utf-8") as log:
@@ -99,16 +87,6 @@ def wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> Non
 
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
-    """A freshly opened page. Errors in its scripts fail the test."""
-    errors: list[str] = []
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    # Web fonts: there need be no network.
-    context.route("https://**", lambda route: route.abort())
-    opened = context.new_page()
-    opened.set_default_timeout(30_000)
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.goto(server.address)
-    opened.wait_for_selector("#text2video_note [data-fresh]", state="attached")
-    yield opened
-    context.close()
-    assert errors == []
+    """A freshly opened page."""
+    with opened_page(browser, server.address) as opened:
+        yield opened

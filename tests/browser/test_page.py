@@ -4,12 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 from playwright.sync_api import Browser, Page
 
-from sd_t2v.miniature.judge import judge
-from sd_t2v.t2v_helpers.frames import read_frame
 from sd_t2v.t2v_helpers.tags import read_tags
+from sd_t2v.tests.chromium import drawn, opened_page
+from sd_t2v.tests.support import seen_in
 
 from .pages import Server, number, progress_seen, prompt, run, set_number, status
 
@@ -50,9 +49,7 @@ def test_a_prompt_becomes_a_playing_video(page: Page, server: Server) -> None:
     assert answer.body() == made.read_bytes()
     assert "1 video saved" in status(page)
     assert "Seed: 11" in page.inner_text("#text2video_infotext")
-    frames = [torch.frombuffer(bytearray(read_frame(made, at).tobytes()), dtype=torch.uint8) for at in range(8)]
-    verdict = judge(torch.stack(frames).view(8, 64, 64, 3))
-    assert (verdict.colour, verdict.shape, verdict.direction) == ("green", "triangle", "up")
+    assert seen_in(made) == ("green", "triangle", "up")
 
 
 def test_dropping_the_video_back_gives_the_same_file_again(page: Page, server: Server, tmp_path: Path) -> None:
@@ -64,7 +61,7 @@ def test_dropping_the_video_back_gives_the_same_file_again(page: Page, server: S
     run(page)
     (first,) = server.videos() - before
     page.reload()
-    page.wait_for_selector("#text2video_note [data-fresh]", state="attached")
+    drawn(page)
     page.click("#text2video_restore_fold >> text=Settings from a video")
     page.set_input_files("#text2video_restore input[type=file]", first)
     page.wait_for_function("document.querySelector('#text2video_restored').innerText.includes('Settings restored')")
@@ -174,40 +171,45 @@ def test_a_model_that_vanished_is_an_error_in_the_page(page: Page, server: Serve
 
 def test_two_pages_share_the_queue_and_not_their_results(page: Page, browser: Browser, server: Server) -> None:
     slow(page)
-    context = browser.new_context()
-    context.route("https://**", lambda route: route.abort())
-    other = context.new_page()
-    other.goto(server.address)
-    other.wait_for_selector("#text2video_note [data-fresh]", state="attached")
-    slow(other, 2)
-    page.click("#text2video_generate")
-    sampling(page)
-    other.click("#text2video_generate")
-    other.wait_for_function("/In queue/.test(document.querySelector('.progressDiv')?.innerText)")
-    page.click("#text2video_interrupt")
-    wait_gone(page)
-    other.wait_for_selector("#text2video_players video", timeout=60_000)
-    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('interrupted')")
-    assert page.locator("#text2video_players video").count() == 0
-    context.close()
+    with opened_page(browser, server.address) as other:
+        slow(other, 2)
+        page.click("#text2video_generate")
+        sampling(page)
+        other.click("#text2video_generate")
+        other.wait_for_function("/In queue/.test(document.querySelector('.progressDiv')?.innerText)")
+        page.click("#text2video_interrupt")
+        wait_gone(page)
+        other.wait_for_selector("#text2video_players video", timeout=60_000)
+        page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('interrupted')")
+        assert page.locator("#text2video_players video").count() == 0
 
 
 def test_a_closed_page_still_gets_its_video_saved(browser: Browser, server: Server, page: Page) -> None:
     before = server.videos()
-    context = browser.new_context()
-    other = context.new_page()
-    other.goto(server.address)
-    other.wait_for_selector("#text2video_note [data-fresh]", state="attached")
-    slow(other, 40)
-    other.click("#text2video_generate")
-    sampling(other)
-    context.close()
+    with opened_page(browser, server.address) as other:
+        slow(other, 40)
+        other.click("#text2video_generate")
+        sampling(other)
     for _ in range(300):
         if server.videos() - before:
             break
         page.wait_for_timeout(100)
     (made,) = server.videos() - before
     assert "Steps: 40" in read_tags(made)
+
+
+def test_a_reloaded_page_gets_its_result(page: Page) -> None:
+    slow(page, 40)
+    set_number(page, "seed", 123)
+    page.click("#text2video_generate")
+    sampling(page)
+    page.reload()
+    drawn(page)
+    page.wait_for_selector("#text2video_players video")
+    assert "Seed: 123" in page.inner_text("#text2video_infotext")
+    assert "1 video saved" in status(page)
+    page.click("#text2video_reuse_seed")
+    page.wait_for_function("document.querySelector('#text2video_seed input').value === '123'")
 
 
 def test_small_buttons(page: Page) -> None:

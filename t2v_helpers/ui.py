@@ -26,6 +26,7 @@ class Tab:
         self.actions = Actions(host, ORDER)
         self.widgets: dict[str, Any] = {}
         self.task = gr.Textbox(visible=False, elem_id=element("task"), label="Task")
+        self.task.do_not_save_to_config = True
         self._top_row()
         with gr.Row(elem_id=element("core")):
             with gr.Column(elem_id=element("settings")):

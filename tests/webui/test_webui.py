@@ -1,8 +1,8 @@
 """Inside real WebUIs. Runs where SD_WEBUI_DIR or SD_FORGE_DIR names a checkout with an environment in its venv/."""
 
+import json
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from sd_t2v.t2v_helpers.ffmpeg import find_ffmpeg
-from sd_t2v.t2v_helpers.settings import SETTINGS, Setting
+from sd_t2v.t2v_helpers.settings import KEEP, SAVE_TEXT, SETTINGS, Setting
 from sd_t2v.t2v_helpers.tags import read_tags
+from sd_t2v.tests.browser.pages import set_number, status
 from sd_t2v.tests.chromium import chromium, opened_page
 from sd_t2v.tests.support import free_port, seen_in
 
@@ -28,6 +29,7 @@ COMMON = [
     "--skip-torch-cuda-test",
     "--skip-version-check",
     "--no-download-sd-model",
+    "--freeze-settings",
     "--api",
 ]
 NEIGHBOUR = """
@@ -44,9 +46,9 @@ script_callbacks.on_app_started(later)
 
 
 class Host(NamedTuple):
-    """A running WebUI."""
+    """A running WebUI. data: its --data-dir, apart from the checkout, which stays as it was."""
 
-    folder: Path
+    data: Path
     address: str
     log: Path
 
@@ -56,21 +58,18 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     named = os.environ.get(request.param)
     if not named:
         pytest.skip(f"{request.param} names no WebUI")
-    folder, work = Path(named), tmp_path_factory.mktemp("webui")
-    extensions = [folder / "extensions" / name for name in ("sd-webui-text2video", "a-neighbour")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(fake_modelscope(work))])}
-    try:
-        install(folder, environment, *extensions)
-        with (work / "log").open("w") as output:
-            yield from running(folder, environment, HOSTS[request.param], Path(output.name), output)
-    finally:
-        for extension in extensions:
-            shutil.rmtree(extension, ignore_errors=True)
+    folder, data = Path(named), tmp_path_factory.mktemp("webui")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(fake_modelscope(data))])}
+    install(folder, environment, data / "extensions")
+    (data / "config.json").write_text(json.dumps({SAVE_TEXT.key: True, KEEP.key: "nonsense"}))
+    (data / "ui-config.json").write_text(json.dumps({"text2video/CFG scale/value": 6.5}))
+    with (data / "log").open("w") as output:
+        yield from running(folder, environment, HOSTS[request.param], Path(output.name), output)
 
 
-def fake_modelscope(work: Path) -> Path:
+def fake_modelscope(data: Path) -> Path:
     """A search path with a regular package named as PyPI's."""
-    package = work / "site" / "modelscope"
+    package = data / "site" / "modelscope"
     package.mkdir(parents=True)
     for name in ("__init__.py", "snapshot_download.py"):
         (package / name).touch()
@@ -81,10 +80,9 @@ def python_of(folder: Path) -> str:
     return str(folder / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
 
-def install(folder: Path, environment: dict[str, str], ours: Path, neighbour: Path) -> None:
+def install(folder: Path, environment: dict[str, str], extensions: Path) -> None:
     """What Install from URL does, and a neighbour."""
-    for extension in (ours, neighbour):
-        shutil.rmtree(extension, ignore_errors=True)
+    ours, neighbour = extensions / "sd-webui-text2video", extensions / "a-neighbour"
     subprocess.run(["git", "clone", "--quiet", "--filter=blob:none", str(ROOT), str(ours)], check=True)
     subprocess.run([python_of(folder), str(ours / "install.py")], check=True, cwd=folder, env=environment)
     (neighbour / "scripts").mkdir(parents=True)
@@ -93,24 +91,35 @@ def install(folder: Path, environment: dict[str, str], ours: Path, neighbour: Pa
 
 def running(folder: Path, environment: dict[str, str], flags: list[str], log: Path, output: IO[str]) -> Iterator[Host]:
     port = free_port()
-    command = [python_of(folder), "launch.py", "--port", str(port), *COMMON, *flags]
+    command = [python_of(folder), "launch.py", "--port", str(port), "--data-dir", str(log.parent), *COMMON, *flags]
     quiet = {"SD_WEBUI_RESTARTING": "1", "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, cwd=folder, env=environment | quiet, stdout=output, stderr=subprocess.STDOUT)
     try:
         for _ in range(1200):
-            if "Startup time" in log.read_text(errors="replace"):
+            if started(log):
                 break
             assert process.poll() is None, log.read_text(errors="replace")[-3000:]
             time.sleep(0.25)
-        yield Host(folder, f"http://127.0.0.1:{port}/", log)
+        yield Host(log.parent, f"http://127.0.0.1:{port}/", log)
     finally:
         process.kill()
         process.wait()
 
 
+def started(log: Path) -> int:
+    """How many times the WebUI has come up."""
+    return log.read_text(errors="replace").count("Startup time")
+
+
 @pytest.fixture(scope="module")
-def page(host: Host) -> Iterator[Page]:
-    with chromium() as browser, opened_page(browser, host.address) as opened:
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page(host: Host, browser: Browser) -> Iterator[Page]:
+    with opened_page(browser, host.address) as opened:
         opened.evaluate("switch_to_text2video()")
         opened.wait_for_selector("#text2video_generate", state="visible")
         yield opened
@@ -124,7 +133,7 @@ def wait_for_value(page: Page, name: str, value: str) -> None:
 
 
 def made_videos(host: Host) -> set[Path]:
-    return set((host.folder / "outputs" / "text2video").rglob("*.mp4"))
+    return set((host.data / "outputs" / "text2video").rglob("*.mp4"))
 
 
 def test_a_prompt_becomes_a_video_and_stable_diffusion_stays_as_it_was(host: Host, page: Page) -> None:
@@ -197,3 +206,46 @@ def test_a_frame_goes_to_img2img(page: Page) -> None:
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
 def test_every_setting_has_a_widget(setting: Setting, page: Page) -> None:
     assert page.locator(f"#setting_{setting.key}").count() == 1
+
+
+def test_saved_settings_and_defaults_hold(host: Host, page: Page) -> None:
+    assert page.input_value("#text2video_cfg_scale input[type=number]") == "6.5"
+    assert str(host.data / "models" / "ModelScope" / "t2v") in page.inner_text("#text2video_note")
+    assert {path.with_suffix(".txt").exists() for path in made_videos(host)} == {True}
+
+
+def test_skip_goes_on_with_the_next_video(page: Page) -> None:
+    set_number(page, "steps", 60)
+    set_number(page, "batch_count", 2)
+    page.click("#text2video_generate")
+    page.wait_for_function("/video 1 of 2/.test(document.querySelector('#tab_text2video .progressDiv')?.innerText)")
+    page.keyboard.press("Alt+Enter")
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 skipped')")
+    assert "1 video saved, 1 skipped" in status(page)
+
+
+def test_what_cannot_be_written_is_said_and_the_next_run_works(host: Host, page: Page) -> None:
+    outputs = host.data / "outputs"
+    outputs.rename(outputs.with_name("elsewhere"))
+    outputs.write_text("in the way")
+    set_number(page, "steps", 2)
+    set_number(page, "batch_count", 1)
+    page.click("#text2video_generate")
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('another output folder')")
+    outputs.unlink()
+    page.click("#text2video_generate")
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
+
+
+def test_reload_ui_keeps_the_tab(host: Host, page: Page, browser: Browser) -> None:
+    page.evaluate("document.querySelector('#settings_restart_gradio').click()")
+    for _ in range(480):
+        if started(host.log) > 1:
+            break
+        page.wait_for_timeout(250)
+    with opened_page(browser, host.address) as again:
+        again.evaluate("switch_to_text2video()")
+        set_number(again, "steps", 2)
+        again.click("#text2video_generate")
+        again.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
+        assert again.locator("#setting_text2video_preview").count() == 1

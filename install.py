@@ -1,6 +1,7 @@
 """What the WebUI runs at every start: installs the packages that are missing, changes none that is there."""
 
 import importlib.util
+import re
 import tempfile
 from importlib.metadata import distributions
 from pathlib import Path
@@ -15,17 +16,30 @@ NEEDED = {
 """Packages by the name they are imported under. torch, gradio and Pillow are the WebUI's own."""
 
 
+def missing() -> list[str]:
+    """What pip calls the packages that are not there."""
+    return [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
+
+
 def install(packages: list[str]) -> None:
     """Install packages beside what is there, every version of which is held."""
     from launch import run_pip
 
     with tempfile.TemporaryDirectory() as folder:
         held = Path(folder, "held.txt")
-        lines = {f"{found.metadata['Name']}=={found.version}" for found in distributions() if found.metadata["Name"]}
-        held.write_text("\n".join(sorted(lines)), encoding="utf-8")
+        held.write_text("\n".join(sorted(installed())), encoding="utf-8")
         run_pip(f'install -c "{held}" {" ".join(packages)}', f"what text2video needs: {', '.join(packages)}")
 
 
-missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-if missing:
-    install(missing)
+def installed() -> list[str]:
+    """Every package as pip's constraints write it: the one that is imported, not what a broken update left behind."""
+    found: dict[str, str] = {}
+    for package in distributions():
+        name = package.metadata["Name"]
+        if name and not name.startswith(("~", "-")):
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), f"{name}=={package.version}")
+    return list(found.values())
+
+
+if __name__ == "__main__" and missing():
+    install(missing())

@@ -17,6 +17,8 @@ TREE = CACHE / "tree"
 PACKAGE = TREE / "sd_t2v"
 FOLDERS = ("modelscope", "t2v_helpers", "miniature", "benchmarks")
 """The parts of the package, as far as they exist."""
+PLACES = {"sd_t2v": PACKAGE / "__init__.py", "install": PACKAGE / "install.py"}
+"""Where scripts go that are imported as a part of the package."""
 
 
 def main() -> int:
@@ -36,7 +38,7 @@ def _copy_tree() -> None:
     for folder in filter(lambda name: (ROOT / name).is_dir(), FOLDERS):
         shutil.copytree(ROOT / folder, PACKAGE / folder, ignore=_not_python)
     for script in ROOT.glob("*.py"):
-        shutil.copy2(script, TREE / script.name if script.stem != "sd_t2v" else PACKAGE / "__init__.py")
+        shutil.copy2(script, PLACES.get(script.stem, TREE / script.name))
 
 
 def _not_python(folder: str, names: list[str]) -> list[str]:

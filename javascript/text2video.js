@@ -38,11 +38,11 @@
         return [id, ...values.slice(1)];
     };
 
+    // What the server is told whom an Interrupt or a Skip concerns.
+    window.text2videoTask = () => [sessionStorage.getItem(TASK) ?? ""];
     window.text2videoInterrupting = function() {
-        for (const [name, shown] of [["interrupt", "none"], ["skip", "block"], ["interrupting", "block"]]) {
-            element(name).style.display = shown;
-        }
-        return [];
+        element("interrupting").style.display = "block";
+        return window.text2videoTask();
     };
 
     function showTab() {
@@ -68,9 +68,32 @@
         setTimeout(askUntilFresh, PATIENCE, tries - 1);
     }
 
+    // A file dropped anywhere on the tab is one to restore settings from, except on the soundtrack's own box.
+    function acceptDrops() {
+        const tab = gradioApp().querySelector("#tab_text2video") ?? document.body;
+        for (const type of ["dragover", "drop"]) {
+            tab.addEventListener(type, (event) => {
+                if (!event.dataTransfer?.types.includes("Files")) return;
+                if (event.target.closest?.(`#${PREFIX}soundtrack, #${PREFIX}restore`)) return;
+                event.preventDefault();
+                event.stopPropagation();
+                if (type === "drop") restore(event.dataTransfer.files);
+            }, true);
+        }
+    }
+
+    function restore(files) {
+        const input = element("restore")?.querySelector("input[type=file]");
+        if (!input || !files.length) return;
+        input.files = files;
+        input.dispatchEvent(new Event("change", {bubbles: true}));
+    }
+
     function pageOpened() {
+        acceptDrops();
         for (const [name, text] of Object.entries(TOOLTIPS)) {
-            element(name)?.setAttribute("title", text);
+            // The WebUI translates titles only where they come with a new element.
+            element(name)?.setAttribute("title", window.localization?.[text] ?? text);
         }
         askUntilFresh(30);
         // A reloaded page goes on showing how its run gets on, and asks for what came of it.

@@ -122,8 +122,20 @@ def load_part(build: Callable[[], Module], path: Path, tensors: dict[str, Tensor
             "Delete it to use the 1.7B's."
         ) from error
     _check_match(path, type(module).__name__, module.state_dict(), tensors)
-    module.load_state_dict(tensors, assign=True)
+    _assign(module, tensors)
     return module
+
+
+def _assign(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Make the tensors the module's own.
+
+    Not by load_state_dict: while AUTOMATIC1111's WebUI loads a model, it has replaced that one for everybody.
+    """
+    for name, tensor in tensors.items():
+        owner, _, own = name.rpartition(".")
+        part = module.get_submodule(owner)
+        is_parameter = isinstance(getattr(part, own), nn.Parameter)
+        setattr(part, own, nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)
 
 
 def _check_match(path: Path, part: str, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

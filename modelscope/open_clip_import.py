@@ -46,5 +46,5 @@ def _declare(operator: str) -> None:
 def _cannot_import(error: Exception) -> ModelError:
     return ModelError(
         f"The text encoder needs the package open_clip_torch, which could not be imported ({error}). "
-        "Install it with: pip install open_clip_torch"
+        f'Install it with: "{sys.executable}" -m pip install open_clip_torch'
     )

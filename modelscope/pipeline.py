@@ -30,7 +30,7 @@ def generate(model: Model, request: VideoRequest, on_step: OnStep = ignore) -> T
         cond, uncond = (encode(model, prompt) for prompt in (request.prompt, request.negative_prompt))
         on_step(Step("encode", 1, 1))
         latents = sample(model, request, (cond, uncond), seeded_noise(model, request), on_step)
-        return decode(model, latents, on_step)
+    return decode(model, latents, on_step)
 
 
 def encode(model: Model, prompt: str) -> TextContext:
@@ -86,16 +86,21 @@ def _network(model: Model) -> Callable[[Tensor, Tensor, TextContext], Tensor]:
     return network
 
 
+@torch.inference_mode()
 def decode(model: Model, latents: Tensor, on_step: OnStep = ignore) -> Tensor:
-    """Latents [1, c, f, h, w] to RGB bytes [f, 8 h, 8 w, 3], one frame at a time, where the autoencoder lives."""
+    """Latents [1, c, f, h, w] to RGB bytes [f, 8 h, 8 w, 3] on the CPU, one frame at a time.
+
+    Computes where the autoencoder lives. Raises as `generate` does.
+    """
     frames = []
     weight = next(model.autoencoder.parameters())
-    for done, latent in enumerate(latents[0].transpose(0, 1), 1):
-        frame = model.autoencoder.latents_to_frames(latent[None].to(weight)).float()
-        _check_finite(frame, "decoding")
-        frames.append(to_uint8(frame.cpu()))
-        on_step(Step("decode", done, latents.shape[2]))
-    return torch.cat(frames)
+    with memory_errors("decoding", "Ask for a smaller size."):
+        for done, latent in enumerate(latents[0].transpose(0, 1), 1):
+            frame = model.autoencoder.latents_to_frames(latent[None].to(weight)).float()
+            _check_finite(frame, "decoding")
+            frames.append(to_uint8(frame.cpu()))
+            on_step(Step("decode", done, latents.shape[2]))
+        return torch.cat(frames)
 
 
 def _check_finite(values: Tensor, stage: str) -> None:

@@ -119,7 +119,8 @@ def _number(value: Any) -> float:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
-    return value
+    # Browsers send half an emoji where one was cut; no file and no console takes it.
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What happens when something on the tab is pressed. Values come from browsers: none is trusted."""
 
 import html
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,38 @@ class Actions:
     def __init__(self, host: PageHost, order: Sequence[str]) -> None:
         self._host, self._order = host, order
         self._ended: OrderedDict[str, list[Any]] = OrderedDict()
+        self._running: str | None = None
+        self._withdrawn: deque[str] = deque(maxlen=MOST_ENDED)
 
-    def generate(self, task: str, model: str, soundtrack: Any, *values: Any) -> list[Any]:
-        """Make the videos. Returns the results."""
-        self._ended[task] = results = self._generated(model, soundtrack, values)
+    def generate(self, task: Any, model: Any, soundtrack: Any, *values: Any) -> list[Any]:
+        """Make the videos, once it is this task's turn. Returns the results."""
+        task = str(task)
+        if task in self._withdrawn:
+            return self._nothing("<p>interrupted while it was waiting</p>")
+        self._running = task
+        try:
+            self._ended[task] = results = self._generated(model, soundtrack, values)
+        finally:
+            self._running = None
         while len(self._ended) > MOST_ENDED:
             self._ended.popitem(last=False)
         return results
 
+    def interrupt(self, task: str) -> None:
+        """End a page's run; one that still waits for its turn leaves those of others alone."""
+        if task == self._running:
+            self._host.interrupt()
+        else:
+            self._withdrawn.append(task)
+
+    def skip(self, task: str) -> None:
+        """End the current video of a page's run."""
+        if task == self._running:
+            self._host.skip()
+
     def collect(self, task: str) -> list[Any]:
         """The results of a run whose page was reloaded meanwhile; nothing changes if they are gone."""
-        return self._ended.get(task, [gr.update()] * RESULTS)
+        return self._ended.get(str(task), [gr.update()] * RESULTS)
 
     def _generated(self, model: str, soundtrack: Any, values: Sequence[Any]) -> list[Any]:
         try:
@@ -75,7 +96,7 @@ class Actions:
             return gr.update()
         try:
             return read_frame(Path(made[-1]["files"][0]), int(number) - 1)
-        except TextToVideoError:
+        except (TextToVideoError, TypeError, ValueError, OverflowError):
             return None
 
     def model_chosen(self, previous: str, model: str, *values: Any) -> list[Any]:
@@ -104,7 +125,7 @@ class Actions:
         """How long the video will be."""
         try:
             return f'<span class="text2video-length">{frames / fps:.2f} seconds</span>'
-        except (TypeError, ZeroDivisionError):
+        except (TypeError, ZeroDivisionError, OverflowError):
             return ""
 
     def last_seed(self, made: list[dict[str, Any]], seed: Any) -> Any:
@@ -129,7 +150,7 @@ class Actions:
 
     def restore_text(self, prompt: str, model: str) -> list[Any]:
         """The fields as the text in the prompt box tells them."""
-        return self._restored(prompt, model)
+        return self._restored(str(prompt), model)
 
     def _restored(self, text: str, model: str) -> list[Any]:
         found = read_infotext(text)
@@ -140,10 +161,12 @@ class Actions:
         missing = "" if wanted in names else f" It was made with the model {wanted!r}, which is not here."
         updates = [found.get(name, gr.update()) for name in self._order]
         shown = note(html.escape(f"Settings restored.{missing}"))
-        return [shown, wanted if wanted in names else gr.update(), *updates]
+        # Chosen and previous model alike: choosing one is not to change what was restored.
+        chosen = wanted if wanted in names else gr.update()
+        return [shown, chosen, chosen, *updates]
 
     def _not_restored(self, message: str) -> list[Any]:
-        return [error_line(message), *[gr.update()] * (1 + len(self._order))]
+        return [error_line(message), *[gr.update()] * (2 + len(self._order))]
 
 
 def file_path(value: Any) -> str:

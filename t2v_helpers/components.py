@@ -6,8 +6,8 @@ from typing import Any, get_type_hints
 import gradio as gr
 
 from .arguments import GenerationRequest
+from .host.interface import TAB
 
-PREFIX = "text2video"
 GRADIO_3 = gr.__version__.startswith("3.")
 JS = "_js" if GRADIO_3 else "js"
 """What an event calls its JavaScript."""
@@ -20,7 +20,7 @@ LONGEST_SLIDER = 100_000
 
 def element(name: str) -> str:
     """A DOM id of ours."""
-    return f"{PREFIX}_{name}"
+    return f"{TAB}_{name}"
 
 
 def fields() -> dict[str, Field]:
@@ -48,4 +48,4 @@ def widget(name: str, **changes: Any) -> Any:
 
 def tool(symbol: str, name: str) -> gr.Button:
     """A small button of one symbol; the page's script gives it its tooltip."""
-    return gr.Button(symbol, elem_id=element(name), elem_classes=["tool", f"{PREFIX}-tool"])
+    return gr.Button(symbol, elem_id=element(name), elem_classes=["tool", f"{TAB}-tool"])

@@ -31,7 +31,10 @@ def find_ffmpeg() -> str:
     except (ImportError, RuntimeError):
         found = shutil.which("ffmpeg")
     if found is None:
-        raise OutputError("There is no ffmpeg to write videos with. Install it with: pip install imageio-ffmpeg")
+        raise OutputError(
+            "There is no ffmpeg to write videos with. Install it with: "
+            f'"{sys.executable}" -m pip install imageio-ffmpeg'
+        )
     return found
 
 

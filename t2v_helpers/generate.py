@@ -1,5 +1,6 @@
 """A request to files: load the model, make each video of the batch, save it in every format, keep what is done."""
 
+import dataclasses
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from torch import Tensor
 from ..modelscope.errors import TextToVideoError
 from ..modelscope.pipeline import decode, generate
 from .arguments import GenerationRequest
-from .ffmpeg import OutputError, find_ffmpeg
+from .ffmpeg import OutputError
 from .formats import FORMATS
 from .host.interface import Host
 from .infotext import write_infotext
@@ -17,8 +18,18 @@ from .model_folders import ModelFolder
 from .model_store import ModelStore, placement
 from .monitor import Interrupted, Monitor, Skipped
 from .outputs import Destination, make_folder, pattern_values, reserved_stem
-from .settings import FOLDER_PATTERN, KEEP, NAME_PATTERN, OUTPUT_FOLDER, SAVE_INFOTEXT, SAVE_TEXT, SAVE_UNFINISHED, VAE
-from .video import cannot_write, check_soundtrack, write_video
+from .settings import (
+    FOLDER_PATTERN,
+    KEEP,
+    KEEP_NOTHING,
+    NAME_PATTERN,
+    OUTPUT_FOLDER,
+    SAVE_INFOTEXT,
+    SAVE_TEXT,
+    SAVE_UNFINISHED,
+    VAE,
+)
+from .video import cannot_write, check_format, check_soundtrack, write_video
 
 log = logging.getLogger(__name__)
 STORE = ModelStore()
@@ -50,7 +61,7 @@ def run(host: Host, folder: ModelFolder, request: GenerationRequest) -> Outcome:
     """Make and save all videos of a request. What goes wrong is told in the outcome, beside what was made before."""
     outcome = Outcome()
     try:
-        with host.room():
+        with host.room(lambda: STORE.settle(KEEP_NOTHING)):
             try:
                 _Run(host, folder, outcome).make(request)
             finally:
@@ -79,28 +90,43 @@ class _Run:
 
     def make(self, request: GenerationRequest) -> None:
         """All videos. What can be known to fail is tried first: it must not fail after an hour's sampling."""
-        find_ffmpeg()
+        request = dataclasses.replace(request, formats=self._writable(request.formats))
         if request.soundtrack:
             check_soundtrack(request.soundtrack)
-        make_folder(self._where, pattern_values(request, self._folder.name))
+        names = pattern_values(request, self._folder.name)
+        with reserved_stem(make_folder(self._where, names), self._where.name_pattern, names):
+            pass
         batch = request.batch()
         for number, one in enumerate(batch, 1):
             monitor = Monitor(self._host, number, len(batch))
             try:
+                monitor.begin()
                 self._video(one, monitor)
             except Skipped:
                 self._outcome.skipped += 1
             finally:
                 monitor.close()
 
+    def _writable(self, formats: tuple[str, ...]) -> tuple[str, ...]:
+        """The formats that ffmpeg knows how to write. Raises OutputError where that is none."""
+        failures = {}
+        for name in formats:
+            try:
+                check_format(FORMATS[name])
+            except OutputError as error:
+                failures[name] = error
+        if len(failures) == len(formats):
+            raise failures[formats[0]]
+        self._outcome.problems += map(str, failures.values())
+        return tuple(name for name in formats if name not in failures)
+
     def _video(self, request: GenerationRequest, monitor: Monitor) -> None:
-        monitor.check()
         model = STORE.take(self._folder.path, placement(*self._host.devices(), self._host.setting(VAE)))
         try:
             frames = generate(model, request, monitor)
         except Interrupted as stop:
             if stop.denoised is not None and self._host.setting(SAVE_UNFINISHED):
-                self._save(request, decode(model, stop.denoised), monitor, finished=False)
+                self._save(request, decode(model, stop.denoised, monitor), monitor, finished=False)
             raise
         self._save(request, frames, monitor)
 
@@ -110,7 +136,8 @@ class _Run:
         infotext = write_infotext(request, self._folder.name)
         names = pattern_values(request, self._folder.name)
         folder = make_folder(self._where, names)
-        files, failures = [], []
+        files: list[Path] = []
+        failures: list[OutputError] = []
         with reserved_stem(folder, self._where.name_pattern, names) as stem:
             for kind in (FORMATS[name] for name in request.formats):
                 path = stem.with_name(stem.name + kind.suffix)
@@ -121,7 +148,10 @@ class _Run:
                 except OutputError as error:
                     failures.append(error)
             if files and self._host.setting(SAVE_TEXT):
-                _write_text(stem.with_name(f"{stem.name}.txt"), infotext)
+                try:
+                    _write_text(stem.with_name(f"{stem.name}.txt"), infotext)
+                except OutputError as error:
+                    failures.append(error)
         if not files:
             raise failures[0]
         self._outcome.problems += map(str, failures)

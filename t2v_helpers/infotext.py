@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from .. import __version__
 from ..modelscope.errors import RequestError
 from .arguments import GenerationRequest
 
-VERSION = "text2video 1.0"
+VERSION = f"text2video {__version__}"
 NEGATIVE = "Negative prompt:"
 KEYS = {
     "steps": "Steps",
@@ -55,10 +56,7 @@ def _quoted(value: Any) -> str:
 
 
 def read_infotext(text: str) -> dict[str, Any]:
-    """The request's fields found in a text, and `model`; each value checked. What is unknown or unusable is left out.
-
-    Fields that need others to be judged (none so far) are the request's own business.
-    """
+    """The request's fields found in a text, and `model`. What is unknown or unusable is left out."""
     *lines, last = text[:MAX_LENGTH].strip().split("\n")
     found = _PAIR.findall(last)
     if len(found) < _FEWEST_PAIRS:
@@ -100,4 +98,5 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
             usable[name] = value if name == "model" else getattr(GenerationRequest(**{name: value}), name)
         except RequestError:
             continue
-    return usable
+    # A request draws a seed where none is given; settings that leave it open still do.
+    return usable | ({"seed": -1} if str(fields.get("seed")).strip() == "-1" else {})

@@ -1,6 +1,7 @@
 """Which models there are: the folders of the 2023 extension, and the bundled miniature."""
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 from ..miniature.recipe import MODEL_FOLDER
 from ..modelscope.errors import ModelError
 
+log = logging.getLogger(__name__)
 BASE_NAME = "<modelscope>"
 """What the 2023 extension called the model in models/ModelScope/t2v."""
 MINIATURE_NAME = "miniature (bundled demo)"
@@ -65,9 +67,19 @@ def _has_weights(folder: Path) -> bool:
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
+        return sorted(path for path in folder.iterdir() if path.is_dir() and _can_be_shown(path))
     except OSError:
         return []
+
+
+def _can_be_shown(path: Path) -> bool:
+    """A name that is no Unicode, from an archive made elsewhere, cannot be sent to any page."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        log.warning("text2video leaves out the model folder %r: rename it so that it can be shown", path.name)
+        return False
+    return True
 
 
 def make_folders(models: Path) -> None:

@@ -37,21 +37,28 @@ class Monitor:
         self._host, self._video, self._videos = host, video, videos
         self._bar = ProgressBar()
         self._denoised: Tensor | None = None
-        self._report("loading the model", 0, 0)
+
+    def begin(self) -> None:
+        """Report the start. A Skip that came after the video before was made was not meant for this one."""
+        self._report("loading the model" if self._video == 1 else "starting", 0)
+        if self._host.stop_request() == "interrupt":
+            raise Interrupted(None)
 
     def __call__(self, step: Step) -> None:
         self._bar(step)
         share = {"encode": 0.0, "sample": 0.0, "decode": 1 - DECODING}[step.stage]
         width = {"encode": 0.0, "sample": 1 - DECODING, "decode": DECODING}[step.stage]
         words = f"{WORDS[step.stage]} {step.done}/{step.total}" if step.stage != "encode" else WORDS[step.stage]
-        self._report(words, share + width * step.done / step.total, step.done)
+        self._report(words, share + width * step.done / step.total)
         if step.denoised is not None:
             self._denoised = step.denoised
             if self._host.wants_preview(step.done):
                 self._host.show_preview(preview_image(step.denoised, self._host.setting(PREVIEW)))
-        self.check()
+        complete = step.stage == "decode" and step.done == step.total
+        if not complete:
+            self._check()
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Raise Skipped or Interrupted if the person has asked for it."""
         stop = self._host.stop_request()
         if stop:
@@ -60,7 +67,7 @@ class Monitor:
     def saving(self) -> None:
         """Report that the files are being written."""
         self.close()
-        self._report("saving", 1, 0)
+        self._report("saving", 1)
 
     def saved(self) -> None:
         """Tell the console that the video is done."""
@@ -71,6 +78,6 @@ class Monitor:
         """Finish the console's bar."""
         self._bar.close()
 
-    def _report(self, words: str, share: float, step: int) -> None:
+    def _report(self, words: str, share: float) -> None:
         several = f", video {self._video} of {self._videos}" if self._videos > 1 else ""
-        self._host.show_progress(Progress(self._video, self._videos, share, step, words + several))
+        self._host.show_progress(Progress(self._video, self._videos, share, words + several))

@@ -1,11 +1,12 @@
 """Where videos go and what they are called."""
 
 import datetime
+import hashlib
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,11 @@ from .settings import FOLDER_PATTERN, NAME_PATTERN
 from .video import cannot_write
 
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "outputs" / "text2video"
-LONGEST_NAME = 120
-"""Characters of a file name without its suffix, so that it fits everywhere, Windows' old limits included."""
+LONGEST_NAME, MOST_BYTES = 120, 200
+"""Characters and bytes of a file name without its suffix, so that it fits everywhere, Windows' old limits included."""
 PROMPT_WORDS = 8
 _MARK = ".reserved"
-_NUMBERED = re.compile(r"(\d+)(?:\D|$)")
+_NUMBER_HERE = "\ufffc"
 _PATTERN = re.compile(r"\[(\w+)(?:<([^>]*)>)?\]")
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\/:*?"<>|]')
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
@@ -55,11 +56,15 @@ def reserved_stem(folder: Path, pattern: str, values: Mapping[str, str]) -> Iter
     try:
         yield mark.with_name(mark.name.removesuffix(_MARK))
     finally:
-        mark.unlink(missing_ok=True)
+        # Windows may still be looking at it.
+        with suppress(OSError):
+            mark.unlink()
 
 
 def _reserve(folder: Path, name: Callable[[str], str]) -> Path:
-    numbers = [int(match[1]) for file in os.listdir(folder) if (match := _NUMBERED.match(file)) and len(match[1]) < 10]
+    before = name(_NUMBER_HERE).partition(_NUMBER_HERE)[0]
+    numbered = re.compile(re.escape(before) + r"(\d{1,9})(?!\d)")
+    numbers = [int(match[1]) for file in os.listdir(folder) if (match := numbered.match(file))]
     first = max(numbers, default=-1) + 1
     for attempt in range(100_000):
         stem = name(f"{first + attempt:05}")
@@ -96,6 +101,7 @@ def pattern_values(request: GenerationRequest, model: str) -> dict[str, str]:
         "fps": f"{request.fps:g}",
         "model_name": model.strip("<>"),
         "prompt": request.prompt,
+        "prompt_hash": hashlib.sha256(request.prompt.encode()).hexdigest()[:8],
         "prompt_words": " ".join(re.findall(r"\w+", request.prompt)[:PROMPT_WORDS]),
         "date": datetime.date.today().isoformat(),
         "datetime": datetime.datetime.now().strftime("%Y%m%d%H%M%S"),
@@ -110,7 +116,8 @@ def _expand(pattern: str, values: Mapping[str, str]) -> str:
         found = _now(form) if name == "datetime" and form else values.get(name)
         return match[0] if found is None else found
 
-    name = _FORBIDDEN.sub("_", _PATTERN.sub(value, pattern))[:LONGEST_NAME].strip(" .") or "video"
+    name = _FORBIDDEN.sub("_", _PATTERN.sub(value, pattern))[:LONGEST_NAME]
+    name = name.encode()[:MOST_BYTES].decode(errors="ignore").strip(" .") or "video"
     return f"_{name}" if _RESERVED.match(name) else name
 
 

@@ -1,17 +1,16 @@
 """What the page shows of an outcome, as escaped HTML."""
 
 import html
-import platform
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..modelscope.errors import TextToVideoError, first_line
 from .arguments import GenerationRequest
 from .generate import Outcome, Video
-from .host.interface import Host
-from .infotext import VERSION, write_infotext
+from .host.interface import Host, PageHost
+from .infotext import write_infotext
 from .model_folders import MINIATURE_NAME, base_folder
+from .report import report
 from .serving import link_to
 
 _PLAYERS = (".mp4", ".webm")
@@ -35,11 +34,16 @@ def _player(files: tuple[Path, ...]) -> str:
     for path in files:
         if path.suffix in _PICTURES:
             return f'<img src="{_url(path)}" alt="">'
-    return f'<img src="{_url(_first_frame(files[0]))}" alt="">'
+    frame = _first_frame(files[0])
+    return f'<img src="{_url(frame)}" alt="">' if frame else ""
 
 
-def _first_frame(folder: Path) -> Path:
-    return min(folder.iterdir())
+def _first_frame(folder: Path) -> Path | None:
+    """None where somebody has moved them meanwhile."""
+    try:
+        return min(folder.iterdir(), default=None)
+    except OSError:
+        return None
 
 
 def _url(path: Path) -> str:
@@ -47,7 +51,7 @@ def _url(path: Path) -> str:
 
 
 def _link(path: Path) -> str:
-    target = _first_frame(path) if path.is_dir() else path
+    target = (_first_frame(path) if path.is_dir() else None) or path
     where = f'<a href="{_url(target)}" target="_blank">Click here</a>'
     return f'<p class="text2video-link">{where} <span>{html.escape(str(path))}</span></p>'
 
@@ -92,26 +96,9 @@ def _unexpected(error: Exception) -> str:
     )
 
 
-def report(host: Host) -> str:
-    """Versions, device and memory."""
-    import gradio
-    import torch
-
-    try:
-        device = host.devices().device
-    except TextToVideoError as error:
-        return f"{VERSION}, {host.name}\n{error}"
-    memory = ""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        memory = f" ({torch.cuda.get_device_name(device)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free)"
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, gradio {gradio.__version__}"
-    return f"{VERSION}, {host.name}\n{versions}, {sys.platform}\n{device}{memory}"
-
-
-def model_note(host: Host, names: list[str], *, fresh: bool = False) -> str:
+def model_note(host: PageHost, names: list[str], *, fresh: bool = False) -> str:
     """Which model this is about, and where its files belong where there are none."""
-    words = "The Stable Diffusion checkpoint chosen above is not used here."
+    words = html.escape(host.remark)
     if names == [MINIATURE_NAME]:
         folder = html.escape(str(base_folder(host.models_folder())))
         words = (

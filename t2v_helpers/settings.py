@@ -49,14 +49,14 @@ OUTPUT_FOLDER = Setting(
     "text2video_output_folder", "", "Output folder for videos", "empty: text2video in the WebUI's outputs folder"
 )
 FOLDER_PATTERN = Setting(
-    "text2video_folder_pattern", "[date]", "Subfolder name pattern", "as for images; empty: no subfolders"
+    "text2video_folder_pattern", "[date]", "Subfolder name pattern", "patterns as below; empty: no subfolders"
 )
 NAME_PATTERN = Setting(
     "text2video_name_pattern",
     "[number]-[seed]",
     "File name pattern",
     "[number] [seed] [steps] [cfg] [sampler] [width] [height] [frames] [fps] [model_name] [prompt] [prompt_words] "
-    "[date] [datetime] [datetime<format>]",
+    "[prompt_hash] [date] [datetime] [datetime<format>]",
 )
 PREVIEW = Setting(
     "text2video_preview",
@@ -79,5 +79,8 @@ SETTINGS = (
 
 def usable(setting: Setting, value: Any) -> Any:
     """A stored value where it fits the setting, else the default: old or hand-written files hold anything."""
+    if type(setting.default) is int and isinstance(value, float) and value.is_integer():
+        # gradio 3's number boxes know no whole numbers.
+        value = int(value)
     fits = type(value) is type(setting.default) and (not setting.choices or value in setting.choices)
     return value if fits else setting.default

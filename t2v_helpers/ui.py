@@ -5,9 +5,9 @@ from typing import Any
 import gradio as gr
 
 from .actions import RESULTS, Actions
-from .components import JS, PREFIX, element, tool, widget
-from .host.interface import PageHost
-from .model_folders import model_names
+from .components import JS, element, tool, widget
+from .host.interface import TAB, PageHost
+from .model_folders import make_folders, model_names
 from .page import model_note
 
 HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
@@ -22,6 +22,7 @@ class Tab:
     """Builds the tab inside the current gr.Blocks."""
 
     def __init__(self, host: PageHost) -> None:
+        make_folders(host.models_folder())
         self.host = host
         self.actions = Actions(host, ORDER)
         self.widgets: dict[str, Any] = {}
@@ -64,18 +65,20 @@ class Tab:
 
     def _model_row(self) -> None:
         names = model_names(self.host.models_folder())
-        with gr.Row(elem_classes=[f"{PREFIX}-line"]):
+        with gr.Row(elem_classes=[f"{TAB}-line"]):
             self.model = gr.Dropdown(names, value=names[0], label="Video model", elem_id=element("model"))
             self.model.do_not_save_to_config = True
             self.refresh = tool("🔄", "refresh")
         self.note = gr.HTML(model_note(self.host, names), elem_id=element("note"))
-        self.previous_model = gr.State("")
+        # No gr.State: the WebUI's own events set it, too.
+        self.previous_model = gr.Textbox(visible=False, label="Previous model")
+        self.previous_model.do_not_save_to_config = True
 
     def _settings(self) -> None:
         with gr.Row():
             self._add("sampler")
             self._add("steps")
-        with gr.Row(elem_classes=[f"{PREFIX}-line"]):
+        with gr.Row(elem_classes=[f"{TAB}-line"]):
             with gr.Column(scale=4):
                 self._add("width")
                 self._add("height")
@@ -88,7 +91,7 @@ class Tab:
         with gr.Row():
             self._add("cfg_scale")
             self._add("eta")
-        with gr.Row(elem_classes=[f"{PREFIX}-line"]):
+        with gr.Row(elem_classes=[f"{TAB}-line"]):
             self._add("seed")
             self.dice = tool("🎲️", "random_seed")
             self.recycle = tool("♻️", "reuse_seed")
@@ -137,9 +140,10 @@ class Tab:
         collect = self._hidden_button("collect")
         reloaded = {JS: "() => [text2videoReloaded]"}
         collect.click(self.actions.collect, [self.task], outputs, show_progress="hidden", **reloaded)
-        self.interrupt.click(self.host.interrupt, **{JS: "() => text2videoInterrupting()"})
-        self.interrupting.click(self.host.interrupt)
-        self.skip.click(self.host.skip)
+        running: dict[str, Any] = {"inputs": [self.task], "outputs": None}
+        self.interrupt.click(self.actions.interrupt, **running, **{JS: "() => text2videoInterrupting()"})
+        self.interrupting.click(self.actions.interrupt, **running, **{JS: "() => text2videoTask()"})
+        self.skip.click(self.actions.skip, **running, **{JS: "() => text2videoTask()"})
         self._connect_model(values)
         self._connect_small()
         self._connect_restoring(values)
@@ -152,13 +156,13 @@ class Tab:
         refreshed = [self.model, self.note]
         self.refresh.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
         opened = self._hidden_button("opened")
-        opened.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden").then(
+        self.opened = opened.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden").then(
             self.actions.model_chosen, [self.previous_model, self.model, *values], outputs, show_progress="hidden"
         )
 
     def _hidden_button(self, name: str) -> gr.Button:
         """Pressed by the page's script."""
-        button = gr.Button(name, elem_id=element(name), elem_classes=[f"{PREFIX}-hidden"])
+        button = gr.Button(name, elem_id=element(name), elem_classes=[f"{TAB}-hidden"])
         button.do_not_save_to_config = True
         return button
 
@@ -179,12 +183,15 @@ class Tab:
         )
 
     def _connect_restoring(self, values: list[Any]) -> None:
-        outputs = [self.restored, self.model, *values]
-        self.dropped.upload(self.actions.restore_file, [self.dropped, self.model], outputs, show_progress="hidden")
+        outputs = [self.restored, self.model, self.previous_model, *values]
+        # Emptied afterwards, so that it takes the next file.
+        self.dropped.upload(
+            self.actions.restore_file, [self.dropped, self.model], outputs, show_progress="hidden"
+        ).then(lambda: None, None, [self.dropped], show_progress="hidden")
         self.paste.click(
             self.actions.restore_text, [self.widgets["prompt"], self.model], outputs, show_progress="hidden"
         )
-        self.host.connect_paste(self.model, self.widgets)
+        self.host.connect_paste([self.model, self.previous_model], self.widgets)
 
 
 def build_tab(host: PageHost) -> gr.Blocks:

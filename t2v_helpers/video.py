@@ -1,10 +1,14 @@
 """Frames into a file of any format: streamed into ffmpeg, tagged, renamed only when complete."""
 
+import functools
 import shutil
 import subprocess
+import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..modelscope.errors import RequestError
@@ -13,6 +17,8 @@ from .formats import Format
 from .tags import ffmetadata
 
 FRAME_NAMES = "%05d.png"
+TRIAL_SIZE = 16
+"""Pixels each way of the frames that a format is tried with."""
 
 
 def cannot_write(folder: Path, error: OSError) -> OutputError:
@@ -28,7 +34,7 @@ def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: 
 
     soundtrack: path of a file with sound, for formats that have it; cut or looped to the video's length.
     """
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    partial = path.with_name(f"{path.name}.partial{kind.suffix}")
     try:
         if kind.is_folder:
             partial.mkdir()
@@ -47,7 +53,9 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        # Windows may still be looking at it.
+        with suppress(OSError):
+            path.unlink()
 
 
 def _command(frames: Tensor, fps: float, kind: Format, soundtrack: str) -> list[str]:
@@ -61,6 +69,27 @@ def _command(frames: Tensor, fps: float, kind: Format, soundtrack: str) -> list[
         outputs += ["-map", "2:a:0", *kind.audio]
     # Files of the same frames are the same: no date, no random identifier.
     return [find_ffmpeg(), "-y", "-v", "error", *inputs, *outputs, "-t", f"{count / fps:.6f}", "-bitexact"]
+
+
+def check_format(kind: Format) -> None:
+    """Raise OutputError unless ffmpeg can write the format; tried once."""
+    _try_format(find_ffmpeg(), kind)
+
+
+@functools.cache
+def _try_format(ffmpeg: str, kind: Format) -> None:
+    clip = torch.zeros(2, TRIAL_SIZE, TRIAL_SIZE, 3, dtype=torch.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"trial{kind.suffix}")
+        try:
+            if kind.is_folder:
+                path.mkdir()
+            _encode(path, clip, _command(clip, 1, kind, ""), "")
+        except OSError as error:
+            raise OutputError(
+                f"{kind.name} cannot be written by {ffmpeg}: {error}. Choose another format, or install a complete "
+                f'ffmpeg with: "{sys.executable}" -m pip install --force-reinstall imageio-ffmpeg'
+            ) from error
 
 
 def check_soundtrack(soundtrack: str) -> None:
@@ -88,7 +117,8 @@ def _encode(path: Path, frames: Tensor, command: list[str], infotext: str) -> No
         try:
             _feed(process, frames)
             failed = process.wait() != 0
-        except BrokenPipeError:
+        except OSError:
+            # A closed pipe: ffmpeg has ended early and has said why.
             failed = True
         finally:
             process.kill()

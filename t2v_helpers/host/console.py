@@ -1,5 +1,6 @@
 """The host of a command line: nothing else runs, nobody else asks, the progress bar tells all."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ class ConsoleHost:
         dtype = best_dtype(device)
         return Devices(device, dtype, dtype)
 
-    def room(self) -> AbstractContextManager[None]:
+    def room(self, release: Callable[[], None]) -> AbstractContextManager[None]:  # noqa: ARG002 - the interface's
         return nullcontext()
 
     def show_progress(self, progress: Progress) -> None:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+TAB = "text2video"
+"""What the tab is called, and what its elements' ids begin with; the script knows it too."""
 Stop = Literal["interrupt", "skip"]
 
 
@@ -20,7 +22,6 @@ class Progress(NamedTuple):
     video: int
     videos: int
     share: float
-    step: int
     text: str
 
 
@@ -51,8 +52,11 @@ class Host(Protocol):
     def devices(self) -> Devices:
         """Where to compute."""
 
-    def room(self) -> AbstractContextManager[None]:
-        """Other models leave the device while inside, and come back however it ends."""
+    def room(self, release: Callable[[], None]) -> AbstractContextManager[None]:
+        """Other models leave the device while inside, and come back however it ends.
+
+        release: lets go of all of ours, where they would not fit again beside it.
+        """
 
     def show_progress(self, progress: Progress) -> None:
         """Report how far the run is."""
@@ -64,11 +68,13 @@ class Host(Protocol):
         """Show how the video looks so far."""
 
     def stop_request(self) -> Stop | None:
-        """What the person has asked for, if anything. A skip is reported once."""
+        """What the person has asked for since the last time, if anything."""
 
 
 class PageHost(Host, Protocol):
-    """A host with a page."""
+    """A host with a page. remark: what to say about the host's own models, if it has any."""
+
+    remark: str
 
     def queued(self, function: Callable[..., list[Any]], outputs: int) -> Callable[..., Any]:
         """The function of an event whose first argument is the page's task id, run one at a time with progress.
@@ -88,5 +94,8 @@ class PageHost(Host, Protocol):
     def tools_for_frames(self, image: Any) -> None:
         """Called while the page is built: buttons that send the image component elsewhere."""
 
-    def connect_paste(self, model: Any, widgets: dict[str, Any]) -> None:
-        """Called when the page is built: the model's and the fields' components, for settings sent from elsewhere."""
+    def connect_paste(self, models: list[Any], widgets: dict[str, Any]) -> None:
+        """Called when the page is built: components for settings sent from elsewhere.
+
+        models: those that take the model's name; widgets: the fields'.
+        """

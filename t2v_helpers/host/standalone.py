@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..outputs import DEFAULT_FOLDER
+from ..settings import Setting
 from .console import ROOT, ConsoleHost
 from .file_manager import open_folder
 from .interface import Progress, Stop
+from .stored_settings import StoredSettings, build_settings
 from .tasks import Tasks
 
 if TYPE_CHECKING:
@@ -31,11 +34,16 @@ class StandaloneHost(ConsoleHost):
     """A page with a queue of its own."""
 
     name = "standalone page"
+    remark = ""
 
-    def __init__(self, models: Path, outputs: Path, device: str | None = None) -> None:
+    def __init__(self, models: Path, outputs: Path, settings: Path, device: str | None = None) -> None:
         super().__init__(device=device)
         self._models, self._outputs = models, outputs
+        self.settings = StoredSettings(settings)
         self.tasks = Tasks()
+
+    def setting(self, setting: Setting) -> Any:
+        return self.settings[setting]
 
     def models_folder(self) -> Path:
         return self._models
@@ -70,7 +78,7 @@ class StandaloneHost(ConsoleHost):
     def tools_for_frames(self, image: Any) -> None:
         """There is nowhere to send a frame to; the image itself can be saved."""
 
-    def connect_paste(self, model: Any, widgets: dict[str, Any]) -> None:
+    def connect_paste(self, models: list[Any], widgets: dict[str, Any]) -> None:
         """Nobody else sends settings."""
 
 
@@ -95,7 +103,7 @@ def build_app(host: StandaloneHost) -> Any:
     app.add_api_route("/text2video/page.js", lambda: Response(script, media_type="text/javascript"))
     add_file_route(app)
     with gr.Blocks(title="text2video", css=style, analytics_enabled=False) as page:
-        Tab(host)
+        build_settings(host.settings, Tab(host).opened)
         page.load(None, None, None, **{JS: LOAD_SCRIPT})
     page.queue(**{CONCURRENCY: MOST_EVENTS})
     return gr.mount_gradio_app(app, page, path="/")
@@ -116,23 +124,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=7861, help="default: %(default)s")
     parser.add_argument("--models-dir", type=Path, default=ROOT / "models", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--settings", type=Path, default=ROOT / "settings.json", metavar="FILE", help="default: %(default)s"
+    )
     parser.add_argument("--device", help="where to compute: cpu, cuda, mps; default: the best there is")
     parser.add_argument("--listen", action="store_true", help="let other machines in; there is no password")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    folders = (options.models_dir.resolve(), options.output_dir.resolve(), options.settings.resolve())
+    try:
+        listener = socket.create_server(("0.0.0.0" if options.listen else LOCALHOST, options.port))
+    except (OSError, OverflowError) as error:
+        sys.stderr.write(f"Error: port {options.port} cannot be used ({error}). Choose another with --port.\n")
+        return 1
+    with listener:
+        return _serve(StandaloneHost(*folders, options.device), listener)
+
+
+def _serve(host: StandaloneHost, listener: socket.socket) -> int:
     import uvicorn
 
-    host = StandaloneHost(options.models_dir.resolve(), options.output_dir.resolve(), options.device)
     app = build_app(host)
-    address = "0.0.0.0" if options.listen else LOCALHOST
-    sys.stdout.write(f"Open in a browser: http://{LOCALHOST}:{options.port}  (Ctrl-C ends it)\n")
+    port = listener.getsockname()[1]
+    sys.stdout.write(f"Open in a browser: http://{LOCALHOST}:{port}  (Ctrl-C ends it)\n")
     sys.stdout.flush()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
         # gradio serves whatever lies in the working directory.
         os.chdir(empty)
         try:
-            uvicorn.run(app, host=address, port=options.port, log_level="warning", timeout_graceful_shutdown=1)
+            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+            server.run(sockets=[listener])
         finally:
             # A run ends within a step, so that Ctrl-C does.
             host.tasks.close()

@@ -30,7 +30,7 @@ class Tasks:
     def _begin(self) -> None:
         self._start = time.monotonic()
         self._stop: Stop | None = None
-        self._progress = Progress(1, 1, 0, 0, "starting")
+        self._progress = Progress(1, 1, 0, "starting")
         self._preview, self._preview_id = "", 0
 
     def queued(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,19 +70,18 @@ class Tasks:
         self._preview_id += 1
 
     def ask(self, stop: Stop) -> None:
-        """Ask the running task to stop."""
-        self._stop = stop
+        """Ask the running task to stop. To end all is more than to end one video."""
+        if self._stop != "interrupt":
+            self._stop = stop
 
     def close(self) -> None:
         """Ask every task to stop, those to come as well."""
         self._closed = True
 
     def stop_request(self) -> Stop | None:
-        """What the running task was asked; a skip once."""
-        stop: Stop | None = "interrupt" if self._closed else self._stop
-        if stop == "skip":
-            self._stop = None
-        return stop
+        """What the running task was asked, once."""
+        stop, self._stop = self._stop, None
+        return "interrupt" if self._closed else stop
 
     def report(self, task: str, seen_preview: int) -> dict[str, Any]:
         """The state of a task, in the words of the WebUI's /internal/progress."""

@@ -3,6 +3,7 @@
 import html
 import importlib.util
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,12 @@ from modules import script_callbacks, shared
 
 from ..settings import KEEP, KEEP_NOTHING, SECTION, SETTINGS, Setting, usable
 from .file_manager import open_folder
-from .interface import Devices, Progress, Stop
+from .interface import TAB, Devices, Progress, Stop
 
 if TYPE_CHECKING:
     from PIL import Image
 
 log = logging.getLogger(__name__)
-TAB = "text2video"
 FINE = 1000
 """How finely the WebUI is told the share of a video that is done."""
 FORGE = importlib.util.find_spec("modules_forge") is not None
@@ -26,6 +26,8 @@ FORGE = importlib.util.find_spec("modules_forge") is not None
 
 class WebUIHost:
     """The running WebUI."""
+
+    remark = "The Stable Diffusion checkpoint chosen above is not used here."
 
     def __init__(self) -> None:
         self._png_info: dict[str, Any] = {}
@@ -61,8 +63,8 @@ class WebUIHost:
         return Devices(devices.device, devices.dtype, devices.dtype_vae)
 
     @contextmanager
-    def room(self) -> Iterator[None]:
-        with _room_on_forge() if FORGE else _room_on_a1111():
+    def room(self, release: Callable[[], None]) -> Iterator[None]:
+        with _room_on_forge() if FORGE else _room_on_a1111(release):
             yield
 
     def show_progress(self, progress: Progress) -> None:
@@ -79,12 +81,9 @@ class WebUIHost:
         shared.state.assign_current_image(image)
 
     def stop_request(self) -> Stop | None:
-        if shared.state.interrupted:
-            return "interrupt"
-        if shared.state.skipped:
-            shared.state.skipped = False
-            return "skip"
-        return None
+        stop: Stop | None = "interrupt" if shared.state.interrupted else "skip" if shared.state.skipped else None
+        shared.state.interrupted = shared.state.skipped = False
+        return stop
 
     def queued(self, function: Callable[..., list[Any]], outputs: int) -> Callable[..., Any]:
         import gradio as gr
@@ -114,7 +113,7 @@ class WebUIHost:
             binding = infotext_utils.ParamBinding(paste_button=button, tabname=tab, source_image_component=image)
             infotext_utils.register_paste_params_button(binding)
 
-    def connect_paste(self, model: Any, widgets: dict[str, Any]) -> None:
+    def connect_paste(self, models: list[Any], widgets: dict[str, Any]) -> None:
         from modules import infotext_utils
 
         from ..model_folders import model_names
@@ -122,7 +121,7 @@ class WebUIHost:
         def pasted_model(pairs: dict[str, Any]) -> str | None:
             return pairs["Model"] if pairs.get("Model") in model_names(self.models_folder()) else None
 
-        fields: list[tuple[Any, Any]] = [(model, pasted_model)]
+        fields: list[tuple[Any, Any]] = [(component, pasted_model) for component in models]
         fields += [(component, _pasted(name)) for name, component in widgets.items()]
         infotext_utils.add_paste_fields(TAB, None, fields)
         if set(self._png_info) == {"text", "button"}:
@@ -160,11 +159,13 @@ def _pasted(name: str) -> Callable[[dict[str, Any]], Any]:
 
 
 @contextmanager
-def _room_on_a1111() -> Iterator[None]:
+def _room_on_a1111(release: Callable[[], None]) -> Iterator[None]:
     """Stable Diffusion moves to the CPU and back, by the WebUI's own functions. Nothing is loaded for it."""
     from modules import devices, sd_models
 
-    current = sd_models.model_data.sd_model
+    with sd_models.model_data.lock:
+        # It may still be loading.
+        current = sd_models.model_data.sd_model
     others = [model for model in sd_models.model_data.loaded_sd_models if model is not current and _on_device(model)]
     moved = [model for model in (current, *others) if model is not None]
     try:
@@ -173,8 +174,20 @@ def _room_on_a1111() -> Iterator[None]:
         yield
     finally:
         devices.torch_gc()
-        for model in moved:
-            sd_models.send_model_to_device(model)
+        try:
+            _bring_back(moved)
+        except RuntimeError:
+            # Both do not fit: the images' model goes first.
+            release()
+            devices.torch_gc()
+            _bring_back(moved)
+
+
+def _bring_back(models: list[Any]) -> None:
+    from modules import sd_models
+
+    for model in models:
+        sd_models.send_model_to_device(model)
 
 
 def _on_device(model: Any) -> bool:
@@ -215,10 +228,12 @@ def _add_settings() -> None:
 
 def _tabs() -> list[tuple[Any, str, str]]:
     try:
-        from ..model_folders import make_folders
+        from ...install import missing
         from ..ui import build_tab
 
-        make_folders(HOST.models_folder())
+        # Some are first used when a video is made, and would be missed late.
+        if missing():
+            raise ModuleNotFoundError(f"these packages are not there: {', '.join(missing())}", name=missing()[0])
         return [(build_tab(HOST), TAB, TAB)]
     except Exception as error:
         log.exception("The tab text2video could not be built")
@@ -231,7 +246,7 @@ def _broken_tab(error: Exception) -> Any:
     missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
     remedy = (
         f"The package {missing!r} is missing. Restart the WebUI without --skip-install, so that it is installed. If "
-        "that does not help, the console shows why."
+        f'that does not help, close the WebUI and run: "{sys.executable}" -m pip install {missing}'
         if missing
         else "Update this extension and the WebUI. If that does not help, please report what the console shows."
     )

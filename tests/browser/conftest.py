@@ -57,7 +57,7 @@ def server(gradio: list[str], tmp_path_factory: pytest.TempPathFactory) -> Itera
     command = [sys.executable, "-m", "sd_t2v.t2v_helpers.host.standalone", "--port", str(port), "--device", "cpu"]
     with Path(folder, "log").open("w+", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [*command, "--models-dir", str(models), "--output-dir", str(outputs)],
+            [*command, "--models-dir", str(models), "--output-dir", str(outputs), "--settings", str(folder / "s.json")],
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([*gradio, str(ROOT)]),

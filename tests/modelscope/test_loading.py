@@ -266,6 +266,12 @@ def test_reads_files_where_the_webui_has_replaced_torch_load(folder: Path, monke
     assert_golden_weights(load(folder))
 
 
+def test_loads_while_the_webui_has_replaced_load_state_dict(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_model()
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda self, state_dict, strict=True: None)
+    assert_golden_weights(load(folder))
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_with_code_is_refused_and_never_run(folder: Path, zipped: bool) -> None:
     torch.save({"weight": torch.zeros(2), "bad": Payload()}, folder / UNET, _use_new_zipfile_serialization=zipped)

@@ -119,7 +119,7 @@ def test_a_half_downloaded_model_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no file-size limit per process")
 def test_no_space_left_leaves_no_file_and_names_the_folder(tmp_path: Path) -> None:
-    limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash"]
+    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash"]
     result = subprocess.run(
         [*limited, *command("x", *QUICK, "--width", 256, "--height", 256, "--steps", 1, "--output-dir", tmp_path)],
         env={**environment(), "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, timeout=300, check=False,

@@ -66,9 +66,7 @@ class Person(ConsoleHost):
         self.previews.append(image)
 
     def stop_request(self) -> Stop | None:
-        stop = self._stop
-        if stop == "skip":
-            self._stop = None
+        stop, self._stop = self._stop, None
         return stop
 
 
@@ -128,6 +126,24 @@ def test_interrupt_saves_the_unfinished_video_on_request(tmp_path: Path) -> None
     assert names(tmp_path) == ["00000-5.mp4"]
 
 
+def test_a_second_interrupt_ends_the_unfinished_video_too(tmp_path: Path) -> None:
+    class Impatient(Person):
+        def show_progress(self, progress: Progress) -> None:
+            super().show_progress(progress)
+            if progress.text == "decoding 2/4":
+                self._stop = "interrupt"
+
+    outcome = run(Impatient(tmp_path, "sampling 2/3", unfinished=True), MODEL, request())
+    assert (outcome.interrupted, outcome.videos, outcome.error) == (True, [], None)
+
+
+@pytest.mark.parametrize("asks", ["interrupt", "skip"])
+def test_a_clip_that_is_complete_is_kept(asks: Stop, tmp_path: Path) -> None:
+    outcome = run(Person(tmp_path, "decoding 4/4, video 1", asks), MODEL, request(batch_count=2))
+    assert names(tmp_path) == ["00000-5.mp4"] if asks == "interrupt" else ["00000-5.mp4", "00001-6.mp4"]
+    assert (outcome.interrupted, outcome.skipped) == (asks == "interrupt", 0)
+
+
 @pytest.mark.parametrize("at", ["sampling 2/3", "decoding 2/4"])
 def test_skip_goes_on_with_the_next(at: str, tmp_path: Path) -> None:
     outcome = run(Person(tmp_path, f"{at}, video 1", "skip"), MODEL, request(batch_count=2))
@@ -168,12 +184,32 @@ def test_what_can_be_known_to_fail_fails_before_sampling(tmp_path: Path) -> None
 
 
 def test_one_format_that_fails_loses_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = module.FORMATS["GIF"]._replace(video=("-c:v", "nonsense"))
-    monkeypatch.setitem(module.FORMATS, "GIF", broken)
+    fails_on_large_frames = module.FORMATS["GIF"]._replace(video=("-vf", "pad=32:32"))
+    monkeypatch.setitem(module.FORMATS, "GIF", fails_on_large_frames)
     outcome = run(Person(tmp_path), MODEL, request(formats="GIF,MP4"))
     assert names(tmp_path) == ["00000-5.mp4"]
-    assert "Encoder not found" in outcome.problems[0]
+    assert len(outcome.problems) == 1
     assert not outcome.error
+
+
+def test_a_format_that_ffmpeg_lacks_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module.FORMATS, "GIF", module.FORMATS["GIF"]._replace(video=("-c:v", "nonsense")))
+    outcome = run(Person(tmp_path / "a"), MODEL, request(formats="GIF,MP4", batch_count=2))
+    assert names(tmp_path / "a") == ["00000-5.mp4", "00001-6.mp4"]
+    assert ["GIF cannot be written by" in problem for problem in outcome.problems] == [True]
+    person = Person(tmp_path / "b")
+    assert isinstance(run(person, MODEL, request(formats="GIF")).error, OutputError)
+    assert person.seen == []
+
+
+def test_a_text_file_that_fails_loses_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, infotext: str) -> None:
+        raise OutputError("no space")
+
+    monkeypatch.setattr(module, "_write_text", full)
+    outcome = run(Person(tmp_path, text=True), MODEL, request(batch_count=2))
+    assert names(tmp_path) == ["00000-5.mp4", "00001-6.mp4"]
+    assert (len(outcome.videos), outcome.problems, outcome.error) == (2, ["no space", "no space"], None)
 
 
 def test_an_unexpected_error_keeps_the_videos_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

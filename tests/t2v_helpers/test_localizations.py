@@ -14,14 +14,14 @@ from sd_t2v.t2v_helpers.settings import SETTINGS
 ROOT = Path(__file__).resolve().parents[2]
 LOCALIZATIONS = sorted((ROOT / "localizations").glob("*.json"))
 # Texts that are the same in every language, and those nobody sees.
-OUTSIDE = {"Task", "Opened", "MP4", "GIF", "WebP", "WebM"}
+OUTSIDE = {"None", "All", "GPU", "Task", "Previous model", "opened", "collect", "MP4", "GIF", "WebP", "WebM", "()"}
 LIST_LABELS = """
-import json
+import json, sys
 from pathlib import Path
 from sd_t2v.t2v_helpers.host.standalone import StandaloneHost
 from sd_t2v.t2v_helpers.ui import build_tab
 texts = set()
-for part in build_tab(StandaloneHost(Path('models'), Path('outputs'))).config['components']:
+for part in build_tab(StandaloneHost(*map(Path, sys.argv[1:]))).config['components']:
     about = part['props']
     texts |= {about.get('label'), about.get('placeholder'), about.get('value') if part['type'] == 'button' else None}
     if part['type'] == 'checkboxgroup':
@@ -30,27 +30,31 @@ print(json.dumps(sorted(text for text in texts if text)))
 """
 
 
-def tab_texts() -> set[str]:
+def tab_texts(folder: Path) -> set[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_ANALYTICS_ENABLED": "False"}
     result = subprocess.run(
-        [sys.executable, "-c", LIST_LABELS], check=True, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", LIST_LABELS, *[str(folder / name) for name in ("models", "outputs", "settings")]],
+        check=True,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     return set(json.loads(result.stdout.splitlines()[-1]))
 
 
-def expected() -> set[str]:
+def expected(folder: Path) -> set[str]:
     script = (ROOT / "javascript" / "text2video.js").read_text(encoding="utf-8")
     table = re.search(r"TOOLTIPS = \{(.*?)\}", script, re.DOTALL)
     assert table
-    words = {text for text in tab_texts() if re.search(r"\w", text)}
-    settings = {setting.label for setting in SETTINGS}
+    words = {text for text in tab_texts(folder) if re.search(r"\w", text)}
+    settings = {text for setting in SETTINGS for text in (setting.label, f"({setting.info})", *setting.choices)}
     return (words | settings | set(re.findall(r'"(.+?)"', table[1]))) - OUTSIDE
 
 
 @pytest.mark.parametrize("path", LOCALIZATIONS, ids=lambda path: path.stem)
-def test_every_text_is_translated(path: Path) -> None:
+def test_every_text_is_translated(path: Path, tmp_path: Path) -> None:
     translations = json.loads(path.read_text(encoding="utf-8"))
-    assert expected() <= set(translations)
+    assert expected(tmp_path) <= set(translations)
     assert all(translations.values())
 
 

@@ -33,6 +33,7 @@ def stem(folder: Path, pattern: str, values: dict[str, str] = VALUES) -> str:
         ("[prompt_words]", "a red ball moving left"),
         ("[unknown] [seed", "[unknown] [seed"),
         ("[datetime<%Y>]", str(datetime.date.today().year)),
+        ("[prompt_hash]", "3ef6ef67"),
         ("", "video"),
         ("..", "video"),
         ("con", "_con"),
@@ -48,6 +49,17 @@ def test_numbers_go_on_and_other_names_get_one(tmp_path: Path) -> None:
     (tmp_path / "20260101120000.txt").touch()
     assert [stem(tmp_path, "[number]-[seed]") for _ in range(2)] == ["00042-5", "00043-5"]
     assert [stem(tmp_path, "[seed]") for _ in range(3)] == ["5", "5-1", "5-2"]
+
+
+def test_numbers_may_stand_anywhere(tmp_path: Path) -> None:
+    today = datetime.date.today().isoformat()
+    assert [stem(tmp_path, "[date]-[number]") for _ in range(2)] == [f"{today}-00000", f"{today}-00001"]
+    assert [stem(tmp_path, "clip [number]") for _ in range(2)] == ["clip 00000", "clip 00001"]
+
+
+def test_long_names_fit_whatever_their_letters(tmp_path: Path) -> None:
+    name = stem(tmp_path, "[prompt]", VALUES | {"prompt": "红色的球" * 100})
+    assert name == ("红色的球" * 100)[:66]
 
 
 def test_a_name_taken_in_another_format_is_not_used(tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ COMMON = [
     "--no-download-sd-model",
     "--api",
 ]
+AWAY_AND_BACK = {
+    "SD_WEBUI_DIR": ["send_model_to_cpu", "send_model_to_device"],
+    # Forge loads again by itself.
+    "SD_FORGE_DIR": ["unload_all_models"],
+}
 NEIGHBOUR = """
 import modelscope
 from modules import script_callbacks
@@ -38,8 +43,31 @@ print("NEIGHBOUR", modelscope.__file__, flush=True)
 def later(demo, app):
     import modelscope.snapshot_download
     print("NEIGHBOUR LATER", modelscope.snapshot_download.__file__, flush=True)
+    app.add_api_route("/neighbour", lambda: moves)
+
+# Stable Diffusion's place is taken by a small module; the host's own functions move it, and are watched.
+moves = []
+def watched(owner, name):
+    function = getattr(owner, name)
+    def called(*arguments, **options):
+        moves.append(name)
+        return function(*arguments, **options)
+    setattr(owner, name, called)
+
+try:
+    from backend import memory_management
+    watched(memory_management, "unload_all_models")
+except ImportError:
+    import torch
     from modules import sd_models
-    app.add_api_route("/neighbour", lambda: {"model": repr(sd_models.model_data.sd_model)})
+    stand_in = torch.nn.Linear(1, 1)
+    stand_in.lowvram = stand_in.is_sdxl = False
+    def place(demo, app):
+        sd_models.model_data.sd_model = stand_in
+        sd_models.model_data.was_loaded_at_least_once = True
+    script_callbacks.on_app_started(place)
+    watched(sd_models, "send_model_to_cpu")
+    watched(sd_models, "send_model_to_device")
 script_callbacks.on_app_started(later)
 """
 
@@ -47,6 +75,7 @@ script_callbacks.on_app_started(later)
 class Host(NamedTuple):
     """A running WebUI. data: its --data-dir, apart from the checkout, which stays as it was."""
 
+    kind: str
     data: Path
     address: str
     log: Path
@@ -63,7 +92,7 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     (data / "config.json").write_text(json.dumps({SAVE_TEXT.key: True, KEEP.key: "nonsense"}))
     (data / "ui-config.json").write_text(json.dumps({"text2video/CFG scale/value": 6.5}))
     with (data / "log").open("w") as output:
-        yield from running(folder, environment, HOSTS[request.param], Path(output.name), output)
+        yield from running(request.param, folder, environment, Path(output.name), output)
 
 
 def fake_modelscope(data: Path) -> Path:
@@ -88,11 +117,11 @@ def install(folder: Path, environment: dict[str, str], extensions: Path) -> None
     (neighbour / "scripts" / "neighbour.py").write_text(NEIGHBOUR)
 
 
-def running(folder: Path, environment: dict[str, str], flags: list[str], log: Path, output: IO[str]) -> Iterator[Host]:
+def running(kind: str, folder: Path, environment: dict[str, str], log: Path, output: IO[str]) -> Iterator[Host]:
     port = free_port()
     # With its data elsewhere Forge forbids gradio to serve Forge's own scripts, unless told so.
     apart = ["--data-dir", str(log.parent), "--gradio-allowed-path", str(folder)]
-    command = [python_of(folder), "launch.py", "--port", str(port), *apart, *COMMON, *flags]
+    command = [python_of(folder), "launch.py", "--port", str(port), *apart, *COMMON, *HOSTS[kind]]
     quiet = {"SD_WEBUI_RESTARTING": "1", "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, cwd=folder, env=environment | quiet, stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -101,7 +130,7 @@ def running(folder: Path, environment: dict[str, str], flags: list[str], log: Pa
                 break
             assert process.poll() is None, log.read_text(errors="replace")[-3000:]
             time.sleep(0.25)
-        yield Host(log.parent, f"http://127.0.0.1:{port}/", log)
+        yield Host(kind, log.parent, f"http://127.0.0.1:{port}/", log)
     finally:
         process.kill()
         process.wait()
@@ -133,12 +162,17 @@ def wait_for_value(page: Page, name: str, value: str) -> None:
     )
 
 
+def moves(host: Host, page: Page) -> list[str]:
+    """Every call so far of the host's functions that move Stable Diffusion."""
+    return list(page.request.get(f"{host.address}neighbour").json())
+
+
 def made_videos(host: Host) -> set[Path]:
     return set((host.data / "outputs" / "text2video").rglob("*.mp4"))
 
 
 def test_a_prompt_becomes_a_video_and_stable_diffusion_stays_as_it_was(host: Host, page: Page) -> None:
-    before, model = made_videos(host), page.request.get(f"{host.address}neighbour").text()
+    before, moved = made_videos(host), len(moves(host, page))
     wait_for_value(page, "width", "64")
     page.fill("#text2video_prompt textarea", "a yellow square moving right")
     page.fill("#text2video_seed input", "4")
@@ -154,7 +188,7 @@ def test_a_prompt_becomes_a_video_and_stable_diffusion_stays_as_it_was(host: Hos
     assert seen_in(made) == ("yellow", "square", "right")
     link = str(page.get_by_role("link", name="Click here").get_attribute("href"))
     assert page.request.get(host.address + link).body() == made.read_bytes()
-    assert page.request.get(f"{host.address}neighbour").text() == model
+    assert moves(host, page)[moved:] == AWAY_AND_BACK[host.kind]
 
 
 def test_saved_settings_and_defaults_hold(host: Host, page: Page) -> None:
@@ -164,6 +198,7 @@ def test_saved_settings_and_defaults_hold(host: Host, page: Page) -> None:
 
 
 def test_interrupt_acts_and_the_next_run_works(host: Host, page: Page) -> None:
+    moved = len(moves(host, page))
     page.fill("#text2video_steps input[type=number]", "150")
     page.click("#text2video_generate")
     page.wait_for_function("/sampling \\d/.test(document.querySelector('#tab_text2video .progressDiv')?.innerText)")
@@ -171,6 +206,7 @@ def test_interrupt_acts_and_the_next_run_works(host: Host, page: Page) -> None:
     page.wait_for_function(
         "document.querySelector('#text2video_status').innerText.includes('interrupted')", timeout=20_000
     )
+    assert moves(host, page)[moved:] == AWAY_AND_BACK[host.kind]
     page.fill("#text2video_steps input[type=number]", "2")
     page.click("#text2video_generate")
     page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")

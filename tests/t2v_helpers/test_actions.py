@@ -1,0 +1,106 @@
+"""What the tab's buttons do with what browsers send, without a browser."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sd_t2v.t2v_helpers import ui
+from sd_t2v.t2v_helpers.actions import RESULTS, Actions
+from sd_t2v.t2v_helpers.arguments import GenerationRequest
+from sd_t2v.t2v_helpers.host.standalone import StandaloneHost
+from sd_t2v.t2v_helpers.model_folders import MINIATURE_NAME, find_models, further_folder
+
+ORDER = ui.ORDER
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(GenerationRequest)}
+SMALL = DEFAULTS | {"prompt": "a red ball", "width": 16, "height": 16, "frames": 1, "steps": 1}
+
+
+def host(folder: Path) -> StandaloneHost:
+    return StandaloneHost(folder / "models", folder / "out", folder / "settings.json", "cpu")
+
+
+@pytest.fixture
+def actions(tmp_path: Path) -> Actions:
+    return Actions(host(tmp_path), ORDER)
+
+
+def in_order(**values: Any) -> list[Any]:
+    return [(DEFAULTS | values)[name] for name in ORDER]
+
+
+def test_every_field_of_the_request_is_on_the_tab() -> None:
+    assert {*ORDER, "soundtrack"} == set(DEFAULTS)
+
+
+def test_restored_settings_outlive_the_choice_of_their_model(actions: Actions, tmp_path: Path) -> None:
+    other = further_folder(tmp_path / "models") / "other"
+    other.mkdir(parents=True)
+    (other / "text2video_pytorch_model.pth").touch()
+    text = "x\nSteps: 25, Sampler: DPM++ 2M, CFG scale: 4, Size: 64x64, Frames: 8, FPS: 8, Model: other"
+    _, model, previous, *fields = actions.restore_text(text, MINIATURE_NAME)
+    restored = dict(zip(ORDER, fields, strict=True))
+    assert (model, previous, restored["width"], restored["cfg_scale"]) == ("other", "other", 64, 4)
+    _, *changes = actions.model_chosen(previous, model, *in_order(width=64, height=64, frames=8, cfg_scale=4.0))
+    assert all(isinstance(change, dict) and "value" not in change for change in changes)
+
+
+def test_an_open_seed_stays_open(actions: Actions) -> None:
+    fields = actions.restore_text("x\nSteps: 2, Sampler: UniPC, CFG scale: 4, Seed: -1", MINIATURE_NAME)[3:]
+    assert dict(zip(ORDER, fields, strict=True))["seed"] == -1
+
+
+def test_whoever_waits_withdraws_only_their_own_run(actions: Actions) -> None:
+    actions.interrupt("task(waiting)")
+    assert "interrupted" in actions.generate("task(waiting)", MINIATURE_NAME, None, *in_order())[-1]
+    done = actions.generate("task(other)", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])
+    assert "1 video saved" in done[-1]
+    assert actions.collect("task(other)") == done
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, float("nan"), 10**400, "x"])
+def test_whatever_is_sent_gets_an_answer(wrong: Any, actions: Actions) -> None:
+    assert isinstance(actions.length(wrong, 8) + actions.length(24, wrong), str)
+    assert len(actions.collect(wrong)) == RESULTS
+    assert len(actions.restore_text(wrong, wrong)) == 3 + len(ORDER)
+    assert actions.frame([{"files": ["missing.mp4"]}], wrong) is None
+    results = actions.generate(wrong, wrong, wrong, *[wrong] * len(ORDER))
+    assert "text2video-error" in results[-1]
+    actions.interrupt(wrong)
+    actions.skip(wrong)
+
+
+def test_half_an_emoji_loses_no_video(actions: Actions) -> None:
+    values = SMALL | {"prompt": "a ball \ud83c"}
+    *_, infotext, _, _, status = actions.generate("t", MINIATURE_NAME, None, *[values[name] for name in ORDER])
+    assert "1 video saved" in status
+    assert "a ball \ufffd" in infotext
+
+
+def test_a_folder_whose_name_is_no_unicode_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = further_folder(tmp_path) / "bad\udcff"
+    try:
+        folder.mkdir(parents=True)
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this system has no such names")
+    (folder / "model.pth").touch()
+    assert [model.name for model in find_models(tmp_path)] == [MINIATURE_NAME]
+    assert "rename it" in caplog.text
+
+
+def test_settings_of_the_page_are_kept(tmp_path: Path) -> None:
+    from sd_t2v.t2v_helpers.settings import KEEP, KEEP_ALL, SAVE_TEXT, SHOWN_VIDEOS
+
+    stored = host(tmp_path).settings
+    assert (stored[KEEP], stored[SAVE_TEXT]) == (KEEP_ALL, False)
+    assert [stored.change(SAVE_TEXT, True), stored.change(SHOWN_VIDEOS, 2.0), stored.change(KEEP, "nonsense")] == [
+        ""
+    ] * 3
+    again = host(tmp_path).settings
+    assert (again[SAVE_TEXT], again[SHOWN_VIDEOS]) == (True, 2)
+    (tmp_path / "settings.json").write_text("[broken")
+    assert host(tmp_path).settings[SAVE_TEXT] is False
+    (tmp_path / "settings.json").unlink()
+    (tmp_path / "settings.json").mkdir()
+    assert "cannot be written" in again.change(SAVE_TEXT, False)

@@ -6,8 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .chunks import WHOLE, Chunks, added, clip_norm
+
 # CUDA's fused kernels put batch and heads into grid dimensions that end at 65,535.
 MAX_GRID = 65_535
+ATTENTION_VALUES, FF_VALUES = 7, 14
+"""Numbers held per number that goes into a transformer, and into a feed-forward network (eight times as wide, and
+then four)."""
 
 
 class KeysValues(NamedTuple):
@@ -54,6 +59,13 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
+def _of_frames(context: KeysValues, frames: slice, per_clip: int) -> KeysValues:
+    """The keys and values for some frames [(b f)]: one entry where they belong to one clip, else one per frame."""
+    clips = [number // per_clip for number in range(frames.start, frames.stop)]
+    chosen = slice(clips[0], clips[0] + 1) if clips[0] == clips[-1] else clips
+    return KeysValues(context.keys[chosen], context.values[chosen])
+
+
 def _per_frame(x: Tensor, n: int) -> Tensor:
     return x.repeat_interleave(n // len(x), dim=0) if len(x) > 1 else x.expand(n, -1, -1, -1)
 
@@ -93,11 +105,14 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, context: KeysValues | None = None) -> Tensor:
-        """[n, length, dim] -> the same."""
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), context)
-        return x + self.ff(self.norm3(x))
+    def forward(self, x: Tensor, context: KeysValues | None = None, chunks: Chunks = WHOLE) -> Tensor:
+        """[n, length, dim] -> the same, overwritten unless gradients are wanted."""
+        whole = WHOLE.pieces(len(x), 1)
+        x = added(x, lambda _: self.attn1(self.norm1(x)), whole)
+        x = added(x, lambda _: self.attn2(self.norm2(x), context), whole)
+        tokens = x.flatten(0, 1)
+        pieces = chunks.pieces(len(tokens), FF_VALUES * tokens.shape[1])
+        return added(tokens, lambda piece: self.ff(self.norm3(tokens[piece])), pieces).unflatten(0, x.shape[:2])
 
 
 class SpatialTransformer(nn.Module):
@@ -115,13 +130,17 @@ class SpatialTransformer(nn.Module):
         """Text [b, tokens, context_dim] as each block's keys and values."""
         return [block.attn2.keys_values(context) for block in self.transformer_blocks]  # type: ignore[union-attr,operator]
 
-    def forward(self, x: Tensor, context: list[KeysValues]) -> Tensor:
-        """Frames [(b f), c, h, w] -> the same."""
-        height, width = x.shape[-2:]
-        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
-        for block, keys_values in zip(self.transformer_blocks, context, strict=True):
-            tokens = block(tokens, keys_values)
-        return x + self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, width))
+    def forward(self, x: Tensor, context: list[KeysValues], chunks: Chunks = WHOLE) -> Tensor:
+        """Frames [(b f), c, h, w] -> the same, overwritten unless gradients are wanted."""
+        per_clip = len(x) // len(context[0].keys)
+
+        def run(frames: slice) -> Tensor:
+            tokens = self.proj_in(self.norm(x[frames]).flatten(2).transpose(1, 2))
+            for block, keys_values in zip(self.transformer_blocks, context, strict=True):
+                tokens = block(tokens, _of_frames(keys_values, frames, per_clip), chunks)
+            return self.proj_out(tokens).transpose(1, 2).unflatten(2, x.shape[-2:])
+
+        return added(x, run, chunks.pieces(len(x), ATTENTION_VALUES * x[0].numel()))
 
 
 class PointwiseConv1d(nn.Conv1d):
@@ -148,18 +167,22 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(inner, heads, head_dim, dropout=dropout)])
         self.proj_out = PointwiseConv1d(inner, channels)
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Frames [(b f), c, h, w] -> the same."""
-        clip = x.unflatten(0, (-1, frames))
-        norm = self.norm(clip.transpose(1, 2).flatten(3)).unflatten(3, x.shape[-2:])
-        b, _, _, height, width = norm.shape
-        tokens = norm.permute(0, 3, 4, 2, 1).flatten(0, 2)
-        out = self.along_time(tokens).unflatten(0, (b, height, width))
-        return x + out.permute(0, 3, 4, 1, 2).flatten(0, 1)
+    def forward(self, x: Tensor, frames: int, chunks: Chunks = WHOLE) -> Tensor:
+        """Frames [(b f), c, h, w] -> the same, overwritten unless gradients are wanted."""
+        clip = x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)
+        b, c, f, count = clip.shape
+        normalised = clip_norm(self.norm, clip, chunks)
 
-    def along_time(self, tokens: Tensor) -> Tensor:
+        def run(pixels: slice) -> Tensor:
+            tokens = normalised(clip[..., pixels]).permute(0, 3, 2, 1)
+            return self._along_time(tokens.flatten(0, 1), chunks).unflatten(0, (b, -1)).permute(0, 3, 2, 1)
+
+        out = added(clip, run, chunks.pieces(count, ATTENTION_VALUES * b * c * f), dim=3)
+        return out.transpose(1, 2).flatten().view(x.shape)
+
+    def _along_time(self, tokens: Tensor, chunks: Chunks) -> Tensor:
         """Normalised pixels [n, f, c] -> what is added to them."""
         tokens = self.proj_in(tokens)
         for block in self.transformer_blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, chunks=chunks)
         return self.proj_out(tokens)

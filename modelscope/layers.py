@@ -1,10 +1,13 @@
 """Layers of the UNet other than attention. Tensors are frames [(b f), c, h, w]; names are the checkpoint's."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .chunks import WHOLE, Chunks, activated, added, clip_norm, mapped
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
@@ -18,8 +21,7 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
 class TemporalConv(nn.Module):
     """Four convolutions along time with a residual around them.
 
-    Each stage is a norm that sees all frames and pixels, then (`stage[1:]`) what does not mix pixels, so any chunk of
-    them may run.
+    Each stage is a norm that sees all frames and pixels, then what does not mix pixels, so any chunk of them may run.
     """
 
     def __init__(self, channels: int, dropout: float = 0.0):
@@ -33,11 +35,30 @@ class TemporalConv(nn.Module):
     def _stage(channels: int, *dropout: nn.Module) -> nn.Sequential:
         return nn.Sequential(nn.GroupNorm(32, channels), nn.SiLU(), *dropout, FrameConv(channels))
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Frames [(b f), c, h, w] -> the same. The norms see all frames of a clip."""
-        clip = x.unflatten(0, (-1, frames)).transpose(1, 2).flatten(3)
-        out = self.conv4(self.conv3(self.conv2(self.conv1(clip))))
-        return x + out.unflatten(3, x.shape[-2:]).transpose(1, 2).flatten(0, 1)
+    def forward(self, x: Tensor, frames: int, chunks: Chunks = WHOLE) -> Tensor:
+        """Frames [(b f), c, h, w] -> the same, overwritten unless gradients are wanted."""
+        clip = x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)
+        b, c, f, count = clip.shape
+        pieces = chunks.pieces(count, 3 * b * c * f)
+        hidden = mapped(self._stage_of(self.conv1, clip, chunks), pieces, dim=3)
+        for stage in (self.conv2, self.conv3):
+            hidden = mapped(self._stage_of(stage, hidden, chunks), pieces, dim=3, into=hidden)
+        out = added(clip, self._stage_of(self.conv4, hidden, chunks), pieces, dim=3)
+        return out.transpose(1, 2).flatten().view(x.shape)
+
+    @staticmethod
+    def _stage_of(stage: nn.Sequential, clip: Tensor, chunks: Chunks) -> Callable[[slice], Tensor]:
+        norm, _, *rest = stage
+        assert isinstance(norm, nn.GroupNorm)
+        normalised = clip_norm(norm, clip, chunks)
+
+        def run(pixels: slice) -> Tensor:
+            out = activated(normalised(clip[..., pixels]))
+            for module in rest:
+                out = module(out)
+            return out
+
+        return run
 
 
 class FrameConv(nn.Conv3d):
@@ -67,15 +88,28 @@ class ResBlock(nn.Module):
         # The misspelling is the checkpoint's.
         self.temopral_conv = TemporalConv(out_channels, dropout)
 
-    def forward(self, x: Tensor, emb: Tensor, frames: int) -> Tensor:
-        """Frames [(b f), c, h, w] and the time embedding [b, emb_dim] -> [(b f), out_channels, h, w]."""
-        return self.temopral_conv(self.within_frames(x, self.emb_layers(emb)), frames)
+    def forward(self, inputs: list[Tensor], emb: Tensor, frames: int, chunks: Chunks = WHOLE) -> Tensor:
+        """Frames [(b f), c, h, w] and the time embedding [b, emb_dim] -> [(b f), out_channels, h, w].
 
-    def within_frames(self, x: Tensor, emb: Tensor) -> Tensor:
+        inputs: tensors whose channels belong together; the list is emptied, so that they may be freed early.
+        """
+        return self.temopral_conv(self._within_frames(inputs, self.emb_layers(emb), chunks), frames, chunks)
+
+    def _within_frames(self, inputs: list[Tensor], emb: Tensor, chunks: Chunks) -> Tensor:
         """The part in which frames do not mix, so any chunk of them may run."""
-        emb = emb.repeat_interleave(len(x) // len(emb), dim=0)[:, :, None, None]
-        out = self.out_layers(self.in_layers(x) + emb)
-        return self.skip_connection(x) + out
+        parts = list(inputs)
+        inputs.clear()
+        emb = emb.repeat_interleave(len(parts[0]) // len(emb), dim=0)[:, :, None, None]
+        norm, _, conv = self.in_layers
+        out_norm, _, dropout, out_conv = self.out_layers
+
+        def run(frames: slice) -> Tensor:
+            x = torch.cat([part[frames] for part in parts], dim=1) if len(parts) > 1 else parts[0][frames]
+            out = conv(activated(norm(x))) + emb[frames]
+            return self.skip_connection(x) + out_conv(dropout(activated(out_norm(out))))
+
+        each = parts[0][0, 0].numel() * (3 * sum(part.shape[1] for part in parts) + 3 * emb.shape[1])
+        return mapped(run, chunks.pieces(len(emb), each))
 
 
 class Downsample(nn.Module):
@@ -85,8 +119,8 @@ class Downsample(nn.Module):
         super().__init__()
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
+    def forward(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+        return mapped(lambda frames: self.op(x[frames]), chunks.pieces(len(x), x[0].numel()))
 
 
 class Upsample(nn.Module):
@@ -96,5 +130,8 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+    def forward(self, x: Tensor, size: tuple[int, int], chunks: Chunks = WHOLE) -> Tensor:
+        def run(frames: slice) -> Tensor:
+            return self.conv(F.interpolate(x[frames], size=size, mode="nearest"))
+
+        return mapped(run, chunks.pieces(len(x), 2 * x.shape[1] * size[0] * size[1]))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .autoencoder import to_uint8
+from .chunks import Chunks
 from .errors import ModelError, memory_errors
 from .guidance import guided
 from .loading import Model
@@ -17,6 +18,9 @@ from .samplers.parameterisation import denoiser
 from .samplers.registry import Denoise, Noise
 from .schedule import Level, to_ve, to_vp
 from .unet3d import TextContext
+
+CHUNKS = Chunks(8_000_000)
+"""Small beside what a clip's skips take, large enough that the pieces keep a device busy."""
 
 
 @torch.inference_mode()
@@ -81,7 +85,7 @@ def seeded_noise(model: Model, request: VideoRequest) -> Noise:
 
 def _network(model: Model) -> Callable[[Tensor, Tensor, TextContext], Tensor]:
     def network(latents: Tensor, timesteps: Tensor, context: TextContext) -> Tensor:
-        return model.unet(latents.to(model.dtype), timesteps, context)
+        return model.unet(latents.to(model.dtype), timesteps, context, CHUNKS)
 
     return network
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import KeysValues, SpatialTransformer, TemporalTransformer
+from .chunks import WHOLE, Chunks, mapped
 from .config import UNetConfig
 from .layers import Downsample, ResBlock, Upsample, timestep_embedding
 
@@ -21,6 +22,7 @@ class Pass(NamedTuple):
     emb: Tensor
     frames: int
     context: Iterator[list[KeysValues]]
+    chunks: Chunks
 
 
 class UNet3D(nn.Module):
@@ -77,7 +79,7 @@ class UNet3D(nn.Module):
         for blocks in (self.input_blocks, self.middle_block, self.output_blocks):
             yield from (module for module in blocks.modules() if isinstance(module, SpatialTransformer))
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: TextContext) -> Tensor:
+    def forward(self, x: Tensor, timesteps: Tensor, context: TextContext, chunks: Chunks = WHOLE) -> Tensor:
         """Predict the noise in latents.
 
         x: [b, c, f, h, w], any h and w; timesteps: [b], fractions allowed; context: from `text_context`, batch b.
@@ -85,30 +87,37 @@ class UNet3D(nn.Module):
         """
         frames = x.shape[2]
         emb = self.time_embed(timestep_embedding(timesteps, self.config.dim).to(x.dtype))
-        state = Pass(emb, frames, iter(context))
-        h = x.transpose(1, 2).flatten(0, 1).contiguous()
+        state = Pass(emb, frames, iter(context), chunks)
+        held = [x.transpose(1, 2).flatten(0, 1).contiguous()]
         skips = []
         for block in self.input_blocks:
-            h = _run(block, h, state, h.shape[-2:])
-            skips.append(h)
-        h = _run(self.middle_block, h, state, h.shape[-2:])
+            held = [_run(block, held, state, None)]
+            skips.append(held[0])
+        held = [_run(self.middle_block, held, state, None)]
         for block in self.output_blocks:
-            h = torch.cat([h, skips.pop()], dim=1)
-            h = _run(block, h, state, (skips[-1] if skips else h).shape[-2:])
-        return self.out(h).unflatten(0, (-1, frames)).transpose(1, 2)
+            held.append(skips.pop())
+            held = [_run(block, held, state, skips[-1].shape[-2:] if skips else None)]
+        h = held.pop()
+        noise = mapped(lambda part: self.out(h[part]), chunks.pieces(len(h), 3 * h[0].numel()))
+        return noise.unflatten(0, (-1, frames)).transpose(1, 2)
 
 
-def _run(block: nn.Module, x: Tensor, state: Pass, size: torch.Size) -> Tensor:
+def _run(block: nn.Module, inputs: list[Tensor], state: Pass, size: torch.Size | None) -> Tensor:
+    """One block. inputs: emptied, so that what nobody else holds is freed as soon as it may be."""
     for module in block if isinstance(block, nn.ModuleList) else (block,):
         match module:
             case ResBlock():
-                x = module(x, state.emb, state.frames)
+                x = module(inputs, state.emb, state.frames, state.chunks)
             case SpatialTransformer():
-                x = module(x, next(state.context))
+                x = module(inputs.pop(), next(state.context), state.chunks)
             case TemporalTransformer():
-                x = module(x, state.frames)
+                x = module(inputs.pop(), state.frames, state.chunks)
             case Upsample():
-                x = module(x, size)
+                x = module(inputs.pop(), size or x.shape[-2:], state.chunks)
+            case Downsample():
+                x = module(inputs.pop(), state.chunks)
             case _:
-                x = module(x)
-    return x
+                x = module(inputs.pop())
+        inputs.append(x)
+        del x
+    return inputs.pop()

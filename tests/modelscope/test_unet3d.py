@@ -7,7 +7,6 @@ from torch import Tensor
 from sd_t2v.modelscope import unet3d
 from sd_t2v.modelscope.attention import MAX_GRID, scaled_dot_product
 from sd_t2v.modelscope.config import UNetConfig
-from sd_t2v.modelscope.layers import ResBlock
 from sd_t2v.tests.support import golden, golden_json, max_error, small_model
 
 CASES = {"b2f5": 5e-5, "f1": 5e-5, "f4_ctx154_tall": 5e-5, "f3_fractional_t": 5e-5, "f2_small_signal": 2e-4}
@@ -59,39 +58,6 @@ def test_full_size_keys_and_shapes() -> None:
         state = unet3d.UNet3D(UNetConfig()).state_dict()
     assert {key: list(value.shape) for key, value in state.items()} == golden_json("keys_unet_original")
     assert len(state) == 1480
-
-
-def test_spatial_layers_may_run_on_chunks_of_frames() -> None:
-    block = small_model().unet.input_blocks[1]
-    assert isinstance(block, torch.nn.ModuleList)
-    res, spatial = block[0], block[1]
-    assert isinstance(res, ResBlock)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(5, 32, 6, 10, generator=generator)
-    emb = torch.randn(1, 32, generator=generator)
-    context = spatial.keys_values(torch.randn(1, 77, 32, generator=generator))
-    for whole, part in (
-        (res.within_frames(x, emb), lambda piece: res.within_frames(piece, emb)),
-        (spatial(x, context), lambda piece: spatial(piece, context)),
-    ):
-        assert max_error(torch.cat([part(piece) for piece in x.split(2)]), whole) < 1e-5
-
-
-def test_temporal_layers_may_run_on_chunks_of_pixels() -> None:
-    block = small_model().unet.input_blocks[1]
-    assert isinstance(block, torch.nn.ModuleList)
-    tokens = torch.randn(60, 5, 32, generator=torch.Generator().manual_seed(0))
-    whole = block[2].along_time(tokens)
-    assert max_error(torch.cat([block[2].along_time(piece) for piece in tokens.split(7)]), whole) < 1e-5
-
-
-def test_temporal_convolutions_may_run_on_chunks_of_pixels() -> None:
-    block = small_model().unet.input_blocks[1]
-    assert isinstance(block, torch.nn.ModuleList)
-    stage = block[0].temopral_conv.conv2
-    normed = torch.randn(2, 32, 5, 60, generator=torch.Generator().manual_seed(0))
-    whole = stage[1:](normed)
-    assert max_error(torch.cat([stage[1:](piece) for piece in normed.split(7, dim=3)], dim=3), whole) < 1e-5
 
 
 def test_attention_splits_batches_too_long_for_cuda() -> None:

@@ -1,0 +1,74 @@
+"""Counts the bytes of tensors alive at once, on the meta device: no memory is used and nothing is computed."""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):
+    """While active: every tensor made is counted until the last one that shares its storage is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._users: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {_storage(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and (_storage(tensor) not in given or _storage(tensor) in self._users):
+                self._hold(tensor)
+        return out
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage, size = _storage(tensor), tensor.untyped_storage().nbytes()
+        if not self._users[storage]:
+            self.now += size
+            self.peak = max(self.peak, self.now)
+        self._users[storage] += 1
+        weakref.finalize(tensor, self._release, storage, size)
+
+    def _release(self, storage: int, size: int) -> None:
+        self._users[storage] -= 1
+        if not self._users[storage]:
+            del self._users[storage]
+            self.now -= size
+
+
+class FusedAttention(TorchFunctionMode):
+    """Attention as fused kernels hold it: its output and one number per query and head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.longest = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        q = args[0]
+        assert q.ndim == 4
+        self.longest = max(self.longest, q.shape[0], q.shape[1])
+        log_sums = q.new_empty(q.shape[:3], dtype=torch.float32)
+        out = torch.empty_like(q)
+        del log_sums
+        return out
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def peak_bytes(function: Callable[[], Any]) -> tuple[int, int]:
+    """The most bytes alive at once of what the function makes, and the longest batch of an attention in it."""
+    with torch.inference_mode(), FusedAttention() as attention, LiveBytes() as live:
+        kept = function()
+    del kept
+    return live.peak, attention.longest

@@ -53,11 +53,11 @@ def installed_beside(requirements: Path) -> Path:
 def server(gradio: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("page")
     port = free_port()
-    outputs, models = folder / ".outputs" / "of mine", folder / "models"
+    outputs, models, settings = folder / ".outputs" / "of mine", folder / "models", folder / "settings.json"
     command = [sys.executable, "-m", "sd_t2v.t2v_helpers.host.standalone", "--port", str(port), "--device", "cpu"]
     with Path(folder, "log").open("w+", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [*command, "--models-dir", str(models), "--output-dir", str(outputs), "--settings", str(folder / "s.json")],
+            [*command, "--models-dir", str(models), "--output-dir", str(outputs), "--settings", str(settings)],
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([*gradio, str(ROOT)]),
@@ -68,7 +68,7 @@ def server(gradio: list[str], tmp_path_factory: pytest.TempPathFactory) -> Itera
         )
         try:
             wait_for(f"http://127.0.0.1:{port}/", process, Path(log.name))
-            yield Server(f"http://127.0.0.1:{port}/", outputs, models, Path(log.name))
+            yield Server(f"http://127.0.0.1:{port}/", outputs, models, settings, Path(log.name))
         finally:
             process.terminate()
             process.wait(30)

@@ -8,11 +8,12 @@ from playwright.sync_api import Page
 
 
 class Server(NamedTuple):
-    """A running page, where its videos go, where its models are looked for, and what it printed."""
+    """A running page, where its videos go, where its models are looked for, its settings, and what it printed."""
 
     address: str
     outputs: Path
     models: Path
+    settings: Path
     log: Path
 
     def videos(self) -> set[Path]:

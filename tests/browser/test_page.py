@@ -1,6 +1,7 @@
 """The standalone page in a browser: a person's way through it."""
 
 import base64
+import json
 import re
 from pathlib import Path
 
@@ -86,17 +87,31 @@ def drop(page: Page, file: Path, selector: str) -> None:
     page.dispatch_event(selector, "drop", {"dataTransfer": transfer})
 
 
-def test_settings_stay(page: Page) -> None:
-    page.click("#settings_fold >> text=Settings")
-    page.click("#setting_text2video_save_unfinished input")
-    page.fill("#setting_text2video_name_pattern textarea", "[seed] [number]")
+def stored(server: Server, page: Page, key: str, value: object) -> None:
+    for _ in range(300):
+        if server.settings.exists() and json.loads(server.settings.read_text()).get(key) == value:
+            return
+        page.wait_for_timeout(100)
+    pytest.fail(f"{key} was not stored as {value!r}")
+
+
+def choose(server: Server, page: Page, unfinished: bool, pattern: str) -> None:
+    page.set_checked("#setting_text2video_save_unfinished input", unfinished)
+    stored(server, page, "text2video_save_unfinished", unfinished)
+    page.fill("#setting_text2video_name_pattern textarea", pattern)
     page.press("#setting_text2video_name_pattern textarea", "Tab")
-    page.wait_for_timeout(500)
+    stored(server, page, "text2video_name_pattern", pattern)
+
+
+def test_settings_stay(page: Page, server: Server) -> None:
+    page.click("#settings_fold >> text=Settings")
+    choose(server, page, True, "[seed] [number]")
     page.reload()
     drawn(page)
     page.click("#settings_fold >> text=Settings")
+    pattern = "document.querySelector('#setting_text2video_name_pattern textarea').value === '[seed] [number]'"
+    page.wait_for_function(pattern)
     assert page.is_checked("#setting_text2video_save_unfinished input")
-    assert page.input_value("#setting_text2video_name_pattern textarea") == "[seed] [number]"
     slow(page)
     set_number(page, "seed", 31)
     page.click("#text2video_generate")
@@ -104,10 +119,7 @@ def test_settings_stay(page: Page) -> None:
     page.click("#text2video_interrupt")
     page.wait_for_selector("#text2video_players >> text=not finished")
     assert "31 00000.mp4" in page.inner_text("#text2video_players")
-    page.click("#setting_text2video_save_unfinished input")
-    page.fill("#setting_text2video_name_pattern textarea", "[number]-[seed]")
-    page.press("#setting_text2video_name_pattern textarea", "Tab")
-    page.wait_for_timeout(500)
+    choose(server, page, False, "[number]-[seed]")
 
 
 def test_pasting_text_restores_the_fields(page: Page) -> None:
@@ -192,8 +204,12 @@ def test_a_model_that_vanished_is_an_error_in_the_page(page: Page, server: Serve
     weights = folder / "text2video_pytorch_model.pth"
     weights.write_bytes(b"<html>not found</html>")
     page.click("#text2video_refresh")
-    page.wait_for_timeout(500)
-    page.click("#text2video_model input")
+    for _ in range(60):
+        page.click("#text2video_model input")
+        if page.locator("text=mine <b>").count():
+            break
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(500)
     page.click("text=mine <b>")
     text = run(page)
     assert "configuration" in text or "is missing" in text or "web page" in text, text

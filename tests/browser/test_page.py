@@ -204,12 +204,13 @@ def test_a_model_that_vanished_is_an_error_in_the_page(page: Page, server: Serve
     weights = folder / "text2video_pytorch_model.pth"
     weights.write_bytes(b"<html>not found</html>")
     page.click("#text2video_refresh")
+    models = page.locator("#text2video_model input")
     for _ in range(60):
-        page.click("#text2video_model input")
+        models.focus()  # opens the list; an open one is not drawn again
+        page.wait_for_timeout(500)
         if page.locator("text=mine <b>").count():
             break
-        page.keyboard.press("Escape")
-        page.wait_for_timeout(500)
+        models.blur()
     page.click("text=mine <b>")
     text = run(page)
     assert "configuration" in text or "is missing" in text or "web page" in text, text

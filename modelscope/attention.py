@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .chunks import WHOLE, Chunks, added, clip_norm
+from .chunks import WHOLE, Chunks, added, clip_norm, plus
 
 # CUDA's fused kernels put batch and heads into grid dimensions that end at 65,535.
 MAX_GRID = 65_535
@@ -107,9 +107,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: KeysValues | None = None, chunks: Chunks = WHOLE) -> Tensor:
         """[n, length, dim] -> the same, overwritten unless gradients are wanted."""
-        whole = WHOLE.pieces(len(x), 1)
-        x = added(x, lambda _: self.attn1(self.norm1(x)), whole)
-        x = added(x, lambda _: self.attn2(self.norm2(x), context), whole)
+        x = plus(x, self.attn1(self.norm1(x)))
+        x = plus(x, self.attn2(self.norm2(x), context))
         tokens = x.flatten(0, 1)
         pieces = chunks.pieces(len(tokens), FF_VALUES * tokens.shape[1])
         return added(tokens, lambda piece: self.ff(self.norm3(tokens[piece])), pieces).unflatten(0, x.shape[:2])

@@ -1,6 +1,7 @@
 """Layers on a piece of the clip at a time: the same result, with less held at once."""
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -44,6 +45,11 @@ def mapped(function: Callable[[slice], Tensor], pieces: Pieces, dim: int = 0, in
     return into
 
 
+def plus(x: Tensor, change: Tensor) -> Tensor:
+    """x + change: in x itself, unless gradients are wanted."""
+    return x + change if torch.is_grad_enabled() else x.add_(change)
+
+
 def added(x: Tensor, function: Callable[[slice], Tensor], pieces: Pieces, dim: int = 0) -> Tensor:
     """x plus the function's results for its pieces: in x itself, unless gradients are wanted."""
     if torch.is_grad_enabled():
@@ -76,34 +82,34 @@ def clip_norm(norm: nn.GroupNorm, clip: Tensor, chunks: Chunks) -> ClipNorm:
     grouped = clip.unflatten(1, (norm.num_groups, -1))
     wide = torch.promote_types(clip.dtype, torch.float32)
     pieces = chunks.pieces(clip.shape[2], 2 * clip[0, :, 0].numel())
-    mean, variance = _combined(_statistics(grouped[:, :, :, piece].to(wide)) for piece in pieces)
+    size, mean, squares = functools.reduce(
+        _combined, (_statistics(grouped[:, :, :, piece].to(wide)) for piece in pieces)
+    )
     per_channel = clip.shape[1] // norm.num_groups
-    rate, centre = (x.repeat_interleave(per_channel, dim=1) for x in ((variance + norm.eps).rsqrt(), mean))
+    rate, centre = (x.repeat_interleave(per_channel, dim=1) for x in ((squares / size + norm.eps).rsqrt(), mean))
     scale = rate * norm.weight.to(wide)
     shift = norm.bias.to(wide) - centre * scale
     return ClipNorm(scale[:, :, None, None], shift[:, :, None, None])
 
 
 class _Statistics(NamedTuple):
+    """How many numbers, their mean, and the sum of their squared distances from it."""
+
     size: int
     mean: Tensor
-    variance: Tensor
+    squares: Tensor
 
 
 def _statistics(part: Tensor) -> _Statistics:
     """Of [b, g, c, f, p], per clip and group."""
     mean = part.mean((2, 3, 4), keepdim=True)
-    variance = (part - mean).square().mean((2, 3, 4))
-    return _Statistics(part[0, 0].numel(), mean[:, :, 0, 0, 0], variance)
+    squares = (part - mean).square().sum((2, 3, 4))
+    return _Statistics(part[0, 0].numel(), mean[:, :, 0, 0, 0], squares)
 
 
-def _combined(parts: Iterable[_Statistics]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of all (Chan, Golub and LeVeque, 1979)."""
-    count, mean, squares = 0, torch.zeros(()), torch.zeros(())
-    for part in parts:
-        total = count + part.size
-        distance = part.mean - mean.to(part.mean)
-        squares = squares.to(part.mean) + part.variance * part.size + distance.square() * (count * part.size / total)
-        mean = mean.to(part.mean) + distance * (part.size / total)
-        count = total
-    return mean, squares / count
+def _combined(a: _Statistics, b: _Statistics) -> _Statistics:
+    """Those of both together (Chan, Golub and LeVeque, 1979)."""
+    size = a.size + b.size
+    distance = b.mean - a.mean
+    squares = a.squares + b.squares + distance.square() * (a.size * b.size / size)
+    return _Statistics(size, a.mean + distance * (b.size / size), squares)

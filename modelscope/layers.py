@@ -48,17 +48,10 @@ class TemporalConv(nn.Module):
 
     @staticmethod
     def _stage_of(stage: nn.Sequential, clip: Tensor, chunks: Chunks) -> Callable[[slice], Tensor]:
-        norm, _, *rest = stage
+        norm, rest = stage[0], stage[2:]
         assert isinstance(norm, nn.GroupNorm)
         normalised = clip_norm(norm, clip, chunks)
-
-        def run(pixels: slice) -> Tensor:
-            out = activated(normalised(clip[..., pixels]))
-            for module in rest:
-                out = module(out)
-            return out
-
-        return run
+        return lambda pixels: rest(activated(normalised(clip[..., pixels])))
 
 
 class FrameConv(nn.Conv3d):
@@ -130,7 +123,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, size: tuple[int, int], chunks: Chunks = WHOLE) -> Tensor:
+    def forward(self, x: Tensor, size: tuple[int, ...], chunks: Chunks = WHOLE) -> Tensor:
         def run(frames: slice) -> Tensor:
             return self.conv(F.interpolate(x[frames], size=size, mode="nearest"))
 

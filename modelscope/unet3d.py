@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from .attention import KeysValues, SpatialTransformer, TemporalTransformer
@@ -91,19 +90,22 @@ class UNet3D(nn.Module):
         held = [x.transpose(1, 2).flatten(0, 1).contiguous()]
         skips = []
         for block in self.input_blocks:
-            held = [_run(block, held, state, None)]
+            held = [_run(block, held, state)]
             skips.append(held[0])
-        held = [_run(self.middle_block, held, state, None)]
+        held = [_run(self.middle_block, held, state)]
         for block in self.output_blocks:
             held.append(skips.pop())
-            held = [_run(block, held, state, skips[-1].shape[-2:] if skips else None)]
+            held = [_run(block, held, state, skips[-1].shape[-2:] if skips else ())]
         h = held.pop()
         noise = mapped(lambda part: self.out(h[part]), chunks.pieces(len(h), 3 * h[0].numel()))
         return noise.unflatten(0, (-1, frames)).transpose(1, 2)
 
 
-def _run(block: nn.Module, inputs: list[Tensor], state: Pass, size: torch.Size | None) -> Tensor:
-    """One block. inputs: emptied, so that what nobody else holds is freed as soon as it may be."""
+def _run(block: nn.Module, inputs: list[Tensor], state: Pass, size: tuple[int, ...] = ()) -> Tensor:
+    """One block. inputs: emptied, so that what nobody else holds is freed as soon as it may be.
+
+    size: height and width after the block's upsampling, if it has one.
+    """
     for module in block if isinstance(block, nn.ModuleList) else (block,):
         match module:
             case ResBlock():
@@ -113,7 +115,7 @@ def _run(block: nn.Module, inputs: list[Tensor], state: Pass, size: torch.Size |
             case TemporalTransformer():
                 x = module(inputs.pop(), state.frames, state.chunks)
             case Upsample():
-                x = module(inputs.pop(), size or x.shape[-2:], state.chunks)
+                x = module(inputs.pop(), size, state.chunks)
             case Downsample():
                 x = module(inputs.pop(), state.chunks)
             case _:

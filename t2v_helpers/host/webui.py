@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +62,8 @@ class WebUIHost:
             return Devices(devices.device, torch.float32, torch.float32)
         return Devices(devices.device, devices.dtype, devices.dtype_vae)
 
-    @contextmanager
-    def room(self, release: Callable[[], None]) -> Iterator[None]:
-        with _room_on_forge() if FORGE else _room_on_a1111(release):
-            yield
+    def room(self, release: Callable[[], None]) -> AbstractContextManager[None]:
+        return _room_on_forge() if FORGE else _room_on_a1111(release)
 
     def show_progress(self, progress: Progress) -> None:
         state = shared.state
@@ -232,8 +230,8 @@ def _tabs() -> list[tuple[Any, str, str]]:
         from ..ui import build_tab
 
         # Some are first used when a video is made, and would be missed late.
-        if missing():
-            raise ModuleNotFoundError(f"these packages are not there: {', '.join(missing())}", name=missing()[0])
+        if names := missing():
+            raise ModuleNotFoundError(f"these packages are not there: {', '.join(names)}", name=names[0])
         return [(build_tab(HOST), TAB, TAB)]
     except Exception as error:
         log.exception("The tab text2video could not be built")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .chunks import WHOLE, Chunks, added, clip_norm, plus
+from .chunks import WHOLE, Chunks, Pieces, added, clip_norm, mapped, plus
 
 # CUDA's fused kernels put batch and heads into grid dimensions that end at 65,535.
 MAX_GRID = 65_535
@@ -94,7 +94,10 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, then attention to the text (or, in time, to itself again), then feed-forward."""
+    """Self-attention, then attention to the text (or, in time, to itself again), then feed-forward.
+
+    The first does not see the text; so there are two parts, of which different texts share one.
+    """
 
     def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int | None = None, dropout: float = 0.0):
         super().__init__()
@@ -105,9 +108,12 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
+    def begin(self, x: Tensor) -> Tensor:
+        """The first attention: [n, length, dim] -> the same, overwritten unless gradients are wanted."""
+        return plus(x, self.attn1(self.norm1(x)))
+
     def forward(self, x: Tensor, context: KeysValues | None = None, chunks: Chunks = WHOLE) -> Tensor:
-        """[n, length, dim] -> the same, overwritten unless gradients are wanted."""
-        x = plus(x, self.attn1(self.norm1(x)))
+        """The rest: what `begin` returned, [n, length, dim] -> the same, overwritten likewise."""
         x = plus(x, self.attn2(self.norm2(x), context))
         tokens = x.flatten(0, 1)
         pieces = chunks.pieces(len(tokens), FF_VALUES * tokens.shape[1])
@@ -125,21 +131,34 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(inner, heads, head_dim, context_dim, dropout)])
         self.proj_out = nn.Linear(inner, channels)
 
-    def keys_values(self, context: Tensor) -> list[KeysValues]:
-        """Text [b, tokens, context_dim] as each block's keys and values."""
-        return [block.attn2.keys_values(context) for block in self.transformer_blocks]  # type: ignore[union-attr,operator]
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """Text [b, tokens, context_dim] as keys and values."""
+        return self.transformer_blocks[0].attn2.keys_values(context)  # type: ignore[union-attr,operator]
 
-    def forward(self, x: Tensor, context: list[KeysValues], chunks: Chunks = WHOLE) -> Tensor:
-        """Frames [(b f), c, h, w] -> the same, overwritten unless gradients are wanted."""
-        per_clip = len(x) // len(context[0].keys)
+    def begin(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+        """What does not see the text: frames [(b f), c, h, w] -> tokens [(b f), h w, inner] for `forward`."""
+        return mapped(lambda frames: self._begin(x[frames]), self._pieces(x, chunks))
+
+    def _begin(self, frames: Tensor) -> Tensor:
+        return self.transformer_blocks[0].begin(self.proj_in(self.norm(frames).flatten(2).transpose(1, 2)))  # type: ignore[operator]
+
+    @staticmethod
+    def _pieces(x: Tensor, chunks: Chunks) -> Pieces:
+        return chunks.pieces(len(x), ATTENTION_VALUES * x[0].numel())
+
+    def forward(self, x: Tensor, context: KeysValues, chunks: Chunks = WHOLE, begun: Tensor | None = None) -> Tensor:
+        """Frames [(b f), c, h, w] -> the same, overwritten unless gradients are wanted.
+
+        begun: what `begin` made of x, if it was called before.
+        """
+        per_clip = len(x) // len(context.keys)
 
         def run(frames: slice) -> Tensor:
-            tokens = self.proj_in(self.norm(x[frames]).flatten(2).transpose(1, 2))
-            for block, keys_values in zip(self.transformer_blocks, context, strict=True):
-                tokens = block(tokens, _of_frames(keys_values, frames, per_clip), chunks)
+            tokens = self._begin(x[frames]) if begun is None else begun[frames].clone()
+            tokens = self.transformer_blocks[0](tokens, _of_frames(context, frames, per_clip), chunks)
             return self.proj_out(tokens).transpose(1, 2).unflatten(2, x.shape[-2:])
 
-        return added(x, run, chunks.pieces(len(x), ATTENTION_VALUES * x[0].numel()))
+        return added(x, run, self._pieces(x, chunks))
 
 
 class PointwiseConv1d(nn.Conv1d):
@@ -181,7 +200,5 @@ class TemporalTransformer(nn.Module):
 
     def _along_time(self, tokens: Tensor, chunks: Chunks) -> Tensor:
         """Normalised pixels [n, f, c] -> what is added to them."""
-        tokens = self.proj_in(tokens)
-        for block in self.transformer_blocks:
-            tokens = block(tokens, chunks=chunks)
-        return self.proj_out(tokens)
+        block = self.transformer_blocks[0]
+        return self.proj_out(block(block.begin(self.proj_in(tokens)), chunks=chunks))  # type: ignore[operator]

@@ -1,7 +1,8 @@
 """Classifier-free guidance: how much the prompt steers the noise prediction."""
 
+import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -10,20 +11,41 @@ PredictNoise = Callable[[Tensor, Tensor], Tensor]
 """VP latents [b, ...] and timesteps [b] to the noise in them."""
 
 
-def guided(
-    network: Callable[[Tensor, Tensor, Context], Tensor], cond: Context, uncond: Context, scale: float
-) -> PredictNoise:
-    """u + scale * (c - u) (Ho and Salimans 2022), c and u being the network's noise for the two contexts.
+class Guidance(NamedTuple):
+    """How to combine the predictions for two contexts.
 
-    The passes run one after the other, c first as in the original; at a scale of exactly 1 only c runs.
-    The result has the latents' dtype, whatever the network computes in.
+    rescale: 0..1, how far the result's spread goes back to that of the prompted prediction.
+    first, last: the timesteps between which there is guidance; elsewhere only the prompted prediction is made.
+    """
+
+    scale: float
+    rescale: float = 0.0
+    first: float = math.inf
+    last: float = -math.inf
+
+
+def guided(
+    network: Callable[[Tensor, Tensor, list[Context]], list[Tensor]], cond: Context, uncond: Context, guidance: Guidance
+) -> PredictNoise:
+    """u + scale * (c - u) (Ho and Salimans, 2022), c and u being the network's noise for the two contexts.
+
+    At a scale of exactly 1 only c is asked for. The result has the latents' dtype, whatever the network computes in.
     """
 
     def predict_noise(latents: Tensor, timesteps: Tensor) -> Tensor:
-        prompted = network(latents, timesteps, cond).to(latents.dtype)
-        if scale == 1:
+        alone = guidance.scale == 1 or not guidance.last <= float(timesteps[0]) <= guidance.first
+        contexts = [cond] if alone else [cond, uncond]
+        prompted, *unprompted = (noise.to(latents.dtype) for noise in network(latents, timesteps, contexts))
+        if alone:
             return prompted
-        unprompted = network(latents, timesteps, uncond).to(latents.dtype)
-        return unprompted + scale * (prompted - unprompted)
+        noise = unprompted[0] + guidance.scale * (prompted - unprompted[0])
+        return _rescaled(noise, prompted, guidance.rescale) if guidance.rescale else noise
 
     return predict_noise
+
+
+def _rescaled(noise: Tensor, prompted: Tensor, share: float) -> Tensor:
+    """Against overexposure at large scales (Lin et al., 2023, equations 14 to 16)."""
+    dims = tuple(range(1, noise.ndim))
+    factor = prompted.std(dims, keepdim=True) / noise.std(dims, keepdim=True)
+    return noise * (share * factor + (1 - share))

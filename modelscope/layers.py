@@ -81,14 +81,18 @@ class ResBlock(nn.Module):
         # The misspelling is the checkpoint's.
         self.temopral_conv = TemporalConv(out_channels, dropout)
 
-    def forward(self, inputs: list[Tensor], emb: Tensor, frames: int, chunks: Chunks = WHOLE) -> Tensor:
+    def forward(
+        self, inputs: list[Tensor], emb: Tensor, frames: int, chunks: Chunks = WHOLE, *, overwrite: bool = False
+    ) -> Tensor:
         """Frames [(b f), c, h, w] and the time embedding [b, emb_dim] -> [(b f), out_channels, h, w].
 
         inputs: tensors whose channels belong together; the list is emptied, so that they may be freed early.
+        overwrite: the last of them may become the result, if that is of its shape.
         """
-        return self.temopral_conv(self._within_frames(inputs, self.emb_layers(emb), chunks), frames, chunks)
+        hidden = self._within_frames(inputs, self.emb_layers(emb), chunks, overwrite and not torch.is_grad_enabled())
+        return self.temopral_conv(hidden, frames, chunks)
 
-    def _within_frames(self, inputs: list[Tensor], emb: Tensor, chunks: Chunks) -> Tensor:
+    def _within_frames(self, inputs: list[Tensor], emb: Tensor, chunks: Chunks, overwrite: bool) -> Tensor:
         """The part in which frames do not mix, so any chunk of them may run."""
         parts = list(inputs)
         inputs.clear()
@@ -102,7 +106,8 @@ class ResBlock(nn.Module):
             return self.skip_connection(x) + out_conv(dropout(activated(out_norm(out))))
 
         each = parts[0][0, 0].numel() * (3 * sum(part.shape[1] for part in parts) + 3 * emb.shape[1])
-        return mapped(run, chunks.pieces(len(emb), each))
+        into = parts[-1] if overwrite and parts[-1].shape[1] == emb.shape[1] else None
+        return mapped(run, chunks.pieces(len(emb), each), into=into)
 
 
 class Downsample(nn.Module):

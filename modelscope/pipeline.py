@@ -8,7 +8,7 @@ from torch import Tensor
 from .autoencoder import to_uint8
 from .chunks import Chunks
 from .errors import ModelError, memory_errors
-from .guidance import guided
+from .guidance import Guidance, guided
 from .loading import Model
 from .progress import OnStep, Step, ignore
 from .prompts import encode_prompt
@@ -52,7 +52,7 @@ def sample(
     """Denoise the first of `noise` under the prompt and the negative prompt: latents [1, c, f, h, w] in float32."""
     sampler = get_sampler(request.sampler)
     levels = sampler.grid(request.steps)
-    predict_noise = guided(_network(model), *contexts, request.cfg_scale)
+    predict_noise = guided(_network(model), *contexts, Guidance(request.cfg_scale))
     x = to_ve(noise(), levels[0])
     denoise = _Remembered(denoiser(predict_noise))
     solver = sampler.solve(denoise, x, levels, noise, request.eta)
@@ -83,9 +83,9 @@ def seeded_noise(model: Model, request: VideoRequest) -> Noise:
     return lambda: torch.randn(1, model.config.unet.in_dim, *size, generator=generator).to(model.device)
 
 
-def _network(model: Model) -> Callable[[Tensor, Tensor, TextContext], Tensor]:
-    def network(latents: Tensor, timesteps: Tensor, context: TextContext) -> Tensor:
-        return model.unet(latents.to(model.dtype), timesteps, context, CHUNKS)
+def _network(model: Model) -> Callable[[Tensor, Tensor, list[TextContext]], list[Tensor]]:
+    def network(latents: Tensor, timesteps: Tensor, contexts: list[TextContext]) -> list[Tensor]:
+        return model.unet.noises(latents.to(model.dtype), timesteps, contexts, CHUNKS)
 
     return network
 

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .attention import KeysValues, SpatialTransformer, TemporalTransformer
@@ -11,17 +12,18 @@ from .chunks import WHOLE, Chunks, mapped
 from .config import UNetConfig
 from .layers import Downsample, ResBlock, Upsample, timestep_embedding
 
-TextContext = list[list[KeysValues]]
+TextContext = list[KeysValues]
 """The prompt as keys and values, one entry per spatial transformer in the order they run."""
 
 
 class Pass(NamedTuple):
-    """What the layers of one forward pass share."""
+    """What the layers of one pass share. begun: holds what the first spatial transformer need not do again."""
 
     emb: Tensor
     frames: int
-    context: Iterator[list[KeysValues]]
     chunks: Chunks
+    context: Iterator[KeysValues]
+    begun: list[Tensor]
 
 
 class UNet3D(nn.Module):
@@ -84,34 +86,84 @@ class UNet3D(nn.Module):
         x: [b, c, f, h, w], any h and w; timesteps: [b], fractions allowed; context: from `text_context`, batch b.
         Returns [b, out_dim, f, h, w].
         """
-        frames = x.shape[2]
+        return self.noises(x, timesteps, [context], chunks)[0]
+
+    def noises(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        contexts: list[TextContext],
+        chunks: Chunks = WHOLE,
+        *,
+        together: bool = False,
+    ) -> list[Tensor]:
+        """`forward` under each of the contexts; the layers before the first one that sees the text run only once.
+
+        together: the others run on one batch for all contexts, which holds more; else, and for contexts of different
+        lengths, for one after the other.
+        """
         emb = self.time_embed(timestep_embedding(timesteps, self.config.dim).to(x.dtype))
-        state = Pass(emb, frames, iter(context), chunks)
-        held = [x.transpose(1, 2).flatten(0, 1).contiguous()]
-        skips = []
-        for block in self.input_blocks:
-            held = [_run(block, held, state)]
+        start = self._start(x, Pass(emb, x.shape[2], chunks, iter(()), []))
+        count = len(contexts)
+        together = together and len({context[0].keys.shape for context in contexts}) == 1
+        if together:
+            contexts, emb = [_joined(contexts)], torch.cat([emb] * count)
+            start = [torch.cat([part] * count) for part in start]
+        noises = []
+        for number, context in enumerate(contexts, 1):
+            given = start if number == len(contexts) else [start[0], start[1].clone(), *start[2:]]
+            noises.append(self._finish(given, Pass(emb, x.shape[2], chunks, iter(context), [])))
+        return list(noises[0].chunk(count)) if together else noises
+
+    def _start(self, x: Tensor, state: Pass) -> list[Tensor]:
+        """What does not see the text: the stem's output, the first block's, and its attended tokens, if it has any."""
+        stem = _run(_modules(self.input_blocks[0]), [x.transpose(1, 2).flatten(0, 1).contiguous()], state)
+        first, *transformers = _modules(self.input_blocks[1])
+        held = _run([first], [stem], state)
+        begun = [module.begin(held, state.chunks) for module in transformers if isinstance(module, SpatialTransformer)]
+        return [stem, held, *begun]
+
+    def _finish(self, start: list[Tensor], state: Pass) -> Tensor:
+        """The rest. start: emptied, so that what nobody else holds is freed as soon as it may be."""
+        skips, held = [start.pop(0)], [start.pop(0)]
+        while start:
+            state.begun.append(start.pop())
+        for modules in (_modules(self.input_blocks[1])[1:], *map(_modules, self.input_blocks[2:])):
+            held = [_run(modules, held, state)]
             skips.append(held[0])
-        held = [_run(self.middle_block, held, state)]
+        held = [_run(_modules(self.middle_block), held, state)]
         for block in self.output_blocks:
             held.append(skips.pop())
-            held = [_run(block, held, state, skips[-1].shape[-2:] if skips else ())]
+            # The stem's output, the last of them, serves other contexts, too.
+            size = skips[-1].shape[-2:] if skips else ()
+            held = [_run(_modules(block), held, state, size, overwrite=len(skips) > 0)]
         h = held.pop()
-        noise = mapped(lambda part: self.out(h[part]), chunks.pieces(len(h), 3 * h[0].numel()))
-        return noise.unflatten(0, (-1, frames)).transpose(1, 2)
+        noise = mapped(lambda part: self.out(h[part]), state.chunks.pieces(len(h), 3 * h[0].numel()))
+        return noise.unflatten(0, (-1, state.frames)).transpose(1, 2)
 
 
-def _run(block: nn.Module, inputs: list[Tensor], state: Pass, size: tuple[int, ...] = ()) -> Tensor:
+def _joined(contexts: list[TextContext]) -> TextContext:
+    """Several contexts as one of a larger batch."""
+    return [KeysValues(*map(torch.cat, zip(*layer, strict=True))) for layer in zip(*contexts, strict=True)]
+
+
+def _modules(block: nn.Module) -> list[nn.Module]:
+    return list(block) if isinstance(block, nn.ModuleList) else [block]
+
+
+def _run(
+    block: list[nn.Module], inputs: list[Tensor], state: Pass, size: tuple[int, ...] = (), *, overwrite: bool = False
+) -> Tensor:
     """One block. inputs: emptied, so that what nobody else holds is freed as soon as it may be.
 
-    size: height and width after the block's upsampling, if it has one.
+    size: height and width after the block's upsampling, if it has one. overwrite: of its last input, ResBlock's.
     """
-    for module in block if isinstance(block, nn.ModuleList) else (block,):
+    for module in block:
         match module:
             case ResBlock():
-                x = module(inputs, state.emb, state.frames, state.chunks)
+                x = module(inputs, state.emb, state.frames, state.chunks, overwrite=overwrite)
             case SpatialTransformer():
-                x = module(inputs.pop(), next(state.context), state.chunks)
+                x = module(inputs.pop(), next(state.context), state.chunks, state.begun.pop() if state.begun else None)
             case TemporalTransformer():
                 x = module(inputs.pop(), state.frames, state.chunks)
             case Upsample():

@@ -2,12 +2,14 @@
 
 import copy
 import functools
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from sd_t2v.modelscope.chunks import WHOLE, Chunks, clip_norm
 from sd_t2v.modelscope.config import UNetConfig
@@ -50,18 +52,34 @@ def test_any_pieces_give_the_same(values: int, batch: int, frames: int, height: 
     generator = torch.Generator().manual_seed(values)
     x = torch.randn(batch, 4, frames, height, width, generator=generator)
     t = torch.rand(batch, generator=generator) * 999
-    text = torch.randn(batch, 77, 32, generator=generator)
+    texts = torch.randn(2, batch, 77, 32, generator=generator)
 
-    def run(dtype: torch.dtype, chunks: Chunks) -> Tensor:
+    def run(dtype: torch.dtype, chunks: Chunks, *, together: bool | None = None) -> Tensor:
+        """Under two texts: by two calls, or by one."""
         unet = small_unet(dtype)
-        return unet(x.to(dtype), t, unet.text_context(text.to(dtype)), chunks)
+        contexts = [unet.text_context(text.to(dtype)) for text in texts]
+        if together is None:
+            return torch.stack([unet(x.to(dtype), t, context, chunks) for context in contexts])
+        return torch.stack(unet.noises(x.to(dtype), t, contexts, chunks, together=together))
 
     with torch.inference_mode():
         exact = run(torch.float64, WHOLE)
-        assert relative_error(run(torch.float64, Chunks(values)), exact) < 1e-8
         # A norm over a few numbers that happen to be alike amplifies any rounding: that of the whole, too.
         rounding = relative_error(run(torch.float32, WHOLE), exact)
-        assert relative_error(run(torch.float32, Chunks(values)), exact) < max(1e-5, 3 * rounding)
+        for together in (None, False, True):
+            assert relative_error(run(torch.float64, Chunks(values), together=together), exact) < 1e-8
+            error = relative_error(run(torch.float32, Chunks(values), together=together), exact)
+            assert error < max(1e-5, 3 * rounding)
+
+
+@torch.inference_mode()
+def test_texts_of_different_length_take_turns() -> None:
+    unet, vectors = small_model().unet, golden("unet_small_A.io")
+    x, t = vectors["f1.x"], vectors["f1.t"]
+    contexts = [unet.text_context(torch.ones(len(x), tokens, 32)) for tokens in (77, 154)]
+    expected = [unet(x, t, context) for context in contexts]
+    for noise, alone in zip(unet.noises(x, t, contexts, together=True), expected, strict=True):
+        assert max_error(noise, alone) < 1e-6
 
 
 @torch.inference_mode()
@@ -88,14 +106,27 @@ def full_size() -> UNet3D:
         return UNet3D(UNetConfig()).half().eval().requires_grad_(requires_grad=False)
 
 
+def full_size_step(width: int, height: int, frames: int, *, together: bool = False) -> Callable[[], list[Tensor]]:
+    """Both halves of a guided step."""
+    unet = full_size()
+    x = torch.empty(1, 4, frames, height // 8, width // 8, dtype=torch.float16, device="meta")
+    context = unet.text_context(torch.empty(1, 77, 1024, dtype=torch.float16, device="meta"))
+    return lambda: unet.noises(x, torch.empty(1, device="meta"), [context] * 2, CHUNKS, together=together)
+
+
 @pytest.mark.parametrize(
     ("width", "height", "frames", "limit"),
     [(256, 256, 24, 160e6), (256, 256, 125, 800e6), (256, 256, 250, 1.6e9), (1024, 576, 30, 1.4e9)],
 )
-def test_the_full_network_needs_no_more_than_promised(width: int, height: int, frames: int, limit: float) -> None:
-    unet = full_size()
-    x = torch.empty(1, 4, frames, height // 8, width // 8, dtype=torch.float16, device="meta")
-    context = unet.text_context(torch.empty(1, 77, 1024, dtype=torch.float16, device="meta"))
-    peak, longest = peak_bytes(lambda: unet(x, torch.empty(1, device="meta"), context, CHUNKS))
+def test_a_guided_step_needs_no_more_than_promised(width: int, height: int, frames: int, limit: float) -> None:
+    peak, longest = peak_bytes(full_size_step(width, height, frames))
     assert peak <= limit
     assert longest < 65_536
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_guided_step_computes_what_does_not_see_the_text_once(together: bool) -> None:
+    """The original's network takes 14.67 TFLOP for both halves, counted in the same way."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        full_size_step(256, 256, 24, together=together)()
+    assert counter.get_total_flops() <= 0.96 * 14.67e12

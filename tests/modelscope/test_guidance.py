@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sd_t2v.modelscope.guidance import guided
+from sd_t2v.modelscope.guidance import Guidance, guided
 from sd_t2v.modelscope.samplers.parameterisation import denoiser
 from sd_t2v.modelscope.schedule import Level
 
@@ -16,40 +16,59 @@ TIMESTEPS = torch.tensor([500.0, 500.0])
 
 @dataclass
 class Network:
-    """Answers with its context times the latents, and remembers what it was asked."""
+    """Answers with each context times the latents, and remembers what it was asked."""
 
     dtype: torch.dtype = torch.float32
-    asked: list[tuple[Tensor, Tensor, float]] = field(default_factory=list)
+    asked: list[tuple[Tensor, Tensor, list[float]]] = field(default_factory=list)
 
-    def __call__(self, latents: Tensor, timesteps: Tensor, context: float) -> Tensor:
-        self.asked.append((latents, timesteps, context))
-        return (latents * context).to(self.dtype)
+    def __call__(self, latents: Tensor, timesteps: Tensor, contexts: list[float]) -> list[Tensor]:
+        self.asked.append((latents, timesteps, contexts))
+        return [(latents * context).to(self.dtype) for context in contexts]
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 7.5, 17.0])
 def test_guidance_extrapolates_from_unconditional_to_conditional(scale: float) -> None:
-    noise = guided(Network(), 3.0, 2.0, scale)(LATENTS, TIMESTEPS)
+    noise = guided(Network(), 3.0, 2.0, Guidance(scale))(LATENTS, TIMESTEPS)
     torch.testing.assert_close(noise, LATENTS * (2 + scale))
 
 
-def test_each_pass_gets_the_same_question_and_its_own_context() -> None:
+def test_the_network_is_asked_once_for_both_contexts() -> None:
     network = Network()
-    guided(network, 3.0, 2.0, 9.0)(LATENTS, TIMESTEPS)
-    assert [context for _, _, context in network.asked] == [3.0, 2.0]
-    assert all(latents is LATENTS and timesteps is TIMESTEPS for latents, timesteps, _ in network.asked)
+    guided(network, 3.0, 2.0, Guidance(9.0))(LATENTS, TIMESTEPS)
+    [(latents, timesteps, contexts)] = network.asked
+    assert latents is LATENTS and timesteps is TIMESTEPS and contexts == [3.0, 2.0]
+
+
+@pytest.mark.parametrize(("first", "last", "steps"), [(999, 0, 2), (499, 0, 1), (999, 501, 1), (500, 500, 2)])
+def test_guidance_ends_outside_of_its_interval(first: float, last: float, steps: int) -> None:
+    network = Network()
+    noise = guided(network, 3.0, 2.0, Guidance(9.0, first=first, last=last))(LATENTS, TIMESTEPS)
+    assert len(network.asked[0][2]) == steps
+    torch.testing.assert_close(noise, LATENTS * (11 if steps == 2 else 3))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+def test_rescaled_guidance_equals_diffusers(share: float) -> None:
+    rescale_noise_cfg = pytest.importorskip(
+        "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"
+    ).rescale_noise_cfg
+    generator = torch.Generator().manual_seed(1)
+    cond, uncond = torch.randn(2, *LATENTS.shape, generator=generator)
+    noise = guided(lambda *_: [cond, uncond], 0, 1, Guidance(9.0, share))(LATENTS, TIMESTEPS)
+    torch.testing.assert_close(noise, rescale_noise_cfg(uncond + 9 * (cond - uncond), cond, share))
 
 
 def test_scale_one_runs_only_the_conditional_pass() -> None:
     network = Network()
-    noise = guided(network, 3.0, 2.0, 1.0)(LATENTS, TIMESTEPS)
-    assert [context for _, _, context in network.asked] == [3.0]
+    noise = guided(network, 3.0, 2.0, Guidance(1.0))(LATENTS, TIMESTEPS)
+    assert [contexts for _, _, contexts in network.asked] == [[3.0]]
     assert torch.equal(noise, LATENTS * 3)
 
 
 @pytest.mark.parametrize("scale", [1.0, 17.0])
 def test_half_precision_predictions_are_combined_in_the_latents_precision(scale: float) -> None:
     # 17 times the difference would be beyond half precision's 65504.
-    noise = guided(Network(torch.float16), 6000.0, 0.0, scale)(LATENTS.sign(), TIMESTEPS)
+    noise = guided(Network(torch.float16), 6000.0, 0.0, Guidance(scale))(LATENTS.sign(), TIMESTEPS)
     assert noise.dtype == torch.float32
     assert torch.equal(noise, LATENTS.sign() * 6000 * scale)
 
@@ -57,7 +76,7 @@ def test_half_precision_predictions_are_combined_in_the_latents_precision(scale:
 def test_denoiser_asks_in_the_networks_coordinates() -> None:
     network = Network()
     level = Level(3.0, 412.75)
-    x0 = denoiser(guided(network, 0.5, 0.0, 1.0))(LATENTS, level)
+    x0 = denoiser(guided(network, 0.5, 0.0, Guidance(1.0)))(LATENTS, level)
     latents, timesteps, _ = network.asked[0]
     torch.testing.assert_close(latents, LATENTS / 10**0.5)
     assert timesteps.dtype == torch.float32 and timesteps.tolist() == [412.75, 412.75]

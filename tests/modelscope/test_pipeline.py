@@ -110,20 +110,20 @@ def test_raising_from_on_step_interrupts_at_once(stage: str) -> None:
 
 
 def test_numbers_that_are_not_finite_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    forward: Callable[..., Tensor] = small_model().unet.forward
-    monkeypatch.setattr(small_model().unet, "forward", lambda *args: forward(*args) * torch.nan)
+    noises: Callable[..., list[Tensor]] = small_model().unet.noises
+    monkeypatch.setattr(small_model().unet, "noises", lambda *args: [noise * torch.nan for noise in noises(*args)])
     with pytest.raises(ModelError, match=r"sampling.*lower CFG"):
         generate(small_model(), small_request())
 
 
 def test_out_of_memory_says_so_and_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_model().unet, "forward", lambda *_: torch.empty(10**15))
+    monkeypatch.setattr(small_model().unet, "noises", lambda *_: torch.empty(10**15))
     with pytest.raises(OutOfMemory, match=r"Not enough memory for 2 frames of 40 x 24\. Ask for fewer frames"):
         generate(small_model(), small_request())
 
 
 def test_other_runtime_errors_keep_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_model().unet, "forward", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(small_model().unet, "noises", lambda *_: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         generate(small_model(), small_request())
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sd_t2v.modelscope.errors import RequestError
-from sd_t2v.modelscope.guidance import PredictNoise, guided
+from sd_t2v.modelscope.guidance import Guidance, PredictNoise, guided
 from sd_t2v.modelscope.samplers.catalogue import get_sampler, sampler_names
 from sd_t2v.modelscope.samplers.ddim import ddim
 from sd_t2v.modelscope.samplers.parameterisation import denoiser
@@ -62,11 +62,11 @@ def sample(
 def toy(vectors: dict[str, Tensor], scale: float = 9.0) -> PredictNoise:
     """The goldens' toy model; the context enters as its mean."""
 
-    def network(latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        offset = 0.01 * timesteps / 1000 + context.mean((1, 2))
-        return 0.1 * latents + offset[:, None, None, None, None]
+    def network(latents: Tensor, timesteps: Tensor, contexts: list[Tensor]) -> list[Tensor]:
+        offsets = (0.01 * timesteps / 1000 + context.mean((1, 2)) for context in contexts)
+        return [0.1 * latents + offset[:, None, None, None, None] for offset in offsets]
 
-    return guided(network, vectors["cond"], vectors["uncond"], scale)
+    return guided(network, vectors["cond"], vectors["uncond"], Guidance(scale))
 
 
 @pytest.mark.parametrize("steps", [4, 6, 10, 20, 30, 50])

@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from .host.interface import Host
 from .infotext import write_infotext
 from .model_folders import ModelFolder
 from .model_store import ModelStore, placement
-from .monitor import Interrupted, Monitor, Skipped
+from .monitor import Interrupted, Monitor, Skipped, unskippable
 from .outputs import Destination, make_folder, pattern_values, reserved_stem
+from .release import forget_frames
 from .settings import (
     FOLDER_PATTERN,
     KEEP,
@@ -60,20 +63,28 @@ class Outcome:
 def run(host: Host, folder: ModelFolder, request: GenerationRequest) -> Outcome:
     """Make and save all videos of a request. What goes wrong is told in the outcome, beside what was made before."""
     outcome = Outcome()
-    try:
-        with host.room(lambda: STORE.settle(KEEP_NOTHING)):
-            try:
+    with _told_in(outcome), host.room(lambda: STORE.settle(KEEP_NOTHING)):
+        try:
+            # Told before the host's own models come back: an error on its way would still hold ours.
+            with _told_in(outcome):
                 _Run(host, folder, outcome).make(request)
-            finally:
-                STORE.settle(host.setting(KEEP))
-    except Interrupted:
-        outcome.interrupted = True
-    except TextToVideoError as error:
-        outcome.error = error
-    except Exception as error:
-        log.exception("Unexpected error")
-        outcome.error = error
+        finally:
+            STORE.settle(host.setting(KEEP))
     return outcome
+
+
+@contextmanager
+def _told_in(outcome: Outcome) -> Iterator[None]:
+    try:
+        yield
+    except Interrupted as stop:
+        outcome.interrupted = True
+        forget_frames(stop)
+    except Exception as error:
+        if not isinstance(error, TextToVideoError):
+            log.exception("Unexpected error")
+        outcome.error = outcome.error or error
+        forget_frames(error)
 
 
 def destination(host: Host) -> Destination:
@@ -125,8 +136,10 @@ class _Run:
         try:
             frames = generate(model, request, monitor)
         except Interrupted as stop:
-            if stop.denoised is not None and self._host.setting(SAVE_UNFINISHED):
-                self._save(request, decode(model, stop.denoised, monitor), monitor, finished=False)
+            denoised, stop.denoised = stop.denoised, None
+            if denoised is not None and self._host.setting(SAVE_UNFINISHED):
+                with unskippable():
+                    self._save(request, decode(model, denoised, monitor), monitor, finished=False)
             raise
         self._save(request, frames, monitor)
 

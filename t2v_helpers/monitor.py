@@ -1,6 +1,8 @@
 """Watches a run: reports to host and console, makes previews, and stops when asked to."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -28,6 +30,15 @@ class Skipped(Stopped):
 
 class Interrupted(Stopped):
     """End the run."""
+
+
+@contextmanager
+def unskippable() -> Iterator[None]:
+    """A Skip during what ends a run ends it as well."""
+    try:
+        yield
+    except Skipped as stop:
+        raise Interrupted(None) from stop
 
 
 class Monitor:

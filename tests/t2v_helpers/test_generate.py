@@ -1,7 +1,12 @@
 """A request to files: with the real miniature, and a host that asks for what a person may ask for."""
 
 import functools
+import gc
 import os
+import shutil
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +76,7 @@ class Person(ConsoleHost):
 
 
 SETTINGS: dict[str, Setting] = {
-    "text": SAVE_TEXT, "infotext": SAVE_INFOTEXT, "unfinished": SAVE_UNFINISHED, "preview": PREVIEW,
+    "keep": KEEP, "text": SAVE_TEXT, "infotext": SAVE_INFOTEXT, "unfinished": SAVE_UNFINISHED, "preview": PREVIEW,
 }  # fmt: skip
 
 
@@ -135,6 +140,85 @@ def test_a_second_interrupt_ends_the_unfinished_video_too(tmp_path: Path) -> Non
 
     outcome = run(Impatient(tmp_path, "sampling 2/3", unfinished=True), MODEL, request())
     assert (outcome.interrupted, outcome.videos, outcome.error) == (True, [], None)
+
+
+def test_skip_while_the_unfinished_video_is_decoded_stays_an_interruption(tmp_path: Path) -> None:
+    class Hasty(Person):
+        def show_progress(self, progress: Progress) -> None:
+            super().show_progress(progress)
+            if progress.text == "decoding 2/4, video 1 of 3":
+                self._stop = "skip"
+
+    outcome = run(Hasty(tmp_path, "sampling 2/3", unfinished=True), MODEL, request(batch_count=3))
+    assert (outcome.interrupted, outcome.skipped, outcome.videos, outcome.error) == (True, 0, [], None)
+
+
+class Crowded(Person):
+    """Needs the memory back when the run is over. at: what happens at this progress; "disk" takes its folder away."""
+
+    def __init__(self, outputs: Path, at: str, asks: Stop) -> None:
+        super().__init__(outputs, at, asks, keep=KEEP_NOTHING, unfinished=True)
+        self.outputs = outputs
+        self.held: list[weakref.ref[Any]] = []
+        self.left: list[object] = []
+
+    def show_progress(self, progress: Progress) -> None:
+        super().show_progress(progress)
+        kept = module.STORE._kept
+        if kept and not self.held:
+            self.held += [weakref.ref(part) for part in (kept.model, kept.model.unet, kept.model.autoencoder)]
+        if progress.text == "saving" and self.asks == "skip":
+            shutil.rmtree(self.outputs)
+            self.outputs.touch()
+
+    def show_preview(self, image: Image.Image) -> None:
+        held = [one for one in gc.get_objects() if type(one) is torch.Tensor and one.shape == (1, 4, 4, 8, 8)]
+        self.held += map(weakref.ref, held)
+
+    @contextmanager
+    def room(self, release: Callable[[], None]) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.left = [what() for what in self.held if what() is not None]
+
+
+@pytest.mark.parametrize(
+    ("at", "asks", "ends"),
+    [
+        ("-", "interrupt", "well"),
+        ("sampling 3/3", "interrupt", "interrupted"),
+        ("decoding 2/4", "interrupt", "interrupted"),
+        ("-", "skip", "OutputError"),
+        ("sampling 2/3", "skip", "well"),
+    ],
+)
+def test_nothing_of_ours_is_held_when_the_hosts_models_come_back(
+    at: str, asks: Stop, ends: str, tmp_path: Path
+) -> None:
+    host = Crowded(tmp_path / "out", at, asks)
+    gc.disable()
+    try:
+        outcome = run(host, MODEL, request())
+    finally:
+        gc.enable()
+    assert ends == ("interrupted" if outcome.interrupted else type(outcome.error).__name__ if outcome.error else "well")
+    assert len(host.held) > 3
+    assert host.left == []
+
+
+def test_an_error_with_an_interruption_behind_it_holds_nothing(tmp_path: Path) -> None:
+    class Full(Crowded):
+        def show_progress(self, progress: Progress) -> None:
+            super().show_progress(progress)
+            if progress.text == "decoding 4/4":
+                shutil.rmtree(self.outputs)
+                self.outputs.touch()
+
+    host = Full(tmp_path / "out", "sampling 3/3", "interrupt")
+    outcome = run(host, MODEL, request())
+    assert isinstance(outcome.error, OutputError)
+    assert host.left == []
 
 
 @pytest.mark.parametrize("asks", ["interrupt", "skip"])
@@ -247,8 +331,6 @@ def test_the_model_stays_as_far_as_the_setting_lets_it(tmp_path: Path) -> None:
 
 
 def test_a_model_that_changed_on_disk_is_loaded_anew(tmp_path: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(MODEL_FOLDER, tmp_path / "model")
     store, where = ModelStore(), placement(CPU, torch.float32, torch.float32, VAE_HALF)
     first = store.take(folder, where)

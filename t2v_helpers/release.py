@@ -1,0 +1,14 @@
+"""Errors that hold no memory: the frames of a caught error would keep the model and its activations alive."""
+
+import traceback
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of the variables in the frames of an error and of those it came from; what a traceback shows stays."""
+    left, seen = [error], set[int]()
+    while left:
+        one = left.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            left += [before for before in (one.__cause__, one.__context__) if before]

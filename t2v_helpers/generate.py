@@ -156,8 +156,9 @@ class _Run:
                 path = stem.with_name(stem.name + kind.suffix)
                 inside = infotext if self._host.setting(SAVE_INFOTEXT) else ""
                 try:
-                    write_video(path, frames, request.fps, kind, inside, request.soundtrack)
+                    lacks = write_video(path, frames, request.fps, kind, inside, request.soundtrack)
                     files.append(path)
+                    failures += [OutputError(lacks)] if lacks else []
                 except OutputError as error:
                     failures.append(error)
             if files and self._host.setting(SAVE_TEXT):

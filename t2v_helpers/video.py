@@ -1,6 +1,7 @@
 """Frames into a file of any format: streamed into ffmpeg, tagged, renamed only when complete."""
 
 import functools
+import math
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from .tags import ffmetadata
 FRAME_NAMES = "%05d.png"
 TRIAL_SIZE = 16
 """Pixels each way of the frames that a format is tried with."""
+SHORTEST_SOUND = 0.01
+"""Seconds of a soundtrack that is still looped to the video's length."""
 
 
 def cannot_write(folder: Path, error: OSError) -> OutputError:
@@ -29,16 +32,28 @@ def cannot_write(folder: Path, error: OSError) -> OutputError:
     )
 
 
-def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: str = "", soundtrack: str = "") -> None:
+def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: str = "", soundtrack: str = "") -> str:
     """Write RGB bytes [f, h, w, 3], replacing `path`. Raises OutputError; leaves no partial file.
 
-    soundtrack: path of a file with sound, for formats that have it; cut or looped to the video's length.
+    soundtrack: path of a file with sound, for formats that have it; cut or looped to the video's length. Says what came
+    of it where the video had to do without, else nothing.
     """
+    try:
+        _write(path, frames, kind, _command(frames, fps, kind, soundtrack), infotext)
+    except OutputError:
+        if not (soundtrack and kind.audio):
+            raise
+        _write(path, frames, kind, _command(frames, fps, kind, ""), infotext)
+        return f"{path.name} has no sound: the soundtrack {Path(soundtrack).name!r} could not be read any more."
+    return ""
+
+
+def _write(path: Path, frames: Tensor, kind: Format, command: list[str], infotext: str) -> None:
     partial = path.with_name(f"{path.name}.partial{kind.suffix}")
     try:
         if kind.is_folder:
             partial.mkdir()
-        _encode(partial, frames, _command(frames, fps, kind, soundtrack), infotext)
+        _encode(partial, frames, command, infotext)
         if kind.tag and infotext:
             for file in partial.iterdir() if kind.is_folder else (partial,):
                 file.write_bytes(kind.tag(file.read_bytes(), infotext))
@@ -61,14 +76,16 @@ def _remove(path: Path) -> None:
 def _command(frames: Tensor, fps: float, kind: Format, soundtrack: str) -> list[str]:
     """ffmpeg's arguments but for the output; input 0 is the frames, 1 the metadata, 2 the sound."""
     count, height, width, _ = frames.shape
+    seconds = count / fps
     inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
     inputs += ["-f", "ffmetadata", "-i", "{metadata}"]
     outputs = ["-map", "0:v", "-map_metadata", "1", *kind.video]
     if soundtrack and kind.audio:
-        inputs += ["-stream_loop", "-1", *input_file(Path(soundtrack))]
+        # Not endlessly: ffmpeg would loop a file for ever that has become empty meanwhile.
+        inputs += ["-stream_loop", str(math.ceil(seconds / SHORTEST_SOUND)), *input_file(Path(soundtrack))]
         outputs += ["-map", "2:a:0", *kind.audio]
     # Files of the same frames are the same: no date, no random identifier.
-    return [find_ffmpeg(), "-y", "-v", "error", *inputs, *outputs, "-t", f"{count / fps:.6f}", "-bitexact"]
+    return [find_ffmpeg(), "-y", "-v", "error", *inputs, *outputs, "-t", f"{seconds:.6f}", "-bitexact"]
 
 
 def check_format(kind: Format) -> None:
@@ -95,7 +112,9 @@ def _try_format(ffmpeg: str, kind: Format) -> None:
 def check_soundtrack(soundtrack: str) -> None:
     """Raise RequestError unless the file is there and has sound."""
     try:
-        ask_ffmpeg(Path(soundtrack), "-map", "0:a:0", "-t", "1", "-f", "null", "-")
+        # A file may declare sound and hold none.
+        if not ask_ffmpeg(Path(soundtrack), "-map", "0:a:0", "-frames:a", "1", "-f", "u8", "-"):
+            raise OSError("no sample")
     except OSError as error:
         name = Path(soundtrack).name
         raise RequestError(f"The soundtrack {name!r} cannot be read as sound. Choose another file or none.") from error

@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import shutil
+import wave
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -265,6 +266,23 @@ def test_what_can_be_known_to_fail_fails_before_sampling(tmp_path: Path) -> None
     ):
         assert isinstance(run(host, MODEL, wish).error, kind)
         assert host.seen == []
+
+
+def test_a_soundtrack_that_vanishes_loses_no_video(tmp_path: Path) -> None:
+    track = tmp_path / "track.wav"
+    with wave.open(str(track), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", "NONE"))
+        file.writeframes(bytes(16000))
+
+    class Tidy(Person):
+        def show_progress(self, progress: Progress) -> None:
+            super().show_progress(progress)
+            if progress.text == "saving":
+                track.unlink()
+
+    outcome = run(Tidy(tmp_path / "out"), MODEL, request(soundtrack=str(track), formats="MP4,GIF"))
+    assert names(tmp_path / "out") == ["00000-5.gif", "00000-5.mp4"]
+    assert (["'track.wav'" in problem for problem in outcome.problems], outcome.error) == ([True], None)
 
 
 def test_one_format_that_fails_loses_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

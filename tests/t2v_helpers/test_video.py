@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from sd_t2v.t2v_helpers.frames import read_frame
 from sd_t2v.t2v_helpers.tags import UnreadableFile, read_tags
 from sd_t2v.t2v_helpers.video import check_soundtrack, write_video
 
+ROOT = Path(__file__).resolve().parents[2]
 MP4 = FORMATS["MP4"]
 CODECS = {"MP4": "h264", "GIF": "gif", "WebM": "vp9", "WebP": "webp"}
 INFOTEXT = 'a "red" ball; = #1 \\ <b>пример 例 🎥</b>\nsecond line\nNegative prompt: x\nSteps: 3, Seed: 5, FPS: 12.5'
@@ -66,6 +68,9 @@ def test_what_ffmpeg_sees(name: str, tmp_path: Path) -> None:
     assert f"Video: {CODECS[name]}" in text
     assert "72x48" in text
     assert "Duration: 00:00:01.0" in text
+    reader = imageio_ffmpeg.read_frames(str(path))
+    next(reader)
+    assert len(list(reader)) == 10
 
 
 @pytest.mark.parametrize("name", ["GIF", "WebP"])
@@ -128,27 +133,77 @@ def test_the_same_frames_give_the_same_bytes(name: str, tmp_path: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.parametrize("seconds", [0.3, 9.0])
+@pytest.mark.parametrize("seconds", [0.016, 0.3, 9.0])
 @pytest.mark.parametrize(("name", "codec"), [("MP4", "aac"), ("WebM", "opus")])
 def test_a_soundtrack_is_cut_or_looped_to_length(name: str, codec: str, seconds: float, tmp_path: Path) -> None:
     track = sound(tmp_path / "it's a -track.wav", seconds)
     path = tmp_path / f"a{FORMATS[name].suffix}"
     write_video(path, gradient(20, 16, 16), 10, FORMATS[name], INFOTEXT, str(track))
-    text = described(path)
-    assert f"Audio: {codec}" in text
-    length = re.search(r"Duration: 00:00:(\d\d\.\d\d)", text)
-    assert length
-    assert abs(float(length[1]) - 2) < 0.15
+    assert f"Audio: {codec}" in described(path)
+    assert abs(float(length_of(path)) - 2) < 0.15
 
 
 def test_what_is_no_sound_is_refused(tmp_path: Path) -> None:
     silent, text = tmp_path / "silent.mp4", tmp_path / "text.wav"
     write_video(silent, gradient(2, 16, 16), 8, MP4)
     text.write_text("no sound")
-    for path in (silent, text, tmp_path / "missing.wav", "https://example.org/a.mp3", "-y", "concat:/etc/passwd"):
+    empty = sound(tmp_path / "empty.wav", 0)
+    for path in (
+        silent,
+        text,
+        empty,
+        tmp_path / "missing.wav",
+        "https://example.org/a.mp3",
+        "-y",
+        "concat:/etc/passwd",
+    ):
         with pytest.raises(RequestError, match="cannot be read as sound"):
             check_soundtrack(str(path))
     check_soundtrack(str(sound(tmp_path / "ok.wav", 1)))
+    assert float(length_of(sounding_late(tmp_path))) > 4
+    check_soundtrack(str(tmp_path / "late.mkv"))
+
+
+def sounding_late(folder: Path) -> Path:
+    """A file whose sound begins after its picture has been there for a while."""
+    late = folder / "late.mkv"
+    track = sound(folder / "1.wav", 1)
+    picture = ["-f", "lavfi", "-i", "color=size=16x16:duration=5"]
+    command = [find_ffmpeg(), "-v", "error", *picture, "-itsoffset", "4", "-i", str(track), "-c:a", "flac", str(late)]
+    subprocess.run(command, check=True)
+    return late
+
+
+def length_of(path: Path) -> str:
+    found = re.search(r"Duration: 00:00:(\d\d\.\d\d)", described(path))
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize("name", ["MP4", "WebM"])
+def test_a_soundtrack_that_turned_silent_does_not_keep_ffmpeg_busy(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{FORMATS[name].suffix}"
+    code = (
+        "import sys, torch\nfrom pathlib import Path\nfrom sd_t2v.t2v_helpers.formats import FORMATS\n"
+        "from sd_t2v.t2v_helpers.video import write_video\n"
+        "write_video(Path(sys.argv[1]), torch.zeros(8, 16, 16, 3).byte(), 8, FORMATS[sys.argv[2]], '', sys.argv[3])"
+    )
+    track = sound(tmp_path / "empty.wav", 0)
+    command = [sys.executable, "-c", code, str(path), name, str(track)]
+    subprocess.run(command, check=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert length_of(path) == "01.00"
+
+
+@pytest.mark.parametrize("name", ["MP4", "WebM"])
+def test_a_video_whose_soundtrack_vanished_is_written_without(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{FORMATS[name].suffix}"
+    said = write_video(path, gradient(8, 16, 16), 8, FORMATS[name], INFOTEXT, str(tmp_path / "gone.wav"))
+    assert "no sound" in said
+    assert "gone.wav" in said
+    assert "Audio" not in described(path)
+    assert read_tags(path) == INFOTEXT
+    with pytest.raises(OutputError, match="could not be written to"):
+        write_video(tmp_path / "missing" / path.name, gradient(8, 16, 16), 8, FORMATS[name], "", "gone.wav")
 
 
 def test_frames_can_be_read_one_by_one(tmp_path: Path) -> None:

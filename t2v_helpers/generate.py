@@ -19,7 +19,7 @@ from .infotext import write_infotext
 from .model_folders import ModelFolder
 from .model_store import ModelStore, placement
 from .monitor import Interrupted, Monitor, Skipped, unskippable
-from .outputs import Destination, make_folder, pattern_values, reserved_stem
+from .outputs import Destination, chosen_folder, make_folder, pattern_values, reserved_stem
 from .release import forget_frames
 from .settings import (
     FOLDER_PATTERN,
@@ -88,9 +88,9 @@ def _told_in(outcome: Outcome) -> Iterator[None]:
 
 
 def destination(host: Host) -> Destination:
-    """Where the settings put videos."""
-    root = host.setting(OUTPUT_FOLDER).strip()
-    folder = Path(root).expanduser() if root else host.outputs_folder()
+    """Where the settings put videos. Raises OutputError."""
+    chosen = host.setting(OUTPUT_FOLDER).strip()
+    folder = chosen_folder(chosen) if chosen else host.outputs_folder()
     return Destination(folder, host.setting(FOLDER_PATTERN), host.setting(NAME_PATTERN))
 
 
@@ -149,18 +149,9 @@ class _Run:
         infotext = write_infotext(request, self._folder.name)
         names = pattern_values(request, self._folder.name)
         folder = make_folder(self._where, names)
-        files: list[Path] = []
         failures: list[OutputError] = []
         with reserved_stem(folder, self._where.name_pattern, names) as stem:
-            for kind in (FORMATS[name] for name in request.formats):
-                path = stem.with_name(stem.name + kind.suffix)
-                inside = infotext if self._host.setting(SAVE_INFOTEXT) else ""
-                try:
-                    lacks = write_video(path, frames, request.fps, kind, inside, request.soundtrack)
-                    files.append(path)
-                    failures += [OutputError(lacks)] if lacks else []
-                except OutputError as error:
-                    failures.append(error)
+            files = list(self._written(stem, frames, request, infotext, failures))
             if files and self._host.setting(SAVE_TEXT):
                 try:
                     _write_text(stem.with_name(f"{stem.name}.txt"), infotext)
@@ -171,6 +162,20 @@ class _Run:
         self._outcome.problems += map(str, failures)
         self._outcome.videos.append(Video(request, infotext, tuple(files), finished))
         monitor.saved()
+
+    def _written(
+        self, stem: Path, frames: Tensor, request: GenerationRequest, infotext: str, failures: list[OutputError]
+    ) -> Iterator[Path]:
+        inside = infotext if self._host.setting(SAVE_INFOTEXT) else ""
+        for kind in (FORMATS[name] for name in request.formats):
+            path = stem.with_name(stem.name + kind.suffix)
+            try:
+                lacks = write_video(path, frames, request.fps, kind, inside, request.soundtrack)
+            except OutputError as error:
+                failures.append(error)
+                continue
+            failures += [OutputError(lacks)] if lacks else []
+            yield path
 
 
 def _write_text(path: Path, infotext: str) -> None:

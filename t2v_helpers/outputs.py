@@ -5,12 +5,14 @@ import hashlib
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from .arguments import GenerationRequest
+from .ffmpeg import OutputError
 from .settings import FOLDER_PATTERN, NAME_PATTERN
 from .video import cannot_write
 
@@ -21,8 +23,10 @@ PROMPT_WORDS = 8
 _MARK = ".reserved"
 _NUMBER_HERE = "\ufffc"
 _PATTERN = re.compile(r"\[(\w+)(?:<([^>]*)>)?\]")
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\/:*?"<>|]')
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+_SEPARATORS = re.compile(r"[\\/]")
+# Half an emoji, as a browser may send it, is no name either.
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\/:*?"<>|\ud800-\udfff]')
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\.|$)")
 
 
 class Destination(NamedTuple):
@@ -33,10 +37,23 @@ class Destination(NamedTuple):
     name_pattern: str = NAME_PATTERN.default
 
 
+def chosen_folder(text: str) -> Path:
+    """The folder that a person has typed. Raises OutputError for what none can be called."""
+    try:
+        folder = Path(text).expanduser()
+        text.encode()
+        # Names that a disk refuses, it refuses later; this refuses what can be no name.
+        with suppress(OSError):
+            folder.stat()
+    except (ValueError, RuntimeError) as error:
+        raise OutputError(f"The output folder {text!a} cannot be used: {error}. Choose another.") from error
+    return folder
+
+
 def make_folder(where: Destination, values: Mapping[str, str]) -> Path:
     """The folder for one request, made if it is not there and tried for writing. Raises OutputError."""
-    parts = [part for part in re.split(r"[\\/]", where.folder_pattern) if part.strip(" .")]
-    folder = where.root.joinpath(*(_expand(part, values) for part in parts))
+    parts = _SEPARATORS.split(_filled(where.folder_pattern, values))
+    folder = where.root.joinpath(*(_name(part) for part in parts if part.strip(" .")))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -63,8 +80,8 @@ def reserved_stem(folder: Path, pattern: str, values: Mapping[str, str]) -> Iter
 
 def _reserve(folder: Path, name: Callable[[str], str]) -> Path:
     before = name(_NUMBER_HERE).partition(_NUMBER_HERE)[0]
-    numbered = re.compile(re.escape(before) + r"(\d{1,9})(?!\d)")
-    numbers = [int(match[1]) for file in os.listdir(folder) if (match := numbered.match(file))]
+    numbered = re.compile(re.escape(_folded(before)) + r"(\d{1,9})(?!\d)")
+    numbers = [int(match[1]) for file in os.listdir(folder) if (match := numbered.match(_folded(file)))]
     first = max(numbers, default=-1) + 1
     for attempt in range(100_000):
         stem = name(f"{first + attempt:05}")
@@ -83,7 +100,13 @@ def _reserve(folder: Path, name: Callable[[str], str]) -> Path:
     raise OSError(f"there are too many files like {name(f'{first:05}')}")
 
 
+def _folded(name: str) -> str:
+    """What Windows and macOS take for the same name is the same."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def _has_stem(file: str, stem: str) -> bool:
+    file, stem = _folded(file), _folded(stem)
     rest = file[len(stem) :] if file.startswith(stem) else None
     return rest == "" or (rest is not None and rest.startswith(".") and rest != _MARK)
 
@@ -109,14 +132,24 @@ def pattern_values(request: GenerationRequest, model: str) -> dict[str, str]:
 
 
 def _expand(pattern: str, values: Mapping[str, str]) -> str:
-    """A pattern as one name that every system takes. Unknown patterns stay as they are."""
+    """A pattern as one name that every system takes."""
+    return _name(_filled(pattern, values))
+
+
+def _filled(pattern: str, values: Mapping[str, str]) -> str:
+    """A pattern with its values; only a date may bring folders with it. Unknown patterns stay as they are."""
 
     def value(match: re.Match[str]) -> str:
         name, form = match[1].lower(), match[2]
-        found = _now(form) if name == "datetime" and form else values.get(name)
-        return match[0] if found is None else found
+        if name == "datetime" and form:
+            return _now(form) or match[0]
+        return _SEPARATORS.sub("_", values.get(name, match[0]))
 
-    name = _FORBIDDEN.sub("_", _PATTERN.sub(value, pattern))[:LONGEST_NAME]
+    return _PATTERN.sub(value, pattern)
+
+
+def _name(text: str) -> str:
+    name = _FORBIDDEN.sub("_", text)[:LONGEST_NAME]
     name = name.encode()[:MOST_BYTES].decode(errors="ignore").strip(" .") or "video"
     return f"_{name}" if _RESERVED.match(name) else name
 

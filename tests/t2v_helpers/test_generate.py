@@ -262,6 +262,7 @@ def test_what_can_be_known_to_fail_fails_before_sampling(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     for host, wish, kind in (
         (Person(tmp_path / "file"), request(), OutputError),
+        (Person(tmp_path / "half \ud83c"), request(), OutputError),
         (Person(tmp_path), request(soundtrack="/missing.wav"), RequestError),
     ):
         assert isinstance(run(host, MODEL, wish).error, kind)

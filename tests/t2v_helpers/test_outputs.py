@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from sd_t2v.t2v_helpers.arguments import GenerationRequest
 from sd_t2v.t2v_helpers.ffmpeg import OutputError
-from sd_t2v.t2v_helpers.outputs import LONGEST_NAME, Destination, make_folder, pattern_values, reserved_stem
+from sd_t2v.t2v_helpers.outputs import (
+    LONGEST_NAME,
+    Destination,
+    chosen_folder,
+    make_folder,
+    pattern_values,
+    reserved_stem,
+)
 
 REQUEST = GenerationRequest(prompt="a red ball: moving/left", seed=5, steps=12, width=64, height=72)
 VALUES = pattern_values(REQUEST, "<modelscope>")
@@ -37,6 +44,11 @@ def stem(folder: Path, pattern: str, values: dict[str, str] = VALUES) -> str:
         ("", "video"),
         ("..", "video"),
         ("con", "_con"),
+        ("COM¹.x", "_COM¹.x"),
+        ("conin$", "_conin$"),
+        ("nul .x", "_nul .x"),
+        ("half \ud83c", "half _"),
+        ("a\0b", "a_b"),
         ("a/../../b", "a_.._.._b"),
     ],
 )
@@ -67,6 +79,16 @@ def test_a_name_taken_in_another_format_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "5-1").mkdir()
     (tmp_path / "5-20.mp4").touch()
     assert stem(tmp_path, "[seed]") == "5-2"
+
+
+@pytest.mark.parametrize(
+    ("taken", "wanted"), [("Ball.mp4", "ball"), ("stra\u00dfe", "STRASSE"), ("e\u0301.gif", "\u00c9")]
+)
+def test_a_name_that_differs_only_in_case_or_form_is_taken(taken: str, wanted: str, tmp_path: Path) -> None:
+    (tmp_path / taken).touch()
+    assert stem(tmp_path, wanted) == f"{wanted}-1"
+    (tmp_path / "Clip 00007.mp4").touch()
+    assert stem(tmp_path, "cLIP [number]") == "cLIP 00008"
 
 
 def test_many_runs_at_once_get_different_names(tmp_path: Path) -> None:
@@ -105,6 +127,20 @@ def test_folders_follow_their_pattern(tmp_path: Path) -> None:
     parts = made.relative_to(tmp_path).parts
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", parts[0])
     assert parts[1:] == ("DPM++ 2M", "x")
+
+
+@pytest.mark.parametrize("form", ["%Y/%m", "%Y\\%m", "%Y/../..//%m/"])
+def test_a_date_may_bring_folders_with_it(form: str, tmp_path: Path) -> None:
+    made = make_folder(Destination(tmp_path, f"[datetime<{form}>]/[prompt]", ""), VALUES)
+    year, month, prompt = made.relative_to(tmp_path).parts
+    assert (year, month) == tuple(datetime.date.today().strftime("%Y %m").split())
+    assert prompt == "a red ball_ moving_left"
+
+
+@pytest.mark.parametrize("text", ["a\0b", "half \ud83c", "~nobody-of-that-name/x"])
+def test_what_no_folder_can_be_called_is_named(text: str) -> None:
+    with pytest.raises(OutputError, match=r"output folder .* cannot be used"):
+        chosen_folder(text)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ..modelscope.errors import ModelError, TextToVideoError
 from .arguments import GenerationRequest
 from .components import fields
 from .frames import read_frame
-from .generate import Outcome, run
+from .generate import Outcome, destination, run
 from .host.interface import PageHost
 from .infotext import read_infotext
 from .model_folders import model_named, model_names
@@ -134,8 +134,8 @@ class Actions:
 
     def open_folder(self, made: list[dict[str, Any]]) -> str:
         """Show the last video's folder, or the one where videos go."""
-        folder = Path(made[-1]["files"][0]).parent if made else self._host.outputs_folder()
         try:
+            folder = Path(made[-1]["files"][0]).parent if made else destination(self._host).root
             self._host.open_folder(folder)
         except TextToVideoError as error:
             return error_line(str(error))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..outputs import DEFAULT_FOLDER
-from ..settings import Setting
+from ..settings import OUTPUT_FOLDER, Setting
 from .console import ROOT, ConsoleHost
 from .file_manager import open_folder
 from .interface import Progress, Stop
@@ -43,7 +43,11 @@ class StandaloneHost(ConsoleHost):
         self.tasks = Tasks()
 
     def setting(self, setting: Setting) -> Any:
-        return self.settings[setting]
+        value = self.settings[setting]
+        if setting == OUTPUT_FOLDER and value.strip() and not value.strip().startswith("~"):
+            # The server's working directory does not stay.
+            return str(self._outputs / value.strip())
+        return value
 
     def models_folder(self) -> Path:
         return self._models

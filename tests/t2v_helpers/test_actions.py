@@ -1,6 +1,9 @@
 """What the tab's buttons do with what browsers send, without a browser."""
 
 import dataclasses
+import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from sd_t2v.t2v_helpers.actions import RESULTS, Actions
 from sd_t2v.t2v_helpers.arguments import GenerationRequest
 from sd_t2v.t2v_helpers.host.standalone import StandaloneHost
 from sd_t2v.t2v_helpers.model_folders import MINIATURE_NAME, find_models, further_folder
+from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
 
 ORDER = ui.ORDER
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(GenerationRequest)}
@@ -87,6 +91,50 @@ def test_a_folder_whose_name_is_no_unicode_is_left_out(tmp_path: Path, caplog: p
     (folder / "model.pth").touch()
     assert [model.name for model in find_models(tmp_path)] == [MINIATURE_NAME]
     assert "rename it" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stands in for Linux' file manager")
+def test_open_folder_shows_where_the_next_video_goes(
+    actions: Actions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = file_manager(tmp_path, monkeypatch, 'echo "$1" > "$0".log')
+    settings = actions._host.settings  # type: ignore[attr-defined]
+    for chosen, folder in (("", "out"), ("below", "out/below"), (str(tmp_path / "other"), "other")):
+        settings.change(OUTPUT_FOLDER, chosen)
+        assert actions.open_folder([]) == ""
+        assert opened.read_text().strip() == str(tmp_path / folder)
+    settings.change(OUTPUT_FOLDER, "half \ud83c")
+    assert "cannot be used" in actions.open_folder([])
+
+
+def file_manager(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
+    """A file manager that is a shell script; returns the log that lies beside it."""
+    program = folder / "bin" / "xdg-open"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    return program.with_name("xdg-open.log")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stands in for Linux' file manager")
+def test_a_file_manager_that_fails_is_noticed(
+    actions: Actions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_manager(tmp_path, monkeypatch, "exit 3")
+    shown = actions.open_folder([])
+    assert "No file manager could be started" in shown
+    assert str(tmp_path / "out") in shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stands in for Linux' file manager")
+def test_a_file_manager_that_stays_is_waited_for_only_briefly(
+    actions: Actions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_manager(tmp_path, monkeypatch, "exec sleep 20")
+    start = time.monotonic()
+    assert actions.open_folder([]) == ""
+    assert time.monotonic() - start < 15
 
 
 def test_settings_of_the_page_are_kept(tmp_path: Path) -> None:

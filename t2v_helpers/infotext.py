@@ -24,6 +24,8 @@ KEYS = {
 """The request's fields that have a key of their own. Width and height share `Size`, the prompts come before."""
 OLD_KEYS = {"scale": "cfg_scale", "n_prompt": "negative_prompt"}
 """What the 2023 extension called some fields; the others' names are ours."""
+LEFT_OUT: dict[str, Any] = {"prompt": "", "negative_prompt": "", "eta": 0.0}
+"""What settings mean by leaving a field out. That they name no other does not say what it was."""
 MAX_LENGTH = 1_000_000
 """Longer text is no infotext. Characters."""
 # As the WebUI's, with short keys: endless ones would take endless time.
@@ -66,13 +68,14 @@ def read_infotext(text: str) -> dict[str, Any]:
 
 
 def fields_of_pairs(pairs: Mapping[str, str]) -> dict[str, Any]:
-    """The request's fields, and `model`, behind an infotext's keys; each value checked."""
+    """The request's fields, and `model`, behind an infotext's keys; each value checked. None where there are none."""
     names = {key: name for name, key in KEYS.items()} | OLD_KEYS | {"Model": "model"}
     known = {field.name for field in dataclasses.fields(GenerationRequest)} | {"model"}
     fields = {names.get(key, key): value for key, value in pairs.items()}
     if size := _SIZE.fullmatch(fields.get("Size", "")):
         fields |= {"width": size[1], "height": size[2]}
-    return _checked({name: value for name, value in fields.items() if name in known})
+    found = _checked({name: value for name, value in fields.items() if name in known})
+    return LEFT_OUT | found if found else {}
 
 
 def _unquoted(value: str) -> str:
@@ -84,11 +87,8 @@ def _unquoted(value: str) -> str:
 
 def _prompts(lines: list[str]) -> dict[str, str]:
     """The lines before the pairs; everything from `Negative prompt:` on is the negative prompt."""
-    text = "\n".join(lines)
-    before, mark, after = (
-        text.partition(f"\n{NEGATIVE}") if not text.startswith(NEGATIVE) else ("", NEGATIVE, text[16:])
-    )
-    return {"prompt": before.strip(), "negative_prompt": after.strip()} if mark or before else {}
+    before, mark, after = ("\n" + "\n".join(lines)).partition(f"\n{NEGATIVE}")
+    return {"prompt": before.strip(), "negative_prompt": after.strip()} if mark or before.strip("\n") else {}
 
 
 def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class UnreadableFile(TextToVideoError):
 
 def ffmetadata(text: str) -> str:
     """What `ffmpeg -f ffmetadata` reads: a file with the text as its comment."""
-    return ";FFMETADATA1\ncomment=" + re.sub(r"([=;#\\\n])", r"\\\1", text.replace("\0", "")) + "\n"
+    return ";FFMETADATA1\ncomment=" + re.sub(r"([=;#\\\n\r])", r"\\\1", text.replace("\0", "")) + "\n"
 
 
 def tag_png(data: bytes, text: str) -> bytes:
@@ -70,7 +70,7 @@ def read_tags(path: Path) -> str:
     """The infotext inside an image or video file. Raises UnreadableFile where there is none."""
     try:
         text = _from_image(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
         text = _from_video(path)
     if not text.strip():
         raise UnreadableFile(
@@ -82,7 +82,8 @@ def read_tags(path: Path) -> str:
 
 def _from_image(path: Path) -> str:
     with Image.open(path) as image:
-        comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
+        # Pillow gives None where the pointer to them is damaged.
+        comment = (image.getexif().get_ifd(EXIF_IFD) or {}).get(USER_COMMENT, b"")
         if isinstance(comment, bytes) and comment.startswith(UNICODE):
             return comment.removeprefix(UNICODE).decode("utf-16-be", errors="replace")
         found = image.info.get(PNG_KEY) or image.info.get("comment") or ""

@@ -146,8 +146,8 @@ def _pasted(name: str) -> Callable[[dict[str, Any]], Any]:
     prompts = {"prompt": "Prompt", "negative_prompt": "Negative prompt"}
 
     def value(pairs: dict[str, Any]) -> Any:
-        if name in prompts:
-            return pairs.get(prompts[name])
+        if prompts.get(name) in pairs:
+            return pairs[prompts[name]]
         texts = {key: str(text) for key, text in pairs.items()}
         if "Size-1" in texts and "Size-2" in texts:
             texts["Size"] = f"{texts['Size-1']}x{texts['Size-2']}"

@@ -13,6 +13,7 @@ from sd_t2v.t2v_helpers import ui
 from sd_t2v.t2v_helpers.actions import RESULTS, Actions
 from sd_t2v.t2v_helpers.arguments import GenerationRequest
 from sd_t2v.t2v_helpers.host.standalone import StandaloneHost
+from sd_t2v.t2v_helpers.infotext import write_infotext
 from sd_t2v.t2v_helpers.model_folders import MINIATURE_NAME, find_models, further_folder
 from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
 
@@ -48,6 +49,14 @@ def test_restored_settings_outlive_the_choice_of_their_model(actions: Actions, t
     assert (model, previous, restored["width"], restored["cfg_scale"]) == ("other", "other", 64, 4)
     _, *changes = actions.model_chosen(previous, model, *in_order(width=64, height=64, frames=8, cfg_scale=4.0))
     assert all(isinstance(change, dict) and "value" not in change for change in changes)
+
+
+def test_restoring_undoes_what_the_settings_leave_out(actions: Actions) -> None:
+    text = write_infotext(GenerationRequest(prompt="", seed=5), MINIATURE_NAME)
+    fields = actions.restore_text(text, MINIATURE_NAME)[3:]
+    changed = in_order(prompt="old", negative_prompt="old", eta=0.7)
+    shown = {name: old if isinstance(new, dict) else new for name, old, new in zip(ORDER, changed, fields, strict=True)}
+    assert (shown["prompt"], shown["negative_prompt"], shown["eta"]) == ("", "", 0)
 
 
 def test_an_open_seed_stays_open(actions: Actions) -> None:

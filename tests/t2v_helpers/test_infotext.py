@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sd_t2v.modelscope.samplers.catalogue import sampler_names
 from sd_t2v.t2v_helpers.arguments import GenerationRequest
-from sd_t2v.t2v_helpers.infotext import KEYS, MAX_LENGTH, fields_of_pairs, read_infotext, write_infotext
+from sd_t2v.t2v_helpers.infotext import KEYS, LEFT_OUT, MAX_LENGTH, fields_of_pairs, read_infotext, write_infotext
 
 REQUEST = GenerationRequest(
     prompt="a red ball, moving: left", negative_prompt="blurry\nugly", seed=7, cfg_scale=7.25, width=320, height=200
@@ -76,7 +76,7 @@ def test_an_images_infotext_gives_what_fits() -> None:
     )
     assert read_infotext(text) == {
         "prompt": "girl", "negative_prompt": "", "steps": 20, "sampler": "Euler a", "cfg_scale": 7.0, "seed": 9,
-        "width": 512, "height": 768,
+        "width": 512, "height": 768, "eta": 0.0,
     }  # fmt: skip
 
 
@@ -87,10 +87,13 @@ def test_an_images_infotext_gives_what_fits() -> None:
         ("a\nb", {"prompt": "a\nb", "negative_prompt": ""}),
         ("Negative prompt: n", {"prompt": "", "negative_prompt": "n"}),
         ("p\nSteps: 0, Seed: 1e999, Frames: -1, FPS: nan", {"prompt": "p", "negative_prompt": ""}),
-        ("p\nSteps: 5, Seed: <b>, Size: 99999x99999, Sampler: LMS", {"prompt": "p", "negative_prompt": "", "steps": 5}),
+        (
+            "p\nSteps: 5, Seed: <b>, Size: 99999x99999, Sampler: LMS",
+            {"prompt": "p", "negative_prompt": "", "eta": 0.0, "steps": 5},
+        ),
         (
             'p\nSteps: "5, Seed: "7", Size: 64x64',
-            {"prompt": "p", "negative_prompt": "", "seed": 7, "width": 64, "height": 64},
+            {"prompt": "p", "negative_prompt": "", "eta": 0.0, "seed": 7, "width": 64, "height": 64},
         ),
     ],
 )
@@ -110,4 +113,11 @@ def test_the_webuis_own_pairs_are_understood() -> None:
         "width": 64,
         "height": 128,
         "model": "m",
+        **LEFT_OUT,
     }
+    assert fields_of_pairs({"Clip skip": "1"}) == {}
+
+
+def test_fields_that_settings_leave_out_are_told_too() -> None:
+    found = read_infotext(write_infotext(GenerationRequest(prompt="", seed=1), "m"))
+    assert {name: found[name] for name in LEFT_OUT} == LEFT_OUT

@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 import subprocess
 import sys
 import wave
@@ -19,7 +20,7 @@ from sd_t2v.modelscope.errors import RequestError
 from sd_t2v.t2v_helpers.ffmpeg import OutputError, find_ffmpeg
 from sd_t2v.t2v_helpers.formats import FORMATS
 from sd_t2v.t2v_helpers.frames import read_frame
-from sd_t2v.t2v_helpers.tags import UnreadableFile, read_tags
+from sd_t2v.t2v_helpers.tags import EXIF_IFD, UnreadableFile, read_tags
 from sd_t2v.t2v_helpers.video import check_soundtrack, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,13 +110,20 @@ def test_the_infotext_comes_back(name: str, tmp_path: Path) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1).filter(str.strip))
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip))
 def test_any_infotext_comes_back(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("any")
-    for name in ("MP4", "GIF", "WebP"):
+    for name in ("MP4", "WebM", "GIF", "WebP"):
         path = folder / f"a{FORMATS[name].suffix}"
         write_video(path, gradient(1, 16, 16), 8, FORMATS[name], text)
         assert read_tags(path) == text, name
+
+
+@pytest.mark.parametrize("name", ["MP4", "WebM"])
+def test_old_macs_line_ends_come_back(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{FORMATS[name].suffix}"
+    write_video(path, gradient(1, 16, 16), 8, FORMATS[name], "a\rb\r\nSteps: 3")
+    assert read_tags(path) == "a\rb\r\nSteps: 3"
 
 
 def test_a_long_infotext_comes_back(tmp_path: Path) -> None:
@@ -223,6 +231,15 @@ def test_frames_can_be_read_one_by_one(tmp_path: Path) -> None:
 def test_garbage_is_no_video(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.mp4"
     path.write_bytes(content)
+    with pytest.raises(UnreadableFile):
+        read_tags(path)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "png"])
+def test_a_picture_with_damaged_exif_holds_no_settings(kind: str, tmp_path: Path) -> None:
+    text_for_a_pointer = struct.pack("<HHI4sI", EXIF_IFD, 2, 4, b"abc\0", 0)
+    path = tmp_path / f"a.{kind}"
+    Image.new("RGB", (16, 16)).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0" + text_for_a_pointer)
     with pytest.raises(UnreadableFile):
         read_tags(path)
 

@@ -23,7 +23,7 @@ KEEP = Setting(
     "modelscope_deforum_keep_model_in_vram",
     KEEP_NOTHING,
     "Keep model in VRAM between runs",
-    "quicker next start, less memory for images meanwhile; not with --lowvram or --medvram",
+    "quicker next start, less memory for everything else meanwhile; a WebUI with --lowvram or --medvram keeps none",
     (KEEP_NOTHING, KEEP_UNET, KEEP_ALL),
 )
 VAE = Setting(
@@ -46,7 +46,7 @@ SAVE_INFOTEXT = Setting(
     "the video dropped on the tab then restores them",
 )
 OUTPUT_FOLDER = Setting(
-    "text2video_output_folder", "", "Output folder for videos", "empty: text2video in the WebUI's outputs folder"
+    "text2video_output_folder", "", "Output folder for videos", "empty: the usual one, text2video among the outputs"
 )
 FOLDER_PATTERN = Setting(
     "text2video_folder_pattern", "[date]", "Subfolder name pattern", "patterns as below; empty: no subfolders"
@@ -62,7 +62,7 @@ PREVIEW = Setting(
     "text2video_preview",
     CONTACT_SHEET,
     "Live preview shows",
-    "how often: see Live previews",
+    "how often: in a WebUI, see Live previews",
     (CONTACT_SHEET, MIDDLE_FRAME),
 )
 SAVE_UNFINISHED = Setting(

@@ -33,21 +33,23 @@ class StoredSettings:
             return {}
 
     def __getitem__(self, setting: Setting) -> Any:
-        default = DEFAULTS.get(setting, setting.default)
-        return usable(setting._replace(default=default), self._values.get(setting.key, default))
+        return self._usable(setting, self._values.get(setting.key))
 
     def change(self, setting: Setting, value: Any) -> str:
         """Take a value over; says, as HTML, what keeps it from being stored, if anything does."""
         with self._lock:
-            self._values[setting.key] = usable(setting, value)
+            self._values[setting.key] = self._usable(setting, value)
             partial = self._path.with_suffix(".partial")
             try:
                 partial.write_text(json.dumps(self._values, indent=2), encoding="utf-8")
                 partial.replace(self._path)
             except OSError as error:
                 message = f"This holds until the page's server ends: {self._path} cannot be written ({error.strerror})."
-                return f'<div class="error">{html.escape(message)}</div>'
+                return f'<div class="error" role="alert">{html.escape(message)}</div>'
         return ""
+
+    def _usable(self, setting: Setting, value: Any) -> Any:
+        return usable(setting._replace(default=DEFAULTS.get(setting, setting.default)), value)
 
 
 def build_settings(stored: StoredSettings, opened: Any) -> None:

@@ -1,6 +1,5 @@
 """Links to files wherever they lie: only files this process has handed out, each under an unguessable name."""
 
-import mimetypes
 import re
 import secrets
 from collections import OrderedDict
@@ -14,6 +13,14 @@ MOST_FILES = 1000
 """Links that stay valid at once; the oldest go first."""
 PIECE = 1 << 18
 """Bytes that are read at once."""
+KINDS = {
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".png": "image/png",
+}
+"""What our formats are called. Python does not know all of them, and on Windows believes the registry."""
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _files: OrderedDict[str, Path] = OrderedDict()
 
@@ -36,7 +43,7 @@ def add_file_route(app: Any) -> None:
         path = _files.get(token)
         if path is None or path.name != name or not path.is_file():
             raise HTTPException(404, "This video was moved or deleted, or the page is older than the WebUI's start.")
-        kind, size = mimetypes.guess_type(path.name)[0], path.stat().st_size
+        kind, size = KINDS.get(path.suffix), path.stat().st_size
         match = _RANGE.fullmatch(wanted or "")
         start, end = (int(match[1]), min(int(match[2] or size), size - 1)) if match else (0, -1)
         if start > end:

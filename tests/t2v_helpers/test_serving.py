@@ -1,5 +1,6 @@
 """Links to videos: whole and in ranges, and to nothing else."""
 
+import mimetypes
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -8,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from sd_t2v.t2v_helpers import serving
+from sd_t2v.t2v_helpers.formats import FORMATS, Format
 
 CONTENT = bytes(range(256)) * 4
 
@@ -29,6 +31,17 @@ def made(folder: Path, name: str = "a b#%é.mp4") -> Path:
 def test_a_link_gives_the_file_wherever_it_lies(client: TestClient, tmp_path: Path) -> None:
     answer = client.get("/" + serving.link_to(made(tmp_path)))
     assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, CONTENT, "video/mp4")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS.values() if not kind.is_folder], ids=lambda kind: kind.name)
+def test_every_format_has_its_type_on_every_python(
+    kind: Format, client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A Python, or a Windows registry, that knows nothing.
+    monkeypatch.setattr(mimetypes, "_db", mimetypes.MimeTypes())
+    monkeypatch.setattr(mimetypes._db, "types_map", ({}, {}))  # type: ignore[attr-defined]
+    answer = client.get("/" + serving.link_to(made(tmp_path, f"a{kind.suffix}")))
+    assert answer.headers["content-type"] in {f"video/{kind.suffix[1:]}", f"image/{kind.suffix[1:]}"}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import html
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import gradio as gr
@@ -21,10 +22,11 @@ from .page import error_box, error_line, infotexts, model_note, note, players, s
 from .settings import SHOWN_VIDEOS
 from .tags import read_tags
 
-RESULTS = 6
-"""Outputs of a run: made, players, infotext, frame slider, frame image, status."""
+RESULTS = 7
+"""Outputs of a run: made, players, infotext, frame slider, frame image, what is wrong with that, status."""
 MOST_ENDED = 16
 """Runs whose results a reloaded page can still ask for."""
+WITHDRAWN = '<p role="status">interrupted while it was waiting</p>'
 
 
 class Actions:
@@ -35,27 +37,34 @@ class Actions:
         self._ended: OrderedDict[str, list[Any]] = OrderedDict()
         self._running: str | None = None
         self._withdrawn: deque[str] = deque(maxlen=MOST_ENDED)
+        self._lock = Lock()
 
     def generate(self, task: Any, model: Any, soundtrack: Any, *values: Any) -> list[Any]:
         """Make the videos, once it is this task's turn. Returns the results."""
         task = str(task)
-        if task in self._withdrawn:
-            return self._nothing("<p>interrupted while it was waiting</p>")
-        self._running = task
         try:
-            self._ended[task] = results = self._generated(model, soundtrack, values)
+            results = self._generated(model, soundtrack, values) if self._begins(task) else self._nothing(WITHDRAWN)
         finally:
-            self._running = None
+            with self._lock:
+                self._running = None
+        self._ended[task] = results
         while len(self._ended) > MOST_ENDED:
             self._ended.popitem(last=False)
         return results
 
+    def _begins(self, task: str) -> bool:
+        """Whether a task whose turn it is was not withdrawn before. Between that and its run no Interrupt is lost."""
+        with self._lock:
+            self._running = None if task in self._withdrawn else task
+            return self._running is not None
+
     def interrupt(self, task: str) -> None:
         """End a page's run; one that still waits for its turn leaves those of others alone."""
-        if task == self._running:
-            self._host.interrupt()
-        else:
-            self._withdrawn.append(task)
+        with self._lock:
+            if task == self._running:
+                self._host.interrupt()
+            elif task not in self._withdrawn:
+                self._withdrawn.append(task)
 
     def skip(self, task: str) -> None:
         """End the current video of a page's run."""
@@ -87,17 +96,21 @@ class Actions:
         videos = outcome.videos
         made = [{"seed": video.request.seed, "files": [str(path) for path in video.files]} for video in videos]
         html_players = players(videos, self._host.setting(SHOWN_VIDEOS))
-        slider = gr.update(maximum=max(videos[-1].request.frames, 2), value=1)
-        return [made, html_players, infotexts(videos), slider, self.frame(made, 1)]
+        count = videos[-1].request.frames
+        # A slider needs two ends.
+        slider = gr.update(maximum=max(count, 2), value=1, visible=count > 1)
+        return [made, html_players, infotexts(videos), slider, *self.frame(made, 1)]
 
-    def frame(self, made: list[dict[str, Any]], number: float) -> Any:
-        """A frame (counted from 1) of the last video, as an image."""
+    def frame(self, made: list[dict[str, Any]], number: float) -> list[Any]:
+        """A frame (counted from 1) of the last video, as an image, and what keeps it from being read."""
         if not made:
-            return gr.update()
+            return [gr.update(), ""]
         try:
-            return read_frame(Path(made[-1]["files"][0]), int(number) - 1)
-        except (TextToVideoError, TypeError, ValueError, OverflowError):
-            return None
+            return [read_frame(Path(made[-1]["files"][0]), int(number) - 1), ""]
+        except TextToVideoError as error:
+            return [None, error_line(str(error))]
+        except (TypeError, ValueError, OverflowError):
+            return [None, error_line("The number of the frame must be a whole number.")]
 
     def model_chosen(self, previous: str, model: str, *values: Any) -> list[Any]:
         """Fields that still have the previous model's good values get the new one's."""

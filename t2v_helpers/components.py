@@ -13,6 +13,8 @@ JS = "_js" if GRADIO_3 else "js"
 """What an event calls its JavaScript."""
 CONCURRENCY = "concurrency_count" if GRADIO_3 else "default_concurrency_limit"
 """What a queue calls the number of events that it handles at once."""
+UNLIMITED: dict[str, Any] = {} if GRADIO_3 else {"concurrency_limit": None}
+"""For an event that waits in the host's queue: gradio 4 would else let one wait at a time, the others nowhere."""
 Field = dataclasses.Field[Any]
 LONGEST_SLIDER = 100_000
 """A larger range than this gets a number box."""

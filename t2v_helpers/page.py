@@ -71,12 +71,12 @@ def summary(host: Host, outcome: Outcome, model: str, request: GenerationRequest
     words = [f"{made} video{'s' * (made != 1)} saved"] if made or not outcome.error else []
     words += [f"{outcome.skipped} skipped"] if outcome.skipped else []
     words += ["interrupted"] if outcome.interrupted else []
-    return "".join(parts) + f"<p>{html.escape(', '.join(words))}</p>"
+    return "".join(parts) + f'<p role="status">{html.escape(", ".join(words))}</p>'
 
 
 def error_line(message: str) -> str:
     """An error without a report."""
-    return f'<div class="error text2video-error">{html.escape(message)}</div>'
+    return f'<div class="error text2video-error" role="alert">{html.escape(message)}</div>'
 
 
 def error_box(host: Host, error: Exception, settings: str = "") -> str:
@@ -111,4 +111,4 @@ def model_note(host: PageHost, names: list[str], *, fresh: bool = False) -> str:
 
 def note(inside: str, *, fresh: bool = False) -> str:
     """HTML in the small print of the tab. fresh: marked for the script."""
-    return f'<div class="text2video-note"{" data-fresh" * fresh}>{inside}</div>'
+    return f'<div class="text2video-note" role="status"{" data-fresh" * fresh}>{inside}</div>'

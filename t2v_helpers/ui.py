@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from .actions import RESULTS, Actions
-from .components import JS, element, tool, widget
+from .components import JS, UNLIMITED, element, tool, widget
 from .host.interface import TAB, PageHost
 from .model_folders import make_folders, model_names
 from .page import model_note
@@ -112,28 +112,32 @@ class Tab:
     def _results(self) -> None:
         with gr.Column(elem_id=element("progress")):
             self.preview = gr.HTML("<div></div>", elem_id=element("preview"))
+        # Above the videos made before, so that an error is seen.
+        self.status = gr.HTML(elem_id=element("status"))
         self.players = gr.HTML(elem_id=element("players"))
         with gr.Row(elem_id=element("result_tools")):
-            self.open_folder = gr.Button("Open folder", elem_id=element("open_folder"))
+            self.open_folder = gr.Button("Open folder", elem_id=element("open_folder"), visible=self.host.opens_folders)
         self.folder_status = gr.HTML(elem_id=element("folder_status"))
         with gr.Accordion("Use a frame", open=False, elem_id=element("frame_fold")):
             self.frame_number = gr.Slider(1, 24, value=1, step=1, label="Frame", elem_id=element("frame"))
             self.frame_number.do_not_save_to_config = True
             self.frame = gr.Image(label="Chosen frame", type="pil", interactive=False, elem_id=element("frame_image"))
+            self.frame_status = gr.HTML(elem_id=element("frame_status"))
             self.host.tools_for_frames(self.frame)
         self.infotext = gr.HTML(elem_id=element("infotext"))
         self.made = gr.State([])
-        self.status = gr.HTML(elem_id=element("status"))
 
     def _connect(self) -> None:
         values = [self.widgets[name] for name in ORDER]
         inputs = [self.task, self.model, self.soundtrack, *values]
-        outputs = [self.made, self.players, self.infotext, self.frame_number, self.frame, self.status]
+        frame = [self.frame_number, self.frame, self.frame_status]
+        outputs = [self.made, self.players, self.infotext, *frame, self.status]
         self.generate.click(
             self.host.queued(self.actions.generate, RESULTS),
             inputs,
             outputs,
             show_progress="hidden",
+            **UNLIMITED,
             # gradio hands outputs over, too: only as many as there are inputs may come back.
             **{JS: f"(...values) => text2videoSubmit(values.slice(0, {len(inputs)}))"},
         )
@@ -179,7 +183,10 @@ class Tab:
         self.clear.click(lambda: ("", ""), None, prompts, show_progress="hidden")
         self.open_folder.click(self.actions.open_folder, [self.made], [self.folder_status], show_progress="hidden")
         self.frame_number.release(
-            self.actions.frame, [self.made, self.frame_number], [self.frame], show_progress="hidden"
+            self.actions.frame,
+            [self.made, self.frame_number],
+            [self.frame, self.frame_status],
+            show_progress="hidden",
         )
 
     def _connect_restoring(self, values: list[Any]) -> None:

@@ -76,6 +76,10 @@ class PageHost(Host, Protocol):
 
     remark: str
 
+    @property
+    def opens_folders(self) -> bool:
+        """Whether the page may show folders on the computer that it is served from."""
+
     def queued(self, function: Callable[..., list[Any]], outputs: int) -> Callable[..., Any]:
         """The function of an event whose first argument is the page's task id, run one at a time with progress.
 

@@ -35,6 +35,7 @@ class StandaloneHost(ConsoleHost):
 
     name = "standalone page"
     remark = ""
+    opens_folders = True
 
     def __init__(self, models: Path, outputs: Path, settings: Path, device: str | None = None) -> None:
         super().__init__(device=device)

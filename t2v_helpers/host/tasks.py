@@ -71,8 +71,9 @@ class Tasks:
 
     def ask(self, stop: Stop) -> None:
         """Ask the running task to stop. To end all is more than to end one video."""
-        if self._stop != "interrupt":
-            self._stop = stop
+        with self._turn:
+            if self._stop != "interrupt":
+                self._stop = stop
 
     def close(self) -> None:
         """Ask every task to stop, those to come as well."""
@@ -80,7 +81,8 @@ class Tasks:
 
     def stop_request(self) -> Stop | None:
         """What the running task was asked, once."""
-        stop, self._stop = self._stop, None
+        with self._turn:
+            stop, self._stop = self._stop, None
         return "interrupt" if self._closed else stop
 
     def report(self, task: str, seen_preview: int) -> dict[str, Any]:

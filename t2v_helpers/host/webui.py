@@ -79,8 +79,13 @@ class WebUIHost:
         shared.state.assign_current_image(image)
 
     def stop_request(self) -> Stop | None:
-        stop: Stop | None = "interrupt" if shared.state.interrupted else "skip" if shared.state.skipped else None
-        shared.state.interrupted = shared.state.skipped = False
+        # Only what was read is cleared: the other may be pressed just now.
+        state = shared.state
+        stop: Stop | None = None
+        if state.skipped:
+            state.skipped, stop = False, "skip"
+        if state.interrupted:
+            state.interrupted, stop = False, "interrupt"
         return stop
 
     def queued(self, function: Callable[..., list[Any]], outputs: int) -> Callable[..., Any]:
@@ -96,8 +101,12 @@ class WebUIHost:
     def skip(self) -> None:
         shared.state.skip()
 
+    @property
+    def opens_folders(self) -> bool:
+        return not shared.cmd_opts.hide_ui_dir_config
+
     def open_folder(self, folder: Path) -> None:
-        if not shared.cmd_opts.hide_ui_dir_config:
+        if self.opens_folders:
             open_folder(folder)
 
     def tools_for_frames(self, image: Any) -> None:
@@ -135,8 +144,12 @@ class WebUIHost:
         elif about.get("elem_id") == "extras_tab" and set(self._png_info) == {"text"}:
             import gradio as gr
 
-            self._png_info["button"] = None
             self._png_info["button"] = gr.Button(f"Send to {TAB}", elem_id=f"{TAB}_tab")
+
+    def withdraw_button(self) -> None:
+        """PNG Info is built before our tab; where that fails, nothing can be sent to it."""
+        if button := self._png_info.pop("button", None):
+            button.visible = False
 
 
 def _pasted(name: str) -> Callable[[dict[str, Any]], Any]:
@@ -235,6 +248,7 @@ def _tabs() -> list[tuple[Any, str, str]]:
         return [(build_tab(HOST), TAB, TAB)]
     except Exception as error:
         log.exception("The tab text2video could not be built")
+        HOST.withdraw_button()
         return [(_broken_tab(error), TAB, TAB)]
 
 
@@ -250,7 +264,7 @@ def _broken_tab(error: Exception) -> Any:
     )
     with gr.Blocks(analytics_enabled=False) as tab:
         gr.HTML(
-            f'<div class="error">text2video cannot work yet: {html.escape(str(error))}</div>'
+            f'<div class="error" role="alert">text2video cannot work yet: {html.escape(str(error))}</div>'
             f"<p>{html.escape(remedy)}</p>"
         )
     return tab

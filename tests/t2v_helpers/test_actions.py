@@ -4,7 +4,9 @@ import dataclasses
 import os
 import sys
 import time
+from collections import deque
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -39,6 +41,12 @@ def test_every_field_of_the_request_is_on_the_tab() -> None:
     assert {*ORDER, "soundtrack"} == set(DEFAULTS)
 
 
+def test_gradio_lets_every_page_wait_in_the_hosts_queue(tmp_path: Path) -> None:
+    tab = ui.build_tab(host(tmp_path))
+    (generate,) = (event for event in tab.fns.values() if event.name == "in_turn")
+    assert generate.concurrency_limit is None
+
+
 def test_restored_settings_outlive_the_choice_of_their_model(actions: Actions, tmp_path: Path) -> None:
     other = further_folder(tmp_path / "models") / "other"
     other.mkdir(parents=True)
@@ -70,6 +78,47 @@ def test_whoever_waits_withdraws_only_their_own_run(actions: Actions) -> None:
     done = actions.generate("task(other)", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])
     assert "1 video saved" in done[-1]
     assert actions.collect("task(other)") == done
+    assert "interrupted" in actions.collect("task(waiting)")[-1]
+
+
+def test_repeated_interrupts_of_one_page_leave_room_for_others(actions: Actions) -> None:
+    for task in ("task(a)", *["task(b)"] * 99):
+        actions.interrupt(task)
+    assert "interrupted" in actions.generate("task(a)", MINIATURE_NAME, None, *in_order())[-1]
+
+
+def test_an_interrupt_at_the_very_start_is_not_lost(actions: Actions) -> None:
+    pressed: list[Thread] = []
+
+    class Looked(deque[str]):
+        def __contains__(self, task: object) -> bool:
+            found = super().__contains__(task)
+            if not pressed:
+                pressed.append(Thread(target=actions.interrupt, args=[task]))
+                pressed[0].start()
+                pressed[0].join(0.5)
+            return found
+
+    actions._withdrawn = Looked()
+    values = SMALL | {"frames": 100, "steps": 50}
+    assert "interrupted" in actions.generate("t", MINIATURE_NAME, None, *[values[name] for name in ORDER])[-1]
+    pressed[0].join()
+
+
+def test_a_frame_that_cannot_be_read_is_said(actions: Actions) -> None:
+    done = actions.generate("t", MINIATURE_NAME, None, *[(SMALL | {"frames": 3})[name] for name in ORDER])
+    made, slider, image, wrong = done[0], *done[3:6]
+    assert (image.size, wrong, slider["maximum"], slider["visible"]) == ((16, 16), "", 3, True)
+    Path(made[0]["files"][0]).unlink()
+    image, wrong = actions.frame(made, 2)
+    assert image is None
+    assert "Frame 2" in wrong
+    assert "cannot be read" in wrong
+
+
+def test_a_video_of_one_frame_offers_no_other(actions: Actions) -> None:
+    slider = actions.generate("t", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])[3]
+    assert slider["visible"] is False
 
 
 @pytest.mark.parametrize("wrong", [None, [], {}, float("nan"), 10**400, "x"])
@@ -77,7 +126,9 @@ def test_whatever_is_sent_gets_an_answer(wrong: Any, actions: Actions) -> None:
     assert isinstance(actions.length(wrong, 8) + actions.length(24, wrong), str)
     assert len(actions.collect(wrong)) == RESULTS
     assert len(actions.restore_text(wrong, wrong)) == 3 + len(ORDER)
-    assert actions.frame([{"files": ["missing.mp4"]}], wrong) is None
+    image, said = actions.frame([{"files": ["missing.mp4"]}], wrong)
+    assert image is None
+    assert "text2video-error" in said
     results = actions.generate(wrong, wrong, wrong, *[wrong] * len(ORDER))
     assert "text2video-error" in results[-1]
     actions.interrupt(wrong)
@@ -86,7 +137,7 @@ def test_whatever_is_sent_gets_an_answer(wrong: Any, actions: Actions) -> None:
 
 def test_half_an_emoji_loses_no_video(actions: Actions) -> None:
     values = SMALL | {"prompt": "a ball \ud83c"}
-    *_, infotext, _, _, status = actions.generate("t", MINIATURE_NAME, None, *[values[name] for name in ORDER])
+    *_, infotext, _, _, _, status = actions.generate("t", MINIATURE_NAME, None, *[values[name] for name in ORDER])
     assert "1 video saved" in status
     assert "a ball \ufffd" in infotext
 
@@ -154,7 +205,9 @@ def test_settings_of_the_page_are_kept(tmp_path: Path) -> None:
     assert [stored.change(SAVE_TEXT, True), stored.change(SHOWN_VIDEOS, 2.0), stored.change(KEEP, "nonsense")] == [
         ""
     ] * 3
+    assert stored[KEEP] == KEEP_ALL
     again = host(tmp_path).settings
+    assert again[KEEP] == KEEP_ALL
     assert (again[SAVE_TEXT], again[SHOWN_VIDEOS]) == (True, 2)
     (tmp_path / "settings.json").write_text("[broken")
     assert host(tmp_path).settings[SAVE_TEXT] is False

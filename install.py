@@ -15,6 +15,13 @@ NEEDED = {
 }
 """Packages by the name they are imported under. torch, gradio and Pillow are the WebUI's own."""
 
+# One line that pip cannot read, and it reads none.
+_NAME = re.compile(r"(?i)[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
+_VERSION = re.compile(
+    r"(?i)v?(\d+!)?\d+(\.\d+)*([-_.]?(a|alpha|b|beta|c|rc|pre|preview)[-_.]?\d*)?"
+    r"(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?"
+)
+
 
 def missing() -> list[str]:
     """What pip calls the packages that are not there."""
@@ -35,9 +42,10 @@ def installed() -> list[str]:
     """Every package as pip's constraints write it: the one that is imported, not what a broken update left behind."""
     found: dict[str, str] = {}
     for package in distributions():
-        name = package.metadata["Name"]
-        if name and not name.startswith(("~", "-")):
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), f"{name}=={package.version}")
+        about = package.metadata
+        name, version = (str(about[key]) if key in about else "" for key in ("Name", "Version"))
+        if _NAME.fullmatch(name) and _VERSION.fullmatch(version):
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), f"{name}=={version}")
     return list(found.values())
 
 

@@ -21,12 +21,20 @@
         ? gradioApp().getElementById(PREFIX + name)
         : gradioApp().querySelector("#" + PREFIX + name);
 
+    // Interrupt and Skip lie above Generate, but a keyboard would still reach it.
+    function showRunning(running) {
+        showSubmitButtons("text2video", !running);
+        element("generate").disabled = running;
+    }
+
     function watch(id, atEnd) {
-        showSubmitButtons("text2video", false);
+        showRunning(true);
         sessionStorage.setItem(TASK, id);
         requestProgress(id, element("preview"), element("preview"), () => {
-            showSubmitButtons("text2video", true);
-            sessionStorage.removeItem(TASK);
+            if (sessionStorage.getItem(TASK) === id) {
+                showRunning(false);
+                sessionStorage.removeItem(TASK);
+            }
             atEnd();
         });
     }

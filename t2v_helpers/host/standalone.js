@@ -2,6 +2,7 @@
 
 const text2videoLoaded = [];
 const POLL = 400; // milliseconds
+const PATIENCE = 40; // polls without an answer, or without the task being known
 
 window.gradioApp = () => document;
 window.onUiLoaded = (callback) => text2videoLoaded.push(callback);
@@ -20,10 +21,15 @@ function formatTime(seconds) {
     return seconds >= 60 ? `${pad(seconds / 60)}:${pad(seconds % 60)}` : `${Math.floor(seconds)}s`;
 }
 
+// Undefined where the server cannot be reached, as for a moment it may be.
 async function progressOf(task, preview) {
     const body = JSON.stringify({id_task: task, id_live_preview: preview});
-    const answer = await fetch("internal/progress", {method: "POST", headers: {"Content-Type": "application/json"}, body});
-    return answer.json();
+    try {
+        const answer = await fetch("internal/progress", {method: "POST", headers: {"Content-Type": "application/json"}, body});
+        return answer.ok ? await answer.json() : undefined;
+    } catch {
+        return undefined;
+    }
 }
 
 // Shows a bar before the container and the preview inside the gallery until the task has ended.
@@ -34,22 +40,25 @@ window.requestProgress = async function(task, container, gallery, atEnd) {
     container.before(bar);
     const picture = Object.assign(document.createElement("div"), {className: "livePreview"});
     let preview = -1;
-    let patience = 40; // polls without the task being known
+    let patience = PATIENCE;
+    function show(state) {
+        inner.style.width = `${100 * state.progress}%`;
+        const eta = state.eta ? ` ETA: ${formatTime(state.eta)}` : "";
+        inner.textContent = `${state.textinfo} ${Math.round(100 * state.progress)}%${eta}`;
+        if (state.live_preview) {
+            const image = new Image();
+            image.src = state.live_preview;
+            picture.replaceChildren(image);
+            if (!picture.isConnected) gallery.prepend(picture);
+        }
+        preview = state.id_live_preview;
+    }
     try {
         while (patience > 0) {
             const state = await progressOf(task, preview);
-            if (state.completed) break;
-            patience = state.active || state.queued ? 40 : patience - 1;
-            inner.style.width = `${100 * state.progress}%`;
-            const eta = state.eta ? ` ETA: ${formatTime(state.eta)}` : "";
-            inner.textContent = `${state.textinfo} ${Math.round(100 * state.progress)}%${eta}`;
-            if (state.live_preview) {
-                const image = new Image();
-                image.src = state.live_preview;
-                picture.replaceChildren(image);
-                if (!picture.isConnected) gallery.prepend(picture);
-            }
-            preview = state.id_live_preview;
+            if (state?.completed) break;
+            patience = state?.active || state?.queued ? PATIENCE : patience - 1;
+            if (state) show(state);
             await new Promise((resolve) => setTimeout(resolve, POLL));
         }
     } finally {

@@ -278,6 +278,58 @@ def test_a_reloaded_page_gets_its_result(page: Page) -> None:
     page.wait_for_function("document.querySelector('#text2video_seed input').value === '123'")
 
 
+def test_a_server_that_is_out_of_reach_for_a_moment_is_asked_again(page: Page) -> None:
+    slow(page)
+    page.click("#text2video_generate")
+    sampling(page)
+    page.route("**/internal/progress", lambda route: route.abort())
+    page.wait_for_timeout(2000)
+    assert page.locator(".progressDiv").count() == 1
+    assert page.is_visible("#text2video_interrupt")
+    page.unroute("**/internal/progress")
+    page.click("#text2video_interrupt")
+    wait_gone(page)
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('interrupted')")
+
+
+def test_generate_can_be_pressed_again_only_when_the_run_is_over(page: Page, server: Server) -> None:
+    before = server.videos()
+    slow(page, 40)
+    page.focus("#text2video_generate")
+    page.keyboard.press("Space")
+    sampling(page)
+    assert page.is_disabled("#text2video_generate")
+    page.keyboard.press("Space")
+    page.evaluate("document.querySelector('#text2video_generate').click()")
+    assert page.locator(".progressDiv").count() == 1
+    wait_gone(page)
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
+    assert len(server.videos() - before) == 1
+    slow(page, 2)
+    assert "1 video saved" in run(page)
+
+
+def test_generate_pressed_twice_at_once_makes_a_video_each_time(page: Page, server: Server) -> None:
+    before = server.videos()
+    slow(page, 60)
+    pressed = page.evaluate(
+        """() => {
+            const generate = document.querySelector('#text2video_generate');
+            generate.click();
+            generate.click();
+            const bars = () => document.querySelectorAll('.progressDiv').length;
+            return new Promise((done) => setTimeout(() => done(bars()), 1000));
+        }"""
+    )
+    assert pressed == 2
+    page.wait_for_function("document.querySelectorAll('.progressDiv').length === 1", timeout=180_000)
+    assert page.is_visible("#text2video_interrupt")
+    wait_gone(page)
+    page.wait_for_function("!document.querySelector('#text2video_generate').disabled")
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
+    assert len(server.videos() - before) == 2
+
+
 def test_small_buttons(page: Page) -> None:
     slow(page, 2)
     set_number(page, "width", 128)

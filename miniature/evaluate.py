@@ -11,6 +11,7 @@ from ..modelscope.pipeline import generate
 from ..modelscope.placement import best_device, best_dtype
 from ..modelscope.request import VideoRequest
 from ..modelscope.samplers.catalogue import get_sampler, sampler_names
+from ..modelscope.weights import Place
 from .judge import Verdict, judge
 from .recipe import MODEL_FOLDER
 from .world import HELD_OUT, LABELS, Label
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--samplers", action="store_true", help="also judge every sampler at its default steps")
     options = parser.parse_args()
     device = best_device()
-    model = load_model(options.model, device, best_dtype(device))
+    model = load_model(options.model, Place(device, best_dtype(device)))
     out = sys.stdout.write
     out("| clips | " + " | ".join(PARTS) + " |\n|---|---|---|---|---|\n")
     results = list(verdicts(model, LABELS, range(options.seeds)))

@@ -21,6 +21,10 @@ class KeysValues(NamedTuple):
     keys: Tensor
     values: Tensor
 
+    def to(self, dtype: torch.dtype) -> "KeysValues":
+        """The same in another precision."""
+        return KeysValues(self.keys.to(dtype), self.values.to(dtype))
+
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention over [n, heads, length, head_dim]; a long batch runs in pieces that every fused kernel accepts."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .chunks import WHOLE, Chunks, activated, added, clip_norm, mapped, plus
 from .config import AutoencoderConfig
 
 LATENT_SCALE = 0.18215
@@ -28,10 +29,13 @@ class ResnetBlock(nn.Module):
         if channels != out_channels:
             self.nin_shortcut = nn.Conv2d(channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+    def forward(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+        h = _norm_and_conv(self.norm1, self.conv1, x, chunks)
+        h = _norm_and_conv(self.norm2, self.conv2, h, chunks)
+        if not hasattr(self, "nin_shortcut"):
+            return plus(h, x)
+        rows = chunks.pieces(x.shape[2], x[:, :, 0].numel())
+        return added(h, lambda piece: self.nin_shortcut(x[:, :, piece]), rows, dim=2)
 
 
 class AttnBlock(nn.Module):
@@ -45,11 +49,13 @@ class AttnBlock(nn.Module):
         self.v = nn.Conv2d(channels, channels, 1)
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
         h = self.norm(x)
         q, k, v = (layer(h).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v))
-        out = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2).unflatten(2, x.shape[-2:])
-        return x + self.proj_out(out)
+        # Heads as wide as this have no fused kernel everywhere: every pixel's score for every other may be held.
+        pieces = chunks.pieces(q.shape[2], q.shape[0] * q.shape[2])
+        out = mapped(lambda piece: F.scaled_dot_product_attention(q[:, :, piece], k, v), pieces, dim=2)
+        return x + self.proj_out(out.squeeze(1).transpose(1, 2).unflatten(2, x.shape[-2:]))
 
 
 class Downsample(nn.Module):
@@ -70,8 +76,36 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    def forward(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+        height = 2 * x.shape[2]
+
+        def run(rows: slice) -> Tensor:
+            first, end = max(rows.start - 1, 0), min(rows.stop + 1, height)
+            part = F.interpolate(x[:, :, first // 2 : (end + 1) // 2], scale_factor=2.0, mode="nearest")
+            return _conv_rows(self.conv, part[:, :, first % 2 :][:, :, : end - first], rows, height)
+
+        return mapped(run, chunks.pieces(height, 2 * 2 * x[:, :, 0].numel()), dim=2)
+
+
+def _norm_and_conv(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor, chunks: Chunks) -> Tensor:
+    """conv(SiLU(norm(x))), some rows of the frames [n, c, h, w] at a time."""
+    height = x.shape[2]
+    pieces = chunks.pieces(height, 3 * x[:, :, 0].numel())
+    if len(pieces) == 1:
+        return conv(activated(norm(x)))
+    normalised = clip_norm(norm, x, chunks)
+
+    def run(rows: slice) -> Tensor:
+        part = x[:, :, max(rows.start - 1, 0) : rows.stop + 1]
+        return _conv_rows(conv, activated(normalised(part)), rows, height)
+
+    return mapped(run, pieces, dim=2)
+
+
+def _conv_rows(conv: nn.Conv2d, part: Tensor, rows: slice, height: int) -> Tensor:
+    """A 3x3 convolution's output for these rows of frames that high, of their rows and the neighbours'."""
+    beyond = (0, 0, int(rows.start == 0), int(rows.stop == height))
+    return F.conv2d(F.pad(part, beyond), conv.weight, conv.bias, padding=(0, 1))
 
 
 def _middle(channels: int) -> nn.Module:
@@ -82,9 +116,9 @@ def _middle(channels: int) -> nn.Module:
     return middle
 
 
-def _run_middle(middle: nn.Module, x: Tensor) -> Tensor:
+def _run_middle(middle: nn.Module, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
     for name in ("block_1", "attn_1", "block_2"):
-        x = getattr(middle, name)(x)
+        x = getattr(middle, name)(x, chunks)
     return x
 
 
@@ -140,14 +174,14 @@ class Decoder(nn.Module):
         self.norm_out = _norm(channels)
         self.conv_out = nn.Conv2d(channels, config.out_ch, 3, padding=1)
 
-    def forward(self, z: Tensor) -> Tensor:
-        x = _run_middle(self.mid, self.conv_in(z))
+    def forward(self, z: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+        x = _run_middle(self.mid, self.conv_in(z), chunks)
         for level in reversed(self.up):
             for block in level.block:  # type: ignore[union-attr]
-                x = block(x)
+                x = block(x, chunks)
             if hasattr(level, "upsample"):
-                x = level.upsample(x)  # type: ignore[operator]
-        return self.conv_out(F.silu(self.norm_out(x)))
+                x = level.upsample(x, chunks)  # type: ignore[operator]
+        return _norm_and_conv(self.norm_out, self.conv_out, x, chunks)
 
 
 class Autoencoder(nn.Module):
@@ -166,17 +200,17 @@ class Autoencoder(nn.Module):
         mean, logvar = self.quant_conv(self.encoder(frames)).chunk(2, dim=1)
         return mean, logvar.clamp(-30.0, 20.0)
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, chunks: Chunks = WHOLE) -> Tensor:
         """Unscaled latents [n, embed_dim, h, w] -> frames [n, 3, 8 h, 8 w], about -1..1."""
-        return self.decoder(self.post_quant_conv(z))
+        return self.decoder(self.post_quant_conv(z), chunks)
 
     def frames_to_latents(self, frames: Tensor) -> Tensor:
         """Frames [n, 3, h, w] in -1..1 -> the latents the UNet works on (the mean, so no randomness)."""
         return self.encode(frames)[0] * LATENT_SCALE
 
-    def latents_to_frames(self, latents: Tensor) -> Tensor:
+    def latents_to_frames(self, latents: Tensor, chunks: Chunks = WHOLE) -> Tensor:
         """The UNet's latents [n, c, h, w] -> frames [n, 3, 8 h, 8 w] in 0..1."""
-        return (self.decode(latents / LATENT_SCALE) * 0.5 + 0.5).clamp(0.0, 1.0)
+        return (self.decode(latents / LATENT_SCALE, chunks) * 0.5 + 0.5).clamp(0.0, 1.0)
 
 
 def to_uint8(frames: Tensor) -> Tensor:

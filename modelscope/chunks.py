@@ -81,7 +81,9 @@ def clip_norm(norm: nn.GroupNorm, clip: Tensor, chunks: Chunks) -> ClipNorm:
     """The norm of clips [b, c, f, p], its statistics collected piece by piece, at least in float32."""
     grouped = clip.unflatten(1, (norm.num_groups, -1))
     wide = torch.promote_types(clip.dtype, torch.float32)
-    pieces = chunks.pieces(clip.shape[2], 2 * clip[0, :, 0].numel())
+    # Held are the piece in this precision, its distances from the mean, and their squares.
+    each = 3 * clip[:, :, 0].numel() * wide.itemsize // clip.element_size()
+    pieces = chunks.pieces(clip.shape[2], each)
     size, mean, squares = functools.reduce(
         _combined, (_statistics(grouped[:, :, :, piece].to(wide)) for piece in pieces)
     )

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from .config import CONFIGURATION, ModelConfig, TextConfig, read_config
 from .errors import ModelError, first_line, memory_errors
 from .text_encoder import TextEncoder
 from .unet3d import UNet3D
+from .weights import Place, assign, resident
 
 AUTOENCODER_PREFIX = "first_stage_model."
 SHOWN_KEYS = 4
@@ -25,39 +27,48 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model: three modules in eval mode, on one device, in one precision."""
+    """A loaded model: three modules in eval mode whose weights rest in main memory, and where they shall compute."""
 
     config: ModelConfig
     text_encoder: TextEncoder
     unet: UNet3D
     autoencoder: Autoencoder
-    device: torch.device
-    dtype: torch.dtype
+    place: Place
+    vae_place: Place
+    _stays: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
+
+    def stay(self, *, everything: bool) -> None:
+        """Let the UNet's weights, or all, be where they compute until they `leave`. May run out of memory."""
+        self.leave()
+        self._stays.enter_context(resident(self.unet, self.place))
+        if everything:
+            self._stays.enter_context(resident(self.text_encoder, self.place))
+            self._stays.enter_context(resident(self.autoencoder, self.vae_place))
+
+    def leave(self) -> None:
+        """All weights rest in main memory again."""
+        self._stays.close()
 
 
-def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
-    """Load all three parts. Raises ModelError that names the folder or file and the remedy, or OutOfMemory."""
+def load_model(folder: Path, place: Place, vae_place: Place | None = None) -> Model:
+    """Load all three parts. vae_place: where the autoencoder computes, if elsewhere than the others.
+
+    Raises ModelError that names the folder or file and the remedy, or OutOfMemory.
+    """
     with memory_errors("the model's weights", "Close other programs."):
-        return _load_model(_checked_folder(folder), device, dtype)
-
-
-def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
-    config = read_config(folder)
-    files = config.files
-    clip, unet, vae = (
-        find_weights(folder, name) for name in (files.ckpt_clip, files.ckpt_unet, files.ckpt_autoencoder)
-    )
-    model = Model(
-        config=config,
-        text_encoder=load_part(lambda: TextEncoder(config.text), clip, text_tower(read_tensors(clip), config.text)),
-        unet=load_part(lambda: UNet3D(config.unet), unet, read_tensors(unet)),
-        autoencoder=load_part(lambda: Autoencoder(config.autoencoder), vae, first_stage(read_tensors(vae))),
-        device=device,
-        dtype=dtype,
-    )
-    for module in (model.text_encoder, model.unet, model.autoencoder):
-        module.to(device=device, dtype=dtype).eval().requires_grad_(requires_grad=False)
-    return model
+        config = read_config(_checked_folder(folder))
+        files = config.files
+        clip, unet, vae = (
+            find_weights(folder, name) for name in (files.ckpt_clip, files.ckpt_unet, files.ckpt_autoencoder)
+        )
+        return Model(
+            config=config,
+            text_encoder=load_part(lambda: TextEncoder(config.text), clip, text_tower(read_tensors(clip), config.text)),
+            unet=load_part(lambda: UNet3D(config.unet), unet, read_tensors(unet)),
+            autoencoder=load_part(lambda: Autoencoder(config.autoencoder), vae, first_stage(read_tensors(vae))),
+            place=place,
+            vae_place=vae_place or place,
+        )
 
 
 def _checked_folder(folder: Path) -> Path:
@@ -122,20 +133,8 @@ def load_part(build: Callable[[], Module], path: Path, tensors: dict[str, Tensor
             "Delete it to use the 1.7B's."
         ) from error
     _check_match(path, type(module).__name__, module.state_dict(), tensors)
-    _assign(module, tensors)
-    return module
-
-
-def _assign(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Make the tensors the module's own.
-
-    Not by load_state_dict: while AUTOMATIC1111's WebUI loads a model, it has replaced that one for everybody.
-    """
-    for name, tensor in tensors.items():
-        owner, _, own = name.rpartition(".")
-        part = module.get_submodule(owner)
-        is_parameter = isinstance(getattr(part, own), nn.Parameter)
-        setattr(part, own, nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)
+    assign(module, tensors)
+    return module.eval().requires_grad_(requires_grad=False)
 
 
 def _check_match(path: Path, part: str, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

@@ -1,15 +1,16 @@
 """A request to frames: encode the prompt, draw noise, sample, decode."""
 
+import functools
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .autoencoder import to_uint8
-from .chunks import Chunks
-from .errors import ModelError, memory_errors
+from .autoencoder import Autoencoder, to_uint8
+from .errors import memory_errors
 from .guidance import Guidance, guided
 from .loading import Model
+from .plan import BALANCED, Plan
 from .progress import OnStep, Step, ignore
 from .prompts import encode_prompt
 from .request import VideoRequest
@@ -17,48 +18,59 @@ from .samplers.catalogue import get_sampler
 from .samplers.parameterisation import denoiser
 from .samplers.registry import Denoise, Noise
 from .schedule import Level, to_ve, to_vp
+from .stage import Stage, Tell, as_planned, warn
 from .unet3d import TextContext
-
-CHUNKS = Chunks(8_000_000)
-"""Small beside what a clip's skips take, large enough that the pieces keep a device busy."""
+from .weights import Place, resident
 
 
 @torch.inference_mode()
-def generate(model: Model, request: VideoRequest, on_step: OnStep = ignore) -> Tensor:
+def generate(
+    model: Model, request: VideoRequest, on_step: OnStep = ignore, plan: Plan = BALANCED, tell: Tell = warn
+) -> Tensor:
     """Make one video: RGB bytes [frames, height, width, 3] on the CPU.
 
-    on_step may raise to interrupt. Raises ModelError where the model computes no numbers, or OutOfMemory.
+    plan: where to begin; where memory runs out, the next one takes over, and `tell` is told. on_step may raise to
+    interrupt. Raises ModelError where the model computes no numbers, or OutOfMemory.
     """
-    size = f"{request.frames} frames of {request.width} x {request.height}"
-    with memory_errors(size, "Ask for fewer frames or a smaller size."):
-        cond, uncond = (encode(model, prompt) for prompt in (request.prompt, request.negative_prompt))
-        on_step(Step("encode", 1, 1))
-        latents = sample(model, request, (cond, uncond), seeded_noise(model, request), on_step)
-    return decode(model, latents, on_step)
+
+    def changed(words: str, plan: Plan) -> None:
+        # Whatever stayed on the device from run to run has no room there now.
+        model.leave()
+        tell(words, plan)
+
+    doing = f"sampling {request.frames} frames of {request.width} x {request.height}"
+    with Stage(as_planned(model.text_encoder), plan, model.place, "encoding the prompt", changed) as text:
+        texts = encode(model, [request.prompt, request.negative_prompt], text)
+    on_step(Step("encode", 1, 1))
+    with (
+        memory_errors(doing, "Ask for fewer frames or a smaller size."),
+        Stage(as_planned(model.unet), text.plan, model.place, doing, changed) as unet,
+    ):
+        latents = sample(model, request, texts, seeded_noise(model, request), unet, on_step)
+    return decode(model, latents, on_step, unet.plan, changed)
 
 
-def encode(model: Model, prompt: str) -> TextContext:
-    """A prompt as the UNet's keys and values."""
-    return model.unet.text_context(encode_prompt(model.text_encoder, prompt))
+def encode(model: Model, prompts: list[str], text: Stage) -> list[Tensor]:
+    """Prompts as the features the UNet attends to, each [1, tokens, width]."""
+    return text(lambda _, place: [encode_prompt(model.text_encoder, prompt, place) for prompt in prompts])
 
 
 def sample(
-    model: Model,
-    request: VideoRequest,
-    contexts: tuple[TextContext, TextContext],
-    noise: Noise,
-    on_step: OnStep = ignore,
+    model: Model, request: VideoRequest, texts: list[Tensor], noise: Noise, unet: Stage, on_step: OnStep = ignore
 ) -> Tensor:
-    """Denoise the first of `noise` under the prompt and the negative prompt: latents [1, c, f, h, w] in float32."""
+    """Denoise the first of `noise` under the prompt and the negative prompt: latents [1, c, f, h, w] in float32.
+
+    texts: of both, as `encode` gives them.
+    """
     sampler = get_sampler(request.sampler)
     levels = sampler.grid(request.steps)
-    predict_noise = guided(_network(model), *contexts, Guidance(request.cfg_scale))
+    cond, uncond = unet(lambda _, place: [model.unet.text_context(text.to(*place)) for text in texts])
+    predict_noise = guided(_network(model, unet), cond, uncond, Guidance(request.cfg_scale))
     x = to_ve(noise(), levels[0])
     denoise = _Remembered(denoiser(predict_noise))
     solver = sampler.solve(denoise, x, levels, noise, request.eta)
     for done, (x, level) in enumerate(zip(solver, levels[1:], strict=True), 1):
         latents = to_vp(x, level)
-        _check_finite(latents, "sampling")
         on_step(Step("sample", done, len(levels) - 1, denoise.latest))
     return latents
 
@@ -80,36 +92,40 @@ def seeded_noise(model: Model, request: VideoRequest) -> Noise:
     generator = torch.Generator().manual_seed(request.seed)
     scale = model.config.autoencoder.scale
     size = (request.frames, request.height // scale, request.width // scale)
-    return lambda: torch.randn(1, model.config.unet.in_dim, *size, generator=generator).to(model.device)
+    return lambda: torch.randn(1, model.config.unet.in_dim, *size, generator=generator).to(model.place.device)
 
 
-def _network(model: Model) -> Callable[[Tensor, Tensor, list[TextContext]], list[Tensor]]:
+def _network(model: Model, unet: Stage) -> Callable[[Tensor, Tensor, list[TextContext]], list[Tensor]]:
     def network(latents: Tensor, timesteps: Tensor, contexts: list[TextContext]) -> list[Tensor]:
-        return model.unet.noises(latents.to(model.dtype), timesteps, contexts, CHUNKS)
+        return unet(
+            lambda plan, place: model.unet.noises(
+                latents.to(place.dtype),
+                timesteps,
+                [[layer.to(place.dtype) for layer in context] for context in contexts],
+                plan.chunks,
+                together=plan.together,
+            )
+        )
 
     return network
 
 
 @torch.inference_mode()
-def decode(model: Model, latents: Tensor, on_step: OnStep = ignore) -> Tensor:
+def decode(model: Model, latents: Tensor, on_step: OnStep = ignore, plan: Plan = BALANCED, tell: Tell = warn) -> Tensor:
     """Latents [1, c, f, h, w] to RGB bytes [f, 8 h, 8 w, 3] on the CPU, one frame at a time.
 
-    Computes where the autoencoder lives. Raises as `generate` does.
+    Computes where the autoencoder shall. Raises as `generate` does.
     """
+    autoencoder = model.autoencoder
+    decoding = nn.ModuleList([autoencoder.post_quant_conv, autoencoder.decoder])
     frames = []
-    weight = next(model.autoencoder.parameters())
-    with memory_errors("decoding", "Ask for a smaller size."):
+    with Stage(lambda _, place: resident(decoding, place), plan, model.vae_place, "decoding", tell) as vae:
         for done, latent in enumerate(latents[0].transpose(0, 1), 1):
-            frame = model.autoencoder.latents_to_frames(latent[None].to(weight)).float()
-            _check_finite(frame, "decoding")
-            frames.append(to_uint8(frame.cpu()))
+            frame = vae(functools.partial(_decoded, autoencoder, latent[None]))
+            frames.append(to_uint8(frame.float().cpu()))
             on_step(Step("decode", done, latents.shape[2]))
-        return torch.cat(frames)
+    return torch.cat(frames)
 
 
-def _check_finite(values: Tensor, stage: str) -> None:
-    if not bool(values.isfinite().all()):
-        raise ModelError(
-            f"The model produced numbers that are not finite while {stage}; the video would be black. "
-            "Try a lower CFG scale or full precision (float32)."
-        )
+def _decoded(autoencoder: Autoencoder, latent: Tensor, plan: Plan, place: Place) -> Tensor:
+    return autoencoder.latents_to_frames(latent.to(*place), plan.chunks)

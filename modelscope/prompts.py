@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .open_clip_import import open_clip_module
 from .text_encoder import TextEncoder
+from .weights import Place
 
 BEGIN, END, PAD = 49406, 49407, 0
 CHUNK = 75
@@ -141,12 +142,14 @@ def tokenize(texts: list[str]) -> Tensor:
     return torch.tensor([_chunk(tokens).ids for tokens in plain])
 
 
-def encode_prompt(encoder: TextEncoder, prompt: str) -> Tensor:
-    """The features [1, 77 * chunks, width] that the UNet attends to."""
+def encode_prompt(encoder: TextEncoder, prompt: str, place: Place | None = None) -> Tensor:
+    """The features [1, 77 * chunks, width] that the UNet attends to.
+
+    place: where to compute, if the encoder's weights wait elsewhere.
+    """
     parts = chunks(prompt)
-    device = encoder.positional_embedding.device
-    features: Tensor = encoder(torch.tensor([part.ids for part in parts], device=device))
-    weights = torch.tensor([part.weights for part in parts], device=device, dtype=features.dtype)
+    features: Tensor = encoder(torch.tensor([part.ids for part in parts]), place)
+    weights = torch.tensor([part.weights for part in parts], device=features.device, dtype=features.dtype)
     if bool((weights != 1).any()):
         weighted = features * weights[..., None]
         # As in the WebUI: emphasis must not change the overall level of a chunk.

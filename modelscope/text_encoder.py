@@ -5,9 +5,10 @@ from torch import Tensor, nn
 
 from .config import TextConfig
 from .open_clip_import import open_clip_module
+from .weights import Place, Streamable
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Streamable):
     """The text tower up to the penultimate block, then ln_final. The visual tower and the last block are never built.
 
     Names are the checkpoint's. open_clip's blocks take [n, length, d] since 2.26 and [length, n, d] before.
@@ -23,15 +24,20 @@ class TextEncoder(nn.Module):
         self.transformer = tower
         self.ln_final = nn.LayerNorm(config.width)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids [n, 77] -> features [n, 77, width]."""
-        x = self.token_embedding(tokens) + self.positional_embedding
+    def forward(self, tokens: Tensor, place: Place | None = None) -> Tensor:
+        """Token ids [n, 77] -> features [n, 77, width]. place: where to compute, if the weights wait elsewhere."""
+        # The table of all tokens stays where it is; only the rows that are asked for come.
+        x = self.token_embedding(tokens.to(self.token_embedding.weight.device))
+        x = x.to(*place) if place else x
+        x = x + self.positional_embedding.to(x)
         length = tokens.shape[1]
         future = torch.full((length, length), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
         if not self._batch_first:
             x = x.transpose(0, 1)
         for block in self.transformer.resblocks:
-            x = block(x, attn_mask=future)
+            with self.weights(block):
+                x = block(x, attn_mask=future)
         if not self._batch_first:
             x = x.transpose(0, 1)
-        return self.ln_final(x)
+        with self.weights(self.ln_final):
+            return self.ln_final(x)

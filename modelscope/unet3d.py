@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from .attention import KeysValues, SpatialTransformer, TemporalTransformer
 from .chunks import WHOLE, Chunks, mapped
 from .config import UNetConfig
 from .layers import Downsample, ResBlock, Upsample, timestep_embedding
+from .weights import Streamable, Weights
 
 TextContext = list[KeysValues]
 """The prompt as keys and values, one entry per spatial transformer in the order they run."""
@@ -22,11 +23,12 @@ class Pass(NamedTuple):
     emb: Tensor
     frames: int
     chunks: Chunks
+    weights: Weights
     context: Iterator[KeysValues]
     begun: list[Tensor]
 
 
-class UNet3D(nn.Module):
+class UNet3D(Streamable):
     """Attribute names and their order are the checkpoint's (1480 keys at full size)."""
 
     def __init__(self, config: UNetConfig):
@@ -74,11 +76,11 @@ class UNet3D(nn.Module):
 
     def text_context(self, text: Tensor) -> TextContext:
         """Text features [b, tokens, context_dim] as keys and values: once per prompt, not per frame and step."""
-        return [module.keys_values(text) for module in self._spatial_transformers()]
+        return [self._keys_values(module, text) for module in self.modules() if isinstance(module, SpatialTransformer)]
 
-    def _spatial_transformers(self) -> Iterator[SpatialTransformer]:
-        for blocks in (self.input_blocks, self.middle_block, self.output_blocks):
-            yield from (module for module in blocks.modules() if isinstance(module, SpatialTransformer))
+    def _keys_values(self, module: SpatialTransformer, text: Tensor) -> KeysValues:
+        with self.weights(module):
+            return module.keys_values(text)
 
     def forward(self, x: Tensor, timesteps: Tensor, context: TextContext, chunks: Chunks = WHOLE) -> Tensor:
         """Predict the noise in latents.
@@ -102,8 +104,9 @@ class UNet3D(nn.Module):
         together: the others run on one batch for all contexts, which holds more; else, and for contexts of different
         lengths, for one after the other.
         """
-        emb = self.time_embed(timestep_embedding(timesteps, self.config.dim).to(x.dtype))
-        start = self._start(x, Pass(emb, x.shape[2], chunks, iter(()), []))
+        with self.weights(self.time_embed):
+            emb = self.time_embed(timestep_embedding(timesteps, self.config.dim).to(x.dtype))
+        start = self._start(x, Pass(emb, x.shape[2], chunks, self.weights, iter(()), []))
         count = len(contexts)
         together = together and len({context[0].keys.shape for context in contexts}) == 1
         if together:
@@ -112,7 +115,7 @@ class UNet3D(nn.Module):
         noises = []
         for number, context in enumerate(contexts, 1):
             given = start if number == len(contexts) else [start[0], start[1].clone(), *start[2:]]
-            noises.append(self._finish(given, Pass(emb, x.shape[2], chunks, iter(context), [])))
+            noises.append(self._finish(given, Pass(emb, x.shape[2], chunks, self.weights, iter(context), [])))
         return list(noises[0].chunk(count)) if together else noises
 
     def _start(self, x: Tensor, state: Pass) -> list[Tensor]:
@@ -120,8 +123,12 @@ class UNet3D(nn.Module):
         stem = _run(_modules(self.input_blocks[0]), [x.transpose(1, 2).flatten(0, 1).contiguous()], state)
         first, *transformers = _modules(self.input_blocks[1])
         held = _run([first], [stem], state)
-        begun = [module.begin(held, state.chunks) for module in transformers if isinstance(module, SpatialTransformer)]
-        return [stem, held, *begun]
+        if not transformers:
+            return [stem, held]
+        spatial = transformers[0]
+        assert isinstance(spatial, SpatialTransformer)
+        with self.weights(spatial):
+            return [stem, held, spatial.begin(held, state.chunks)]
 
     def _finish(self, start: list[Tensor], state: Pass) -> Tensor:
         """The rest. start: emptied, so that what nobody else holds is freed as soon as it may be."""
@@ -138,7 +145,8 @@ class UNet3D(nn.Module):
             size = skips[-1].shape[-2:] if skips else ()
             held = [_run(_modules(block), held, state, size, overwrite=len(skips) > 0)]
         h = held.pop()
-        noise = mapped(lambda part: self.out(h[part]), state.chunks.pieces(len(h), 3 * h[0].numel()))
+        with self.weights(self.out):
+            noise = mapped(lambda part: self.out(h[part]), state.chunks.pieces(len(h), 3 * h[0].numel()))
         return noise.unflatten(0, (-1, state.frames)).transpose(1, 2)
 
 
@@ -159,19 +167,29 @@ def _run(
     size: height and width after the block's upsampling, if it has one. overwrite: of its last input, ResBlock's.
     """
     for module in block:
-        match module:
-            case ResBlock():
-                x = module(inputs, state.emb, state.frames, state.chunks, overwrite=overwrite)
-            case SpatialTransformer():
-                x = module(inputs.pop(), next(state.context), state.chunks, state.begun.pop() if state.begun else None)
-            case TemporalTransformer():
-                x = module(inputs.pop(), state.frames, state.chunks)
-            case Upsample():
-                x = module(inputs.pop(), size, state.chunks)
-            case Downsample():
-                x = module(inputs.pop(), state.chunks)
-            case _:
-                x = module(inputs.pop())
+        with state.weights(module):
+            x = _called(module, inputs, state, size, overwrite=overwrite)
         inputs.append(x)
         del x
     return inputs.pop()
+
+
+def _called(module: nn.Module, inputs: list[Tensor], state: Pass, size: tuple[int, ...], *, overwrite: bool) -> Tensor:
+    """What the layer makes of its inputs."""
+    chunks = state.chunks
+    arguments: tuple[Any, ...]
+    match module:
+        case ResBlock():
+            return module(inputs, state.emb, state.frames, chunks, overwrite=overwrite)
+        case SpatialTransformer():
+            begun = [state.begun.pop()] if state.begun else []
+            arguments = (next(state.context), chunks, *begun)
+        case TemporalTransformer():
+            arguments = (state.frames, chunks)
+        case Upsample():
+            arguments = (size, chunks)
+        case Downsample():
+            arguments = (chunks,)
+        case _:
+            arguments = ()
+    return module(inputs.pop(), *arguments)

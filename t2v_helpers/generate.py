@@ -17,7 +17,7 @@ from .formats import FORMATS
 from .host.interface import Host
 from .infotext import write_infotext
 from .model_folders import ModelFolder
-from .model_store import ModelStore, placement
+from .model_store import ModelStore, places
 from .monitor import Interrupted, Monitor, Skipped, unskippable
 from .outputs import Destination, chosen_folder, make_folder, pattern_values, reserved_stem
 from .release import forget_frames
@@ -132,7 +132,7 @@ class _Run:
         return tuple(name for name in formats if name not in failures)
 
     def _video(self, request: GenerationRequest, monitor: Monitor) -> None:
-        model = STORE.take(self._folder.path, placement(*self._host.devices(), self._host.setting(VAE)))
+        model = STORE.take(self._folder.path, places(*self._host.devices(), self._host.setting(VAE)))
         try:
             frames = generate(model, request, monitor)
         except Interrupted as stop:

@@ -1,37 +1,36 @@
 """The loaded model between runs: as much of it as the settings let stay."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
 import torch
 
+from ..modelscope.errors import is_memory_error
 from ..modelscope.loading import Model, load_model
-from .settings import KEEP_ALL, KEEP_UNET, VAE_CPU, VAE_FULL
+from ..modelscope.plan import Plan
+from ..modelscope.weights import Place
+from .settings import KEEP_ALL, KEEP_NOTHING, VAE_CPU, VAE_FULL
 
 
-class Placement(NamedTuple):
-    """Where to compute and in which precision; the autoencoder may differ."""
+class Places(NamedTuple):
+    """Where to compute; the autoencoder may have a place of its own."""
 
-    device: torch.device
-    dtype: torch.dtype
-    vae_device: torch.device
-    vae_dtype: torch.dtype
+    model: Place
+    vae: Place
 
 
-def placement(device: torch.device, dtype: torch.dtype, vae_dtype: torch.dtype, vae_mode: str) -> Placement:
+def places(device: torch.device, dtype: torch.dtype, vae_dtype: torch.dtype, vae_mode: str) -> Places:
     """The host's choice, changed by the setting VAE Mode."""
     if vae_mode == VAE_CPU:
-        return Placement(device, dtype, torch.device("cpu"), torch.float32)
-    return Placement(device, dtype, device, torch.float32 if vae_mode == VAE_FULL else vae_dtype)
+        return Places(Place(device, dtype), Place(torch.device("cpu"), torch.float32))
+    return Places(Place(device, dtype), Place(device, torch.float32 if vae_mode == VAE_FULL else vae_dtype))
 
 
-@dataclass(frozen=True)
-class _Kept:
+class _Kept(NamedTuple):
     folder: Path
     stamp: tuple[tuple[str, int, int], ...]
-    where: Placement
+    where: Places
     model: Model
 
 
@@ -42,32 +41,35 @@ class ModelStore:
         self._lock = Lock()
         self._kept: _Kept | None = None
 
-    def take(self, folder: Path, where: Placement) -> Model:
-        """The folder's model, ready to compute: the kept one if nothing changed. Raises ModelError, OutOfMemory."""
+    def take(self, folder: Path, where: Places) -> Model:
+        """The folder's model: the kept one if nothing changed. Raises ModelError, OutOfMemory."""
         with self._lock:
             stamp = _stamp(folder)
-            kept, self._kept = self._kept, None
-            if kept is None or (kept.folder, kept.stamp, kept.where) != (folder, stamp, where):
-                del kept
-                model = load_model(folder, where.device, where.dtype)
-                model.autoencoder.to(device=where.vae_device, dtype=where.vae_dtype)
-                kept = _Kept(folder, stamp, where, model)
-            for module in (kept.model.text_encoder, kept.model.unet):
-                module.to(where.device)
-            kept.model.autoencoder.to(where.vae_device)
-            self._kept = kept
-            return kept.model
+            if self._kept is None or self._kept[:3] != (folder, stamp, where):
+                self._drop()
+                self._kept = _Kept(folder, stamp, where, load_model(folder, *where))
+            return self._kept.model
 
-    def settle(self, keep: str) -> None:
-        """After a run: let go of what may not stay on the device (`keep`: a choice of the setting)."""
+    def settle(self, keep: str, plan: Plan | None = None) -> None:
+        """After a run: let go of what may not stay on the device.
+
+        keep: a choice of the setting; plan: what the run ended with. Streamed weights were never there to stay.
+        """
         with self._lock:
-            if self._kept is None or keep == KEEP_ALL:
-                return
-            if keep == KEEP_UNET:
-                for module in (self._kept.model.text_encoder, self._kept.model.autoencoder):
-                    module.to("cpu")
-            else:
-                self._kept = None
+            if keep == KEEP_NOTHING:
+                self._drop()
+            elif self._kept and plan and not plan.streamed:
+                try:
+                    self._kept.model.stay(everything=keep == KEEP_ALL)
+                except (MemoryError, RuntimeError, OSError) as error:
+                    if not is_memory_error(error):
+                        raise
+                    self._drop()
+
+    def _drop(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept:
+            kept.model.leave()
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:

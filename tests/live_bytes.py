@@ -1,7 +1,6 @@
 """Counts the bytes of tensors alive at once, on the meta device: no memory is used and nothing is computed."""
 
 import weakref
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,34 +12,31 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """While active: every tensor made is counted until the last one that shares its storage is gone."""
+    """While active: what every new tensor takes is counted until the last one that shares it is gone."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._users: Counter[int] = Counter()
+        self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {_storage(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        given = {_address(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and (_storage(tensor) not in given or _storage(tensor) in self._users):
+            if isinstance(tensor, Tensor) and _address(tensor) not in given | self._known:
                 self._hold(tensor)
         return out
 
     def _hold(self, tensor: Tensor) -> None:
-        storage, size = _storage(tensor), tensor.untyped_storage().nbytes()
-        if not self._users[storage]:
-            self.now += size
-            self.peak = max(self.peak, self.now)
-        self._users[storage] += 1
-        weakref.finalize(tensor, self._release, storage, size)
+        storage = tensor.untyped_storage()
+        self._known.add(storage._cdata)
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._release, storage._cdata, storage.nbytes())
 
-    def _release(self, storage: int, size: int) -> None:
-        self._users[storage] -= 1
-        if not self._users[storage]:
-            del self._users[storage]
-            self.now -= size
+    def _release(self, address: int, size: int) -> None:
+        self._known.remove(address)
+        self.now -= size
 
 
 class FusedAttention(TorchFunctionMode):
@@ -62,7 +58,7 @@ class FusedAttention(TorchFunctionMode):
         return out
 
 
-def _storage(tensor: Tensor) -> int:
+def _address(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 

@@ -17,9 +17,11 @@ from ..modelscope.config import AutoencoderConfig, ModelConfig, TextConfig, UNet
 from ..modelscope.loading import Model, text_tower
 from ..modelscope.text_encoder import TextEncoder
 from ..modelscope.unet3d import UNet3D
+from ..modelscope.weights import Place
 from ..t2v_helpers.frames import read_frame
 
 GOLDEN = Path(__file__).parent / "golden"
+CPU = Place(torch.device("cpu"), torch.float32)
 
 
 @functools.cache
@@ -64,7 +66,7 @@ def small_model() -> Model:
     autoencoder.load_state_dict(golden("vae_small_A.weights"))
     for module in (text_encoder, unet, autoencoder):
         module.eval().requires_grad_(False)
-    return Model(config, text_encoder, unet, autoencoder, torch.device("cpu"), torch.float32)
+    return Model(config, text_encoder, unet, autoencoder, CPU, CPU)
 
 
 def write_model_folder(folder: Path, suffix: str = "") -> Path:

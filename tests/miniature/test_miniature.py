@@ -3,7 +3,6 @@
 import functools
 
 import pytest
-import torch
 
 from sd_t2v.miniature.evaluate import shares, verdicts, without_prompt
 from sd_t2v.miniature.recipe import MINIATURE, MODEL_FOLDER
@@ -11,13 +10,14 @@ from sd_t2v.miniature.world import COLOURS, DIRECTIONS, HELD_OUT, LABELS, SHAPES
 from sd_t2v.modelscope.config import read_config
 from sd_t2v.modelscope.loading import Model, load_model
 from sd_t2v.modelscope.samplers.catalogue import get_sampler, sampler_names
+from sd_t2v.tests.support import CPU
 
 MAX_WEIGHTS = 20_000_000
 
 
 @functools.cache
 def miniature() -> Model:
-    return load_model(MODEL_FOLDER, torch.device("cpu"), torch.float32)
+    return load_model(MODEL_FOLDER, CPU)
 
 
 def test_is_small_enough_to_ship_and_described_by_the_recipe() -> None:

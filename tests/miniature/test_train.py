@@ -11,6 +11,7 @@ from sd_t2v.miniature.recipe import MINIATURE, Recipe
 from sd_t2v.miniature.stages import UNetStage
 from sd_t2v.miniature.train import train
 from sd_t2v.modelscope.loading import load_model
+from sd_t2v.tests.support import CPU
 
 TINY: dict[str, Any] = {
     **dict.fromkeys(("text_steps", "autoencoder_steps", "unet_steps"), 2),
@@ -23,7 +24,7 @@ TINY: dict[str, Any] = {
 
 
 def weights(folder: Path) -> torch.Tensor:
-    model = load_model(folder, torch.device("cpu"), torch.float32)
+    model = load_model(folder, CPU)
     assert model.config == MINIATURE
     return model.unet.out[2].weight
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sd_t2v.modelscope.chunks import WHOLE, Chunks, clip_norm
 from sd_t2v.modelscope.config import UNetConfig
-from sd_t2v.modelscope.pipeline import CHUNKS
+from sd_t2v.modelscope.plan import BALANCED
 from sd_t2v.modelscope.unet3d import UNet3D
 from sd_t2v.tests.live_bytes import peak_bytes
 from sd_t2v.tests.support import golden, max_error, small_model
@@ -111,7 +111,7 @@ def full_size_step(width: int, height: int, frames: int, *, together: bool = Fal
     unet = full_size()
     x = torch.empty(1, 4, frames, height // 8, width // 8, dtype=torch.float16, device="meta")
     context = unet.text_context(torch.empty(1, 77, 1024, dtype=torch.float16, device="meta"))
-    return lambda: unet.noises(x, torch.empty(1, device="meta"), [context] * 2, CHUNKS, together=together)
+    return lambda: unet.noises(x, torch.empty(1, device="meta"), [context] * 2, BALANCED.chunks, together=together)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.loading import Model, load_model
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
-from sd_t2v.tests.support import small_config, small_model, write_model_folder
+from sd_t2v.tests.support import CPU, small_config, small_model, write_model_folder
 
 UNET, VAE, CLIP = "text2video_pytorch_model.pth", "VQGAN_autoencoder.pth", "open_clip_pytorch_model.bin"
 
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path) -> Model:
-    return load_model(folder, torch.device("cpu"), torch.float32)
+    return load_model(folder, CPU)
 
 
 def state(model: Model) -> dict[str, Tensor]:
@@ -79,7 +79,7 @@ def test_loads_files_from_before_torch_1_6(folder: Path) -> None:
 
 
 def test_weights_are_mapped_not_copied(folder: Path) -> None:
-    mapped = load_model(folder, torch.device("cpu"), torch.float16)
+    mapped = load_model(folder, CPU)
     resident = Path("/proc/self/smaps")
     if not resident.exists():
         pytest.skip("shows mappings on Linux only")

@@ -9,9 +9,11 @@ from torch import Tensor
 from sd_t2v.modelscope.autoencoder import to_uint8
 from sd_t2v.modelscope.errors import ModelError, OutOfMemory
 from sd_t2v.modelscope.pipeline import decode, encode, generate, sample
+from sd_t2v.modelscope.plan import LADDER, Plan
 from sd_t2v.modelscope.progress import Step
 from sd_t2v.modelscope.request import VideoRequest
-from sd_t2v.tests.support import golden, golden_json, max_error, small_model
+from sd_t2v.modelscope.stage import Stage, as_planned
+from sd_t2v.tests.support import CPU, golden, golden_json, max_error, small_model
 
 RUNS = golden_json("e2e_A")["runs"]
 
@@ -30,17 +32,20 @@ def request_of(run: dict[str, object]) -> VideoRequest:
     )
 
 
+@pytest.mark.parametrize("plan", LADDER, ids=[plan.name for plan in LADDER])
 @pytest.mark.parametrize("run", RUNS, ids=[run["run"] for run in RUNS])
 @torch.inference_mode()
-def test_equals_the_original_from_prompt_to_frames(run: dict[str, object]) -> None:
+def test_equals_the_original_from_prompt_to_frames(run: dict[str, object], plan: Plan) -> None:
     model, request = small_model(), request_of(run)
     vectors = {
         key.partition(".")[2]: value for key, value in golden("e2e_A").items() if key.startswith(str(run["run"]))
     }
-    contexts = encode(model, request.prompt), encode(model, request.negative_prompt)
-    latents = sample(model, request, contexts, lambda: vectors["noise"])
+    with Stage(as_planned(model.text_encoder), plan, CPU, "encoding") as text:
+        texts = encode(model, [request.prompt, request.negative_prompt], text)
+    with Stage(as_planned(model.unet), plan, CPU, "sampling") as unet:
+        latents = sample(model, request, texts, lambda: vectors["noise"], unet)
     assert max_error(latents, vectors["x0"]) < 5e-3
-    frames = decode(model, latents)
+    frames = decode(model, latents, plan=plan)
     difference = (frames.int() - vectors["frames_u8"].int()).abs()
     assert int(difference.max()) <= 1
     assert float((difference > 0).float().mean()) < 0.01
@@ -111,19 +116,23 @@ def test_raising_from_on_step_interrupts_at_once(stage: str) -> None:
 
 def test_numbers_that_are_not_finite_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     noises: Callable[..., list[Tensor]] = small_model().unet.noises
-    monkeypatch.setattr(small_model().unet, "noises", lambda *args: [noise * torch.nan for noise in noises(*args)])
+    monkeypatch.setattr(
+        small_model().unet, "noises", lambda *args, **kwargs: [noise * torch.nan for noise in noises(*args, **kwargs)]
+    )
     with pytest.raises(ModelError, match=r"sampling.*lower CFG"):
         generate(small_model(), small_request())
 
 
 def test_out_of_memory_says_so_and_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_model().unet, "noises", lambda *_: torch.empty(10**15))
-    with pytest.raises(OutOfMemory, match=r"Not enough memory for 2 frames of 40 x 24\. Ask for fewer frames"):
+    monkeypatch.setattr(small_model().unet, "noises", lambda *_, **__: torch.empty(10**15))
+    with pytest.raises(
+        OutOfMemory, match=r"memory for sampling 2 frames of 40 x 24, even with the plan 'smallest'\. Ask"
+    ):
         generate(small_model(), small_request())
 
 
 def test_other_runtime_errors_keep_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_model().unet, "noises", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(small_model().unet, "noises", lambda *_, **__: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         generate(small_model(), small_request())
 

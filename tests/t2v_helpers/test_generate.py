@@ -17,6 +17,7 @@ from PIL import Image
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.modelscope.errors import ModelError, RequestError
+from sd_t2v.modelscope.plan import BALANCED
 from sd_t2v.t2v_helpers import generate as module
 from sd_t2v.t2v_helpers.arguments import GenerationRequest
 from sd_t2v.t2v_helpers.ffmpeg import OutputError
@@ -25,7 +26,7 @@ from sd_t2v.t2v_helpers.host.console import ConsoleHost
 from sd_t2v.t2v_helpers.host.interface import Progress, Stop
 from sd_t2v.t2v_helpers.infotext import read_infotext
 from sd_t2v.t2v_helpers.model_folders import ModelFolder
-from sd_t2v.t2v_helpers.model_store import ModelStore, placement
+from sd_t2v.t2v_helpers.model_store import ModelStore, places
 from sd_t2v.t2v_helpers.settings import (
     KEEP,
     KEEP_ALL,
@@ -337,21 +338,21 @@ CPU = torch.device("cpu")
     [(VAE_HALF, "meta", torch.float16), (VAE_FULL, "meta", torch.float32), (VAE_CPU, "cpu", torch.float32)],
 )
 def test_the_vae_setting_says_where_the_autoencoder_lives(mode: str, device: str, dtype: torch.dtype) -> None:
-    where = placement(torch.device("meta"), torch.float16, torch.float16, mode)
-    assert where == (torch.device("meta"), torch.float16, torch.device(device), dtype)
+    where = places(torch.device("meta"), torch.float16, torch.float16, mode)
+    assert where == ((torch.device("meta"), torch.float16), (torch.device(device), dtype))
 
 
 def test_the_model_stays_as_far_as_the_setting_lets_it(tmp_path: Path) -> None:
-    store, where = ModelStore(), placement(CPU, torch.float32, torch.float32, VAE_HALF)
+    store, where = ModelStore(), places(CPU, torch.float32, torch.float32, VAE_HALF)
     first = store.take(MODEL_FOLDER, where)
     for keep, kept in ((KEEP_ALL, True), (KEEP_UNET, True), (KEEP_NOTHING, False)):
-        store.settle(keep)
+        store.settle(keep, BALANCED)
         assert (store.take(MODEL_FOLDER, where) is first) is kept
 
 
 def test_a_model_that_changed_on_disk_is_loaded_anew(tmp_path: Path) -> None:
     folder = shutil.copytree(MODEL_FOLDER, tmp_path / "model")
-    store, where = ModelStore(), placement(CPU, torch.float32, torch.float32, VAE_HALF)
+    store, where = ModelStore(), places(CPU, torch.float32, torch.float32, VAE_HALF)
     first = store.take(folder, where)
     os.utime(folder / "configuration.json", (1, 1))
     assert store.take(folder, where) is not first

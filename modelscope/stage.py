@@ -1,0 +1,126 @@
+"""A network at work: its weights placed as the plan says, and a way on where memory or precision does not suffice."""
+
+import gc
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from .errors import ModelError, OutOfMemory, is_memory_error
+from .plan import Plan, next_below
+from .weights import Place, Streamable, resident, streamed
+
+log = logging.getLogger(__name__)
+Placing = Callable[[Plan, Place], AbstractContextManager[None]]
+"""Brings the weights, for as long as its context lasts."""
+Tell = Callable[[str, Plan], None]
+"""Told in words for people what a run had to change, and the plan it goes on with."""
+Result = TypeVar("Result")
+
+
+def warn(words: str, plan: Plan) -> None:  # noqa: ARG001 - as Tell
+    """Tell the log."""
+    log.warning(words)
+
+
+def as_planned(module: Streamable) -> Placing:
+    """Resident or streamed."""
+    return lambda plan, place: (streamed if plan.streamed else resident)(module, place)
+
+
+class Stage:
+    """Does work under a plan and in a precision, and does it again under the next where they do not suffice.
+
+    What was done before is kept. doing: for errors, what the work is part of.
+    """
+
+    def __init__(self, placing: Placing, plan: Plan, place: Place, doing: str, tell: Tell = warn) -> None:
+        self.plan, self.place = plan, place
+        self._placing, self._doing, self._tell = placing, doing, tell
+        self._placed = ExitStack()
+        self._ready = False
+
+    def __enter__(self) -> "Stage":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def __call__(self, work: Callable[[Plan, Place], Result]) -> Result:
+        """The work's result, whose numbers are finite. Raises OutOfMemory, or ModelError where they cannot be."""
+        while True:
+            try:
+                if not self._ready:
+                    self._placed.enter_context(self._placing(self.plan, self.place))
+                    self._ready = True
+                result = work(self.plan, self.place)
+                if _finite(result):
+                    return result
+                del result
+                enough = True
+            except (MemoryError, RuntimeError, OSError) as error:
+                if not is_memory_error(error):
+                    raise
+                enough = False
+            # Not inside of except: there the failed attempt would still hold its tensors.
+            self._leave()
+            if enough:
+                self._widen()
+            else:
+                self._step_down()
+
+    def _step_down(self) -> None:
+        below = next_below(self.plan)
+        if below is None:
+            raise OutOfMemory(
+                f"Not enough memory for {self._doing}, even with the plan {self.plan.name!r}. Ask for fewer frames or "
+                "a smaller size, or close other programs."
+            )
+        self._tell(f"Memory ran out with the plan {self.plan.name!r}; going on with {below.name!r}.", below)
+        self.plan = below
+
+    def _widen(self) -> None:
+        wider = _wider(self.place)
+        if wider is None:
+            raise ModelError(
+                f"The model produced numbers that are not finite while {self._doing}; the video would be black. "
+                "Try a lower CFG scale, or download the model's files again."
+            )
+        self._tell(f"Numbers were too large for {_name(self.place.dtype)}; going on in {_name(wider)}.", self.plan)
+        self.place = self.place._replace(dtype=wider)
+
+    def _leave(self) -> None:
+        self._ready = False
+        self._placed.close()
+        free_unused(self.place.device)
+
+
+def _finite(result: Any) -> bool:
+    return all(bool(x.isfinite().all()) for x in tree_leaves(result) if isinstance(x, Tensor))
+
+
+def _wider(place: Place) -> torch.dtype | None:
+    if place.dtype == torch.float32:
+        return None
+    kind = getattr(torch, place.device.type, None)
+    has_bfloat16 = getattr(kind, "is_bf16_supported", lambda: place.device.type == "cpu")
+    return torch.bfloat16 if place.dtype == torch.float16 and has_bfloat16() else torch.float32
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def free_unused(device: torch.device) -> None:
+    """Give back to the device what torch keeps of it for later."""
+    gc.collect()
+    empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
+    if empty_cache:
+        empty_cache()

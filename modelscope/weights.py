@@ -1,0 +1,163 @@
+"""Weights on their way: they rest in main memory as the file has them, and come to the device to be used."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Weights = Callable[[nn.Module], AbstractContextManager[None]]
+"""Called with a part of a network: its weights are on the device while inside."""
+
+
+class Place(NamedTuple):
+    """Where to compute, and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def at_hand(part: nn.Module) -> AbstractContextManager[None]:  # noqa: ARG001 - as Weights
+    """For weights that are there already."""
+    return nullcontext()
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Its parameters and buffers by name."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def assign(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Make the tensors the module's own.
+
+    Not by load_state_dict: while AUTOMATIC1111's WebUI loads a model, it has replaced that one for everybody.
+    """
+    for name, tensor in tensors.items():
+        owner, _, own = name.rpartition(".")
+        part = module.get_submodule(owner)
+        is_parameter = isinstance(getattr(part, own), nn.Parameter)
+        setattr(part, own, nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)
+
+
+@contextmanager
+def resident(module: nn.Module, place: Place) -> Iterator[None]:
+    """All of the module's weights are at the place while inside. May be nested."""
+    rest = tensors_of(module)
+    try:
+        assign(module, {name: tensor.to(place.device, place.dtype) for name, tensor in rest.items()})
+        yield
+    finally:
+        assign(module, rest)
+
+
+class Streamable(nn.Module):
+    """A network that says when it uses which of its parts; `weights` brings them."""
+
+    weights: Weights = staticmethod(at_hand)
+
+
+@contextmanager
+def streamed(module: Streamable, place: Place) -> Iterator[None]:
+    """Each part of the module has its weights at the place only while it runs, and shortly before."""
+    courier = _Courier(place)
+    module.weights = courier
+    try:
+        yield
+    finally:
+        del module.weights
+        courier.close()
+
+
+class _Parcel(NamedTuple):
+    part: nn.Module
+    tensors: dict[str, Tensor]
+    arrival: Any
+
+
+class _Courier:
+    """Brings parts' weights. Where the device copies while it computes, the next part's are brought meanwhile."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._kind = _streams(place.device)
+        self._stream = self._kind.Stream(place.device) if self._kind else None
+        self._pinned: dict[nn.Module, dict[str, Tensor]] = {}
+        self._follower: dict[nn.Module, nn.Module] = {}
+        self._last: nn.Module | None = None
+        self._coming: _Parcel | None = None
+
+    @contextmanager
+    def __call__(self, part: nn.Module) -> Iterator[None]:
+        rest = tensors_of(part)
+        if self._last is not None:
+            self._follower[self._last] = part
+        self._last = part
+        try:
+            assign(part, self._received(part))
+            self._send_next(part)
+            yield
+        finally:
+            assign(part, rest)
+
+    def close(self) -> None:
+        """Drop what is on its way."""
+        parcel, self._coming = self._coming, None
+        if parcel is not None:
+            self._wait(parcel)
+        self._pinned.clear()
+
+    def _received(self, part: nn.Module) -> dict[str, Tensor]:
+        parcel, self._coming = self._coming, None
+        if parcel is not None:
+            self._wait(parcel)
+        if parcel is None or parcel.part is not part:
+            del parcel
+            parcel = self._sent(part)
+            self._wait(parcel)
+        return parcel.tensors
+
+    def _wait(self, parcel: _Parcel) -> None:
+        """Before use, and before the memory may be given to anybody else."""
+        if self._kind:
+            self._kind.current_stream(self._place.device).wait_event(parcel.arrival)
+
+    def _send_next(self, part: nn.Module) -> None:
+        follower = self._follower.get(part)
+        if self._stream is not None and follower is not None and follower is not part:
+            self._coming = self._sent(follower)
+
+    def _sent(self, part: nn.Module) -> _Parcel:
+        device, dtype = self._place
+        if self._stream is None:
+            return _Parcel(part, {name: tensor.to(device, dtype) for name, tensor in tensors_of(part).items()}, None)
+        source = self._ready(part)
+        # Memory of the stream that computes, so that it is free again for that one as soon as it is let go.
+        goal = {name: torch.empty_like(tensor, device=device) for name, tensor in source.items()}
+        self._stream.wait_stream(self._kind.current_stream(device))
+        with self._kind.stream(self._stream):
+            for name, tensor in source.items():
+                goal[name].copy_(tensor, non_blocking=True)
+            arrival = self._stream.record_event()
+        return _Parcel(part, goal, arrival)
+
+    def _ready(self, part: nn.Module) -> dict[str, Tensor]:
+        """The part's weights in memory that the device can read by itself, in the precision it wants."""
+        if part not in self._pinned:
+            dtype = self._place.dtype
+            self._pinned[part] = {name: _pinned(tensor.to(dtype)) for name, tensor in tensors_of(part).items()}
+        return self._pinned[part]
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    try:
+        return tensor.pin_memory()
+    except RuntimeError:
+        # The system allows no more of it: copying takes longer then, and is right all the same.
+        return tensor
+
+
+def _streams(device: torch.device) -> Any:
+    """torch's module for devices of this kind, if they copy while they compute."""
+    kind = getattr(torch, device.type, None)
+    return kind if device.type in ("cuda", "xpu") and hasattr(kind, "Stream") else None

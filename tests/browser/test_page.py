@@ -214,6 +214,10 @@ def test_a_model_that_vanished_is_an_error_in_the_page(page: Page, server: Serve
     page.click("text=mine <b>")
     text = run(page)
     assert "configuration" in text or "is missing" in text or "web page" in text, text
+    page.wait_for_selector("#text2video_status [role=alert]")
+    top = "document.querySelector('#text2video_{}').getBoundingClientRect().top"
+    shown, below = (page.evaluate(top.format(name)) for name in ("status", "players"))
+    assert 0 < shown <= below
     page.click("#text2video_status summary")
     assert "torch" in page.input_value("#text2video_status textarea")
     weights.unlink()

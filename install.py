@@ -10,6 +10,7 @@ NEEDED = {
     "imageio_ffmpeg": "imageio-ffmpeg",
     "open_clip": "open_clip_torch",
     "omegaconf": "omegaconf",
+    "psutil": "psutil",
     "safetensors": "safetensors",
     "tqdm": "tqdm",
 }

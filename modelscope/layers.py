@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from .chunks import WHOLE, Chunks, activated, added, clip_norm, mapped
 
+RES_VALUES = 3
+"""Numbers held per number that goes into a ResBlock or comes out of it."""
+
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
     """Sinusoids of (fractional) timesteps [b] -> [b, dim], cosine first (Ho et al., 2020, as in the original)."""
@@ -105,7 +108,7 @@ class ResBlock(nn.Module):
             out = conv(activated(norm(x))) + emb[frames]
             return self.skip_connection(x) + out_conv(dropout(activated(out_norm(out))))
 
-        each = parts[0][0, 0].numel() * (3 * sum(part.shape[1] for part in parts) + 3 * emb.shape[1])
+        each = RES_VALUES * parts[0][0, 0].numel() * (sum(part.shape[1] for part in parts) + emb.shape[1])
         into = parts[-1] if overwrite and parts[-1].shape[1] == emb.shape[1] else None
         return mapped(run, chunks.pieces(len(emb), each), into=into)
 

@@ -71,6 +71,13 @@ def load_model(folder: Path, place: Place, vae_place: Place | None = None) -> Mo
         )
 
 
+def outline(config: ModelConfig, place: Place, vae_place: Place) -> Model:
+    """The model's shapes without its weights."""
+    with torch.device("meta"):
+        parts = TextEncoder(config.text), UNet3D(config.unet), Autoencoder(config.autoencoder)
+    return Model(config, *parts, place, vae_place)
+
+
 def _checked_folder(folder: Path) -> Path:
     try:
         os.listdir(folder)

@@ -1,4 +1,6 @@
-"""Where the modules live and in which precision."""
+"""Which device to compute on, in which precision, and how much of its memory is free."""
+
+from typing import Any
 
 import torch
 
@@ -15,3 +17,19 @@ def best_device() -> torch.device:
 def best_dtype(device: torch.device) -> torch.dtype:
     """Half precision halves memory on accelerators; CPUs compute in single."""
     return torch.float32 if device.type == "cpu" else torch.float16
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a run could have, those included which torch keeps for later; None where nobody says."""
+    if device.type == "cpu":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    kind: Any = getattr(torch, device.type, None)
+    # CUDA, ROCm and Intel's; then Apple's.
+    if hasattr(kind, "mem_get_info"):
+        free: int = kind.mem_get_info(device)[0]
+        return free + int(kind.memory_reserved(device)) - int(kind.memory_allocated(device))
+    if hasattr(kind, "recommended_max_memory"):
+        return int(kind.recommended_max_memory()) - int(kind.driver_allocated_memory())
+    return None

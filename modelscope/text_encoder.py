@@ -24,6 +24,10 @@ class TextEncoder(Streamable):
         self.transformer = tower
         self.ln_final = nn.LayerNorm(config.width)
 
+    def parts(self) -> list[nn.Module]:
+        """What brings its weights for itself."""
+        return [*self.transformer.resblocks, self.ln_final]
+
     def forward(self, tokens: Tensor, place: Place | None = None) -> Tensor:
         """Token ids [n, 77] -> features [n, 77, width]. place: where to compute, if the weights wait elsewhere."""
         # The table of all tokens stays where it is; only the rows that are asked for come.

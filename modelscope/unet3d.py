@@ -74,6 +74,11 @@ class UNet3D(Streamable):
             stage.append(TemporalTransformer(dim_out, heads, head_dim, config.dropout))
         return stage
 
+    def parts(self) -> list[nn.Module]:
+        """What brings its weights for itself, in the order of a pass."""
+        blocks = (*self.input_blocks, self.middle_block, *self.output_blocks)
+        return [self.time_embed, *itertools.chain(*map(modules_of, blocks)), self.out]
+
     def text_context(self, text: Tensor) -> TextContext:
         """Text features [b, tokens, context_dim] as keys and values: once per prompt, not per frame and step."""
         return [self._keys_values(module, text) for module in self.modules() if isinstance(module, SpatialTransformer)]
@@ -120,8 +125,8 @@ class UNet3D(Streamable):
 
     def _start(self, x: Tensor, state: Pass) -> list[Tensor]:
         """What does not see the text: the stem's output, the first block's, and its attended tokens, if it has any."""
-        stem = _run(_modules(self.input_blocks[0]), [x.transpose(1, 2).flatten(0, 1).contiguous()], state)
-        first, *transformers = _modules(self.input_blocks[1])
+        stem = _run(modules_of(self.input_blocks[0]), [x.transpose(1, 2).flatten(0, 1).contiguous()], state)
+        first, *transformers = modules_of(self.input_blocks[1])
         held = _run([first], [stem], state)
         if not transformers:
             return [stem, held]
@@ -135,15 +140,15 @@ class UNet3D(Streamable):
         skips, held = [start.pop(0)], [start.pop(0)]
         while start:
             state.begun.append(start.pop())
-        for modules in (_modules(self.input_blocks[1])[1:], *map(_modules, self.input_blocks[2:])):
+        for modules in (modules_of(self.input_blocks[1])[1:], *map(modules_of, self.input_blocks[2:])):
             held = [_run(modules, held, state)]
             skips.append(held[0])
-        held = [_run(_modules(self.middle_block), held, state)]
+        held = [_run(modules_of(self.middle_block), held, state)]
         for block in self.output_blocks:
             held.append(skips.pop())
             # The stem's output, the last of them, serves other contexts, too.
             size = skips[-1].shape[-2:] if skips else ()
-            held = [_run(_modules(block), held, state, size, overwrite=len(skips) > 0)]
+            held = [_run(modules_of(block), held, state, size, overwrite=len(skips) > 0)]
         h = held.pop()
         with self.weights(self.out):
             noise = mapped(lambda part: self.out(h[part]), state.chunks.pieces(len(h), 3 * h[0].numel()))
@@ -155,7 +160,8 @@ def _joined(contexts: list[TextContext]) -> TextContext:
     return [KeysValues(*map(torch.cat, zip(*layer, strict=True))) for layer in zip(*contexts, strict=True)]
 
 
-def _modules(block: nn.Module) -> list[nn.Module]:
+def modules_of(block: nn.Module) -> list[nn.Module]:
+    """The layers of a block."""
     return list(block) if isinstance(block, nn.ModuleList) else [block]
 
 

@@ -56,6 +56,10 @@ class Streamable(nn.Module):
 
     weights: Weights = staticmethod(at_hand)
 
+    def parts(self) -> list[nn.Module]:
+        """What it calls `weights` with, in the order of its forward pass."""
+        raise NotImplementedError
+
 
 @contextmanager
 def streamed(module: Streamable, place: Place) -> Iterator[None]:
@@ -155,6 +159,11 @@ def _pinned(tensor: Tensor) -> Tensor:
     except RuntimeError:
         # The system allows no more of it: copying takes longer then, and is right all the same.
         return tensor
+
+
+def copies_ahead(device: torch.device) -> bool:
+    """Whether it copies while it computes."""
+    return _streams(device) is not None
 
 
 def _streams(device: torch.device) -> Any:

@@ -17,6 +17,7 @@ from .frames import read_frame
 from .generate import Outcome, destination, run
 from .host.interface import PageHost
 from .infotext import read_infotext
+from .memory import Forecast
 from .model_folders import model_named, model_names
 from .page import error_box, error_line, infotexts, model_note, note, players, summary
 from .settings import SHOWN_VIDEOS
@@ -34,6 +35,7 @@ class Actions:
 
     def __init__(self, host: PageHost, order: Sequence[str]) -> None:
         self._host, self._order = host, order
+        self._forecast = Forecast(host)
         self._ended: OrderedDict[str, list[Any]] = OrderedDict()
         self._running: str | None = None
         self._withdrawn: deque[str] = deque(maxlen=MOST_ENDED)
@@ -134,12 +136,16 @@ class Actions:
         chosen = model if model in names else names[0]
         return [gr.update(choices=names, value=chosen), model_note(self._host, names, fresh=True)]
 
-    def length(self, frames: float, fps: float) -> str:
-        """How long the video will be."""
+    def forecast(self, model: Any, width: Any, height: Any, frames: Any, fps: Any) -> str:
+        """How long the video will be, and what making it needs."""
         try:
-            return f'<span class="text2video-length">{frames / fps:.2f} seconds</span>'
+            length = f'<span class="text2video-length">{frames / fps:.2f} seconds</span>'
+            folder = model_named(self._host.models_folder(), str(model))
+            return length + note(html.escape(self._forecast(folder, width, height, frames)))
         except (TypeError, ZeroDivisionError, OverflowError):
             return ""
+        except TextToVideoError as error:
+            return note(html.escape(str(error)))
 
     def last_seed(self, made: list[dict[str, Any]], seed: Any) -> Any:
         """The seed of the last video."""

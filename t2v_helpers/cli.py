@@ -3,13 +3,14 @@
 import argparse
 import dataclasses
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_type_hints
 
 from .model_folders import MINIATURE_NAME
-from .settings import OUTPUT_FOLDER
+from .settings import BUDGET, OUTPUT_FOLDER, PLAN
 
 METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", tuple[str, ...]: "NAMES"}
 INTERRUPTED = 130
@@ -50,9 +51,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER, metavar="DIR", help="folder of the model's files")
     parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--device", help="where to compute: cpu, cuda, mps; default: the best there is")
+    parser.add_argument("--plan", default=PLAN.default, choices=PLAN.choices, help=f"{PLAN.label}: {PLAN.info}")
+    parser.add_argument("--memory", type=_gigabytes, default=0.0, metavar="GB", help=BUDGET.label)
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     _add_fields(parser)
     return parser
+
+
+def _gigabytes(text: str) -> float:
+    if not 0 < (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return number
 
 
 def _add_fields(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +92,8 @@ def _make_videos(options: argparse.Namespace) -> None:
     from .model_folders import ModelFolder
 
     request = GenerationRequest.recommended(read_config(options.model).recommended, vars(options))
-    host = ConsoleHost({OUTPUT_FOLDER: str(options.output_dir)}, options.device)
+    settings = {OUTPUT_FOLDER: str(options.output_dir), PLAN: options.plan, BUDGET: options.memory}
+    host = ConsoleHost(settings, options.device)
     name = MINIATURE_NAME if options.model == MODEL_FOLDER else options.model.resolve().name
     outcome = run(host, ModelFolder(name, options.model), request)
     for video in outcome.videos:

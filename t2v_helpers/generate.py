@@ -11,11 +11,13 @@ from torch import Tensor
 
 from ..modelscope.errors import TextToVideoError
 from ..modelscope.pipeline import decode, generate
+from ..modelscope.plan import Plan
 from .arguments import GenerationRequest
 from .ffmpeg import OutputError
 from .formats import FORMATS
 from .host.interface import Host
 from .infotext import write_infotext
+from .memory import chosen
 from .model_folders import ModelFolder
 from .model_store import ModelStore, places
 from .monitor import Interrupted, Monitor, Skipped, unskippable
@@ -51,13 +53,19 @@ class Video:
 
 @dataclass
 class Outcome:
-    """All that came of a request. error: what ended it early; problems: what else did not work."""
+    """All that came of a request.
+
+    error: what ended it early; problems: what else did not work; notes: what was done otherwise than planned; plan:
+    the memory plan it ended with.
+    """
 
     videos: list[Video] = field(default_factory=list)
     skipped: int = 0
     interrupted: bool = False
     error: Exception | None = None
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    plan: Plan | None = None
 
 
 def run(host: Host, folder: ModelFolder, request: GenerationRequest) -> Outcome:
@@ -69,7 +77,7 @@ def run(host: Host, folder: ModelFolder, request: GenerationRequest) -> Outcome:
             with _told_in(outcome):
                 _Run(host, folder, outcome).make(request)
         finally:
-            STORE.settle(host.setting(KEEP))
+            STORE.settle(host.setting(KEEP), outcome.plan)
     return outcome
 
 
@@ -118,6 +126,11 @@ class _Run:
             finally:
                 monitor.close()
 
+    def _changed(self, words: str, plan: Plan) -> None:
+        log.warning(words)
+        self._outcome.notes.append(words)
+        self._outcome.plan = plan
+
     def _writable(self, formats: tuple[str, ...]) -> tuple[str, ...]:
         """The formats that ffmpeg knows how to write. Raises OutputError where that is none."""
         failures = {}
@@ -133,13 +146,22 @@ class _Run:
 
     def _video(self, request: GenerationRequest, monitor: Monitor) -> None:
         model = STORE.take(self._folder.path, places(*self._host.devices(), self._host.setting(VAE)))
+        if self._outcome.plan is None:
+            choice = chosen(self._host, model, request)
+            self._outcome.plan = choice.plan
+            monitor.say(f"{request.frames} frames: {choice}")
         try:
-            frames = generate(model, request, monitor)
+            frames = generate(model, request, monitor, self._outcome.plan, self._changed)
         except Interrupted as stop:
             denoised, stop.denoised = stop.denoised, None
             if denoised is not None and self._host.setting(SAVE_UNFINISHED):
                 with unskippable():
-                    self._save(request, decode(model, denoised, monitor), monitor, finished=False)
+                    self._save(
+                        request,
+                        decode(model, denoised, monitor, self._outcome.plan, self._changed),
+                        monitor,
+                        finished=False,
+                    )
             raise
         self._save(request, frames, monitor)
 

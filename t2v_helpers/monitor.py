@@ -75,6 +75,11 @@ class Monitor:
         if stop:
             raise (Skipped if stop == "skip" else Interrupted)(self._denoised)
 
+    def say(self, words: str) -> None:
+        """Tell the console."""
+        sys.stdout.write(f"{words}\n")
+        sys.stdout.flush()
+
     def saving(self) -> None:
         """Report that the files are being written."""
         self.close()

@@ -71,6 +71,7 @@ def summary(host: Host, outcome: Outcome, model: str, request: GenerationRequest
     words = [f"{made} video{'s' * (made != 1)} saved"] if made or not outcome.error else []
     words += [f"{outcome.skipped} skipped"] if outcome.skipped else []
     words += ["interrupted"] if outcome.interrupted else []
+    parts += [note(html.escape(words)) for words in outcome.notes]
     return "".join(parts) + f'<p role="status">{html.escape(", ".join(words))}</p>'
 
 

@@ -71,8 +71,19 @@ SAVE_UNFINISHED = Setting(
     "Interrupt also saves the video that is being made",
     "decoded from where sampling has got to",
 )
+PLAN_AUTOMATIC = "automatic"
+PLAN = Setting(
+    "text2video_plan",
+    PLAN_AUTOMATIC,
+    "Memory plan",
+    "automatic: the quickest that fits; small and smallest bring the model to the card part by part",
+    (PLAN_AUTOMATIC, "fast", "balanced", "small", "smallest"),
+)
+BUDGET = Setting(
+    "text2video_memory", 0.0, "Memory that a video may use, in GB", "0: what is free; for the automatic plan"
+)
 SETTINGS = (
-    KEEP, VAE, SHOWN_VIDEOS, SAVE_TEXT, SAVE_INFOTEXT,
+    KEEP, VAE, PLAN, BUDGET, SHOWN_VIDEOS, SAVE_TEXT, SAVE_INFOTEXT,
     OUTPUT_FOLDER, FOLDER_PATTERN, NAME_PATTERN, PREVIEW, SAVE_UNFINISHED,
 )  # fmt: skip
 
@@ -82,5 +93,7 @@ def usable(setting: Setting, value: Any) -> Any:
     if type(setting.default) is int and isinstance(value, float) and value.is_integer():
         # gradio 3's number boxes know no whole numbers.
         value = int(value)
+    if type(setting.default) is float and type(value) is int:
+        value = float(value)
     fits = type(value) is type(setting.default) and (not setting.choices or value in setting.choices)
     return value if fits else setting.default

@@ -86,8 +86,7 @@ class Tab:
         with gr.Row():
             self._add("frames")
             self._add("fps")
-        times = (self.widgets[name].value for name in ("frames", "fps"))
-        self.length = gr.HTML(self.actions.length(*times), elem_id=element("length"))
+        self.forecast = gr.HTML(elem_id=element("length"))
         with gr.Row():
             self._add("cfg_scale")
             self._add("eta")
@@ -156,13 +155,20 @@ class Tab:
         outputs = [self.previous_model, *values]
         self.model.change(
             self.actions.model_chosen, [self.previous_model, self.model, *values], outputs, show_progress="hidden"
-        )
+        ).then(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")
         refreshed = [self.model, self.note]
         self.refresh.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
         opened = self._hidden_button("opened")
-        self.opened = opened.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden").then(
-            self.actions.model_chosen, [self.previous_model, self.model, *values], outputs, show_progress="hidden"
+        self.opened = (
+            opened.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
+            .then(
+                self.actions.model_chosen, [self.previous_model, self.model, *values], outputs, show_progress="hidden"
+            )
+            .then(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")
         )
+
+    def _forecast_inputs(self) -> list[Any]:
+        return [self.model, *(self.widgets[name] for name in ("width", "height", "frames", "fps"))]
 
     def _hidden_button(self, name: str) -> gr.Button:
         """Pressed by the page's script."""
@@ -173,9 +179,9 @@ class Tab:
     def _connect_small(self) -> None:
         width, height = self.widgets["width"], self.widgets["height"]
         self.swap.click(lambda *size: size[::-1], [width, height], [width, height], show_progress="hidden")
-        times = [self.widgets["frames"], self.widgets["fps"]]
-        for slider in times:
-            slider.change(self.actions.length, times, [self.length], show_progress="hidden")
+        asked = self._forecast_inputs()
+        for slider in asked[1:]:
+            slider.change(self.actions.forecast, asked, [self.forecast], show_progress="hidden")
         seed = self.widgets["seed"]
         self.dice.click(lambda: -1, None, [seed], show_progress="hidden")
         self.recycle.click(self.actions.last_seed, [self.made, seed], [seed], show_progress="hidden")

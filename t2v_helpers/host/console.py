@@ -48,6 +48,9 @@ class ConsoleHost:
         dtype = best_dtype(device)
         return Devices(device, dtype, dtype)
 
+    def first_plan(self) -> str:
+        return "fast"
+
     def room(self, release: Callable[[], None]) -> AbstractContextManager[None]:  # noqa: ARG002 - the interface's
         return nullcontext()
 

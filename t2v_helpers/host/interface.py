@@ -52,6 +52,9 @@ class Host(Protocol):
     def devices(self) -> Devices:
         """Where to compute."""
 
+    def first_plan(self) -> str:
+        """The name of the quickest memory plan that the host's own switches for small cards allow."""
+
     def room(self, release: Callable[[], None]) -> AbstractContextManager[None]:
         """Other models leave the device while inside, and come back however it ends.
 

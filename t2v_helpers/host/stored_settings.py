@@ -79,6 +79,6 @@ def _widget(setting: Setting, value: Any) -> Any:
         return gr.Radio(list(setting.choices), info=setting.info or None, **about)
     if isinstance(value, bool):
         return gr.Checkbox(info=setting.info or None, **about)
-    if isinstance(value, int):
-        return gr.Number(precision=0, info=setting.info or None, **about)
+    if isinstance(value, int | float):
+        return gr.Number(precision=0 if isinstance(value, int) else None, info=setting.info or None, **about)
     return gr.Textbox(info=setting.info or None, **about)

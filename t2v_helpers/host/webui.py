@@ -62,6 +62,17 @@ class WebUIHost:
             return Devices(devices.device, torch.float32, torch.float32)
         return Devices(devices.device, devices.dtype, devices.dtype_vae)
 
+    def first_plan(self) -> str:
+        if FORGE:
+            from backend import memory_management
+
+            states = memory_management.VRAMState
+            plans = {states.NO_VRAM: "smallest", states.LOW_VRAM: "small"}
+            return plans.get(memory_management.vram_state, "fast")
+        if shared.cmd_opts.lowvram:
+            return "small"
+        return "balanced" if shared.cmd_opts.medvram else "fast"
+
     def room(self, release: Callable[[], None]) -> AbstractContextManager[None]:
         return _room_on_forge() if FORGE else _room_on_a1111(release)
 

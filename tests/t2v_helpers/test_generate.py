@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import re
 import shutil
 import wave
 import weakref
@@ -13,27 +14,31 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.modelscope.errors import ModelError, RequestError
-from sd_t2v.modelscope.plan import BALANCED
+from sd_t2v.modelscope.plan import BALANCED, LADDER
 from sd_t2v.t2v_helpers import generate as module
 from sd_t2v.t2v_helpers.arguments import GenerationRequest
 from sd_t2v.t2v_helpers.ffmpeg import OutputError
+from sd_t2v.t2v_helpers.frames import read_frame
 from sd_t2v.t2v_helpers.generate import Outcome, run
 from sd_t2v.t2v_helpers.host.console import ConsoleHost
 from sd_t2v.t2v_helpers.host.interface import Progress, Stop
 from sd_t2v.t2v_helpers.infotext import read_infotext
+from sd_t2v.t2v_helpers.memory import plan_named
 from sd_t2v.t2v_helpers.model_folders import ModelFolder
 from sd_t2v.t2v_helpers.model_store import ModelStore, places
 from sd_t2v.t2v_helpers.settings import (
+    BUDGET,
     KEEP,
     KEEP_ALL,
     KEEP_NOTHING,
     KEEP_UNET,
     MIDDLE_FRAME,
     OUTPUT_FOLDER,
+    PLAN,
     PREVIEW,
     SAVE_INFOTEXT,
     SAVE_TEXT,
@@ -78,7 +83,8 @@ class Person(ConsoleHost):
 
 
 SETTINGS: dict[str, Setting] = {
-    "keep": KEEP, "text": SAVE_TEXT, "infotext": SAVE_INFOTEXT, "unfinished": SAVE_UNFINISHED, "preview": PREVIEW,
+    "plan": PLAN, "budget": BUDGET, "keep": KEEP, "text": SAVE_TEXT, "infotext": SAVE_INFOTEXT,
+    "unfinished": SAVE_UNFINISHED, "preview": PREVIEW,
 }  # fmt: skip
 
 
@@ -96,6 +102,48 @@ def test_a_batch_goes_through_all_stages(tmp_path: Path) -> None:
     shares = [progress.video + progress.share for progress in person.seen]
     assert shares == sorted(shares)
     assert [video.request.seed for video in outcome.videos] == [5, 6]
+
+
+@pytest.mark.parametrize("plan", [plan.name for plan in LADDER])
+def test_every_memory_plan_makes_the_video_and_is_told(
+    plan: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run(Person(tmp_path, plan=plan), MODEL, request())
+    assert outcome.plan == plan_named(plan) and not outcome.error and len(outcome.videos) == 1
+    assert re.search(rf"4 frames: needs about \d+ MB of .* GB free \(plan: {plan}\)", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"), [(-1.0, "more than 0 GB"), (0.011, r"At most \d+ frames fit at this size")]
+)
+def test_a_budget_that_allows_nothing_is_an_error_before_the_run(budget: float, words: str, tmp_path: Path) -> None:
+    outcome = run(Person(tmp_path, budget=budget), MODEL, request(frames=500))
+    assert re.search(words, str(outcome.error)), str(outcome.error)
+    assert names(tmp_path) == []
+
+
+def test_plans_can_change_from_run_to_run_while_the_model_stays(tmp_path: Path) -> None:
+    plans = ("fast", "smallest", "balanced", "small")
+    files = [run(Person(tmp_path / plan, plan=plan), MODEL, request()).videos[0].files[0] for plan in plans]
+    frames = [read_frame(file, 3) for file in files]
+    assert all(ImageChops.difference(frame, frames[0]).getextrema()[0][1] < 12 for frame in frames)
+
+
+def test_memory_that_runs_out_is_told_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unet, failed = module.STORE.take(MODEL.path, CPU_PLACES).unet, []
+    real = unet.noises
+
+    def noises(*args: Any, **kwargs: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("out of memory")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(unet, "noises", noises)
+    outcome = run(Person(tmp_path, plan="balanced"), MODEL, request(batch_count=2))
+    assert outcome.notes == ["Memory ran out with the plan 'balanced'; going on with 'small'."]
+    assert len(outcome.videos) == 2 and not outcome.error
+    assert outcome.plan == plan_named("small")
 
 
 def test_the_same_settings_give_the_same_file(tmp_path: Path) -> None:
@@ -319,10 +367,10 @@ def test_a_text_file_that_fails_loses_no_video(tmp_path: Path, monkeypatch: pyte
 def test_an_unexpected_error_keeps_the_videos_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = module.generate
 
-    def failing(model: Any, wish: Any, on_step: Any) -> Any:
+    def failing(model: Any, wish: Any, *others: Any) -> Any:
         if wish.seed == 6:
             raise ZeroDivisionError("boom")
-        return real(model, wish, on_step)
+        return real(model, wish, *others)
 
     monkeypatch.setattr(module, "generate", failing)
     outcome = run(Person(tmp_path), MODEL, request(batch_count=3))
@@ -331,6 +379,7 @@ def test_an_unexpected_error_keeps_the_videos_before_it(tmp_path: Path, monkeypa
 
 
 CPU = torch.device("cpu")
+CPU_PLACES = places(CPU, torch.float32, torch.float32, VAE_HALF)
 
 
 @pytest.mark.parametrize(

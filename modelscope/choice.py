@@ -1,0 +1,97 @@
+"""Which plan a run begins with."""
+
+from typing import NamedTuple
+
+import torch
+
+from .errors import OutOfMemory, RequestError
+from .estimate import Clip, needed
+from .loading import Model
+from .plan import BALANCED, LADDER, Plan
+from .request import VideoRequest
+
+GIGABYTE, MEGABYTE = 1e9, 1e6
+RESERVE = 250_000_000
+"""Bytes of an accelerator's memory that kernels, fragments and other programs want."""
+
+
+class Limits(NamedTuple):
+    """What a choice has to respect.
+
+    free: bytes on the device, None if unknown; budget: bytes that the person allows, if any; forced: the plan that the
+    person wants; first: the quickest plan that the host's own settings allow.
+    """
+
+    free: int | None
+    budget: int | None = None
+    forced: Plan | None = None
+    first: Plan = LADDER[0]
+
+    @property
+    def available(self) -> int | None:
+        """What there is within the budget."""
+        return min((x for x in (self.free, self.budget) if x is not None), default=None)
+
+
+class Choice(NamedTuple):
+    """A plan, what it needs, and what there is (in bytes; None if unknown)."""
+
+    plan: Plan
+    needs: int
+    available: int | None
+
+    def __str__(self) -> str:
+        there = "" if self.available is None else f" of {_gigabytes(self.available)} free"
+        return f"needs about {_gigabytes(self.needs)}{there} (plan: {self.plan.name})"
+
+
+def choose(model: Model, request: VideoRequest, limits: Limits) -> Choice:
+    """The quickest plan that fits. Raises OutOfMemory, which says what would fit, or RequestError."""
+    if limits.budget is not None and limits.budget <= 0:
+        raise RequestError("The memory budget must be more than 0 GB.")
+    available = limits.available
+    if limits.forced:
+        return Choice(limits.forced, needed(model, limits.forced, _clip(model, request)), available)
+    for plan in _candidates(model, limits):
+        needs = needed(model, plan, _clip(model, request))
+        if available is None or needs + _reserve(model.place.device) <= available:
+            return Choice(plan, needs, available)
+    raise OutOfMemory(_too_large(model, request, available or 0))
+
+
+def _candidates(model: Model, limits: Limits) -> list[Plan]:
+    """On a CPU one large batch is no quicker than two small ones; and nothing is known where memory is not."""
+    quickest = BALANCED if model.place.device.type == "cpu" or limits.available is None else LADDER[0]
+    return list(LADDER[max(LADDER.index(quickest), LADDER.index(limits.first)) :])
+
+
+def _reserve(device: torch.device) -> int:
+    return 0 if device.type == "cpu" else RESERVE
+
+
+def _clip(model: Model, request: VideoRequest, frames: int | None = None) -> Clip:
+    scale = model.config.autoencoder.scale
+    return Clip(frames or request.frames, request.height // scale, request.width // scale)
+
+
+def _too_large(model: Model, request: VideoRequest, available: int) -> str:
+    plan, room = LADDER[-1], available - _reserve(model.place.device)
+    size = f"{request.width} x {request.height}"
+    least = needed(model, plan, _clip(model, request))
+    fitting = 0
+    for bit in reversed(range(request.frames.bit_length())):
+        if needed(model, plan, _clip(model, request, fitting + 2**bit)) <= room:
+            fitting += 2**bit
+    what = (
+        f"At most {fitting} frames fit at this size: ask for fewer frames or a smaller size."
+        if fitting
+        else "Ask for a smaller size, or close other programs."
+    )
+    return (
+        f"{request.frames} frames of {size} need about {_gigabytes(least)} at least, and {_gigabytes(available)} are "
+        f"there. {what}"
+    )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / GIGABYTE:.1f} GB" if size >= GIGABYTE / 10 else f"{max(size, 0) / MEGABYTE:.0f} MB"

@@ -1,0 +1,77 @@
+"""The memory plan of a run: the host's device and switches, the settings, and what the tab says before a run."""
+
+import torch
+
+from ..modelscope.choice import Choice, Limits, choose
+from ..modelscope.config import ModelConfig, read_config
+from ..modelscope.errors import RequestError, TextToVideoError
+from ..modelscope.loading import Model, outline
+from ..modelscope.placement import free_memory
+from ..modelscope.plan import LADDER, Plan
+from ..modelscope.request import VideoRequest
+from ..modelscope.weights import tensors_of
+from .host.interface import Host
+from .model_folders import ModelFolder
+from .model_store import Places, places
+from .settings import BUDGET, PLAN, PLAN_AUTOMATIC, VAE
+
+_PLANS = {plan.name: plan for plan in LADDER}
+
+
+def limits(host: Host, device: torch.device) -> Limits:
+    """What the host and the settings allow."""
+    budget = host.setting(BUDGET)
+    forced = host.setting(PLAN)
+    return Limits(
+        free=free_memory(device),
+        budget=round(budget * 1e9) if budget else None,
+        forced=None if forced == PLAN_AUTOMATIC else plan_named(forced),
+        first=plan_named(host.first_plan()),
+    )
+
+
+def plan_named(name: str) -> Plan:
+    """The plan of that name. Raises RequestError that lists the others."""
+    if name not in _PLANS:
+        raise RequestError(f"The plan {name!r} is not known. Known are: {PLAN_AUTOMATIC}, {', '.join(_PLANS)}.")
+    return _PLANS[name]
+
+
+def chosen(host: Host, model: Model, request: VideoRequest) -> Choice:
+    """The plan for a run that is about to begin. Raises OutOfMemory, RequestError."""
+    device = model.place.device
+    allowed = limits(host, device)
+    if allowed.free is not None and device.type != "cpu":
+        # What stayed there since the last run is either used or goes.
+        allowed = allowed._replace(free=allowed.free + _bytes_there(model, device))
+    return choose(model, request, allowed)
+
+
+def _bytes_there(model: Model, device: torch.device) -> int:
+    parts = (model.text_encoder, model.unet, model.autoencoder)
+    tensors = (tensor for part in parts for tensor in tensors_of(part).values())
+    return sum(x.numel() * x.element_size() for x in tensors if x.device.type == device.type)
+
+
+class Forecast:
+    """Says what a run would need, from the model's configuration alone."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._last: tuple[tuple[ModelConfig, Places], Model] | None = None
+
+    def __call__(self, folder: ModelFolder, width: int, height: int, frames: int) -> str:
+        """One sentence; what is wrong, if the run could not begin."""
+        try:
+            request = VideoRequest(width=width, height=height, frames=frames, seed=0)
+            where = places(*self._host.devices(), self._host.setting(VAE))
+            model = self._outline(read_config(folder.path), where)
+            choice = choose(model, request, limits(self._host, where.model.device))
+        except TextToVideoError as error:
+            return str(error)
+        return f"{frames} frames: {choice}"
+
+    def _outline(self, config: ModelConfig, where: Places) -> Model:
+        if self._last is None or self._last[0] != (config, where):
+            self._last = (config, where), outline(config, *where)
+        return self._last[1]

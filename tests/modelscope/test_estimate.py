@@ -1,0 +1,148 @@
+"""The estimate beside counted bytes, and the plans chosen by it."""
+
+import functools
+
+import pytest
+import torch
+
+from sd_t2v.modelscope.choice import Limits, choose
+from sd_t2v.modelscope.config import ModelConfig, UNetConfig
+from sd_t2v.modelscope.errors import OutOfMemory, RequestError
+from sd_t2v.modelscope.estimate import SAFETY, Clip, decoder_bytes, needed, step_bytes
+from sd_t2v.modelscope.loading import Model, outline
+from sd_t2v.modelscope.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan
+from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.modelscope.stage import as_planned
+from sd_t2v.modelscope.unet3d import UNet3D
+from sd_t2v.modelscope.weights import Place, resident
+from sd_t2v.tests.live_bytes import peak_bytes
+from sd_t2v.tests.support import CPU
+
+META = {dtype: Place(torch.device("meta"), dtype) for dtype in (torch.float16, torch.float32)}
+MID = UNetConfig(dim=96, head_dim=32)
+
+
+@functools.cache
+def network(*, full: bool) -> UNet3D:
+    """At rest in a precision that is none of the device's, so that weights that come are counted."""
+    with torch.device("meta"):
+        return UNet3D(UNetConfig() if full else MID).double().eval().requires_grad_(requires_grad=False)
+
+
+def counted(unet: UNet3D, plan: Plan, clip: Clip, place: Place) -> int:
+    x = torch.empty(1, unet.config.in_dim, *clip, dtype=place.dtype, device="meta")
+    text = torch.empty(1, 77, unet.config.context_dim, dtype=place.dtype, device="meta")
+
+    def step() -> object:
+        with as_planned(unet)(plan, place):
+            contexts = [unet.text_context(text) for _ in range(2)]
+            return unet.noises(x, torch.empty(1, device="meta"), contexts, plan.chunks, together=plan.together)
+
+    return peak_bytes(step)[0]
+
+
+CASES = [
+    *((False, clip, dtype) for clip in (Clip(24, 32, 32), Clip(1, 40, 72), Clip(30, 24, 24)) for dtype in META),
+    (True, Clip(24, 32, 32), torch.float16),
+]
+
+
+@pytest.mark.parametrize("plan", LADDER, ids=lambda plan: plan.name)
+@pytest.mark.parametrize(("full", "clip", "dtype"), CASES)
+def test_an_estimate_is_at_most_a_tenth_above_what_is_counted(
+    full: bool, clip: Clip, dtype: torch.dtype, plan: Plan
+) -> None:
+    unet, place = network(full=full), META[dtype]
+    ratio = SAFETY * step_bytes(unet, plan, clip, place) / counted(unet, plan, clip, place)
+    assert 1 <= ratio <= 1.1
+
+
+def test_streamed_weights_never_take_more_than_600_megabytes() -> None:
+    """One frame, of which activations hardly count."""
+    for plan in (SMALL, SMALLEST):
+        assert counted(network(full=True), plan, Clip(1, 8, 8), META[torch.float16]) <= 300e6
+
+
+@functools.cache
+def model() -> Model:
+    return outline(ModelConfig(), META[torch.float16], META[torch.float16])
+
+
+@pytest.mark.parametrize("plan", LADDER, ids=lambda plan: plan.name)
+@pytest.mark.parametrize("size", [(32, 32), (40, 72), (72, 128)])
+def test_decoding_is_not_underestimated(size: tuple[int, int], plan: Plan) -> None:
+    autoencoder = outline(ModelConfig(), META[torch.float32], META[torch.float32]).autoencoder
+    decoding = torch.nn.ModuleList([autoencoder.post_quant_conv, autoencoder.decoder])
+    z = torch.empty(1, 4, *size, dtype=torch.float16, device="meta")
+
+    def decode() -> object:
+        with resident(decoding, META[torch.float16]):
+            return autoencoder.decode(z, plan.chunks)
+
+    estimate = SAFETY * decoder_bytes(autoencoder, plan, Clip(1, *size), torch.float16)
+    assert 1 <= estimate / peak_bytes(decode)[0] <= 1.6
+
+
+def request(**changes: int) -> VideoRequest:
+    return VideoRequest(**{"width": 256, "height": 256, "frames": 24, "seed": 1, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "frames", "plan"),
+    [
+        (24, 24, FAST),
+        (8, 24, FAST),
+        (3.4, 24, BALANCED),
+        (2, 24, SMALL),
+        (1, 24, SMALL),
+        (0.6, 24, SMALLEST),
+        (4, 125, BALANCED),
+        (1.5, 125, SMALL),
+        (1.2, 125, SMALLEST),
+        (2, 250, SMALLEST),
+    ],
+)
+def test_free_memory_decides(gigabytes: float, frames: int, plan: Plan) -> None:
+    choice = choose(model(), request(frames=frames), Limits(int(gigabytes * 1e9)))
+    assert choice.plan == plan
+    assert choice.needs <= gigabytes * 1e9
+    assert str(choice).startswith("needs about ") and f" of {gigabytes:.1f} GB free (plan: {plan.name})" in str(choice)
+
+
+def test_the_hosts_switches_and_the_settings_have_the_last_word() -> None:
+    plenty = 80_000_000_000
+    assert choose(model(), request(), Limits(plenty, first=SMALL)).plan == SMALL
+    assert choose(model(), request(), Limits(plenty, forced=SMALLEST)).plan == SMALLEST
+    assert choose(model(), request(), Limits(plenty, budget=1_000_000_000)).plan == SMALL
+    assert choose(model(), request(), Limits(1_000_000_000, budget=plenty)).plan == SMALL
+    assert choose(model(), request(), Limits(100, forced=FAST)).plan == FAST
+
+
+def test_nothing_is_claimed_of_memory_that_nobody_knows() -> None:
+    choice = choose(model(), request(), Limits(None))
+    assert choice.plan == BALANCED and "free" not in str(choice)
+    assert choose(outline(ModelConfig(), CPU, CPU), request(), Limits(10**11)).plan == BALANCED
+
+
+def test_what_does_not_fit_is_refused_with_what_would() -> None:
+    with pytest.raises(OutOfMemory, match=r"At most (\d+) frames fit at this size") as told:
+        choose(model(), request(frames=250), Limits(1_000_000_000))
+    fitting = int(str(told.value).split("At most ")[1].split()[0])
+    limits = Limits(1_000_000_000)
+    assert choose(model(), request(frames=fitting), limits).plan == SMALLEST
+    with pytest.raises(OutOfMemory):
+        choose(model(), request(frames=fitting + 1), limits)
+    with pytest.raises(OutOfMemory, match="Ask for a smaller size"):
+        choose(model(), request(), Limits(300_000_000))
+
+
+@pytest.mark.parametrize("budget", [0, -1])
+def test_a_budget_of_nothing_is_refused(budget: int) -> None:
+    with pytest.raises(RequestError, match="more than 0"):
+        choose(model(), request(), Limits(10**10, budget=budget))
+
+
+def test_needs_grow_with_frames_and_shrink_down_the_ladder() -> None:
+    needs = [[needed(model(), plan, Clip(frames, 32, 32)) for frames in (8, 24, 125)] for plan in LADDER]
+    assert all(row == sorted(row) for row in needs)
+    assert all(list(column) == sorted(column, reverse=True) for column in list(zip(*needs, strict=True))[:2])

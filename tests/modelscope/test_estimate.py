@@ -92,7 +92,7 @@ def request(**changes: int) -> VideoRequest:
     [
         (24, 24, FAST),
         (8, 24, FAST),
-        (3.4, 24, BALANCED),
+        (3.5, 24, BALANCED),
         (2, 24, SMALL),
         (1, 24, SMALL),
         (0.6, 24, SMALLEST),

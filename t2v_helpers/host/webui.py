@@ -244,6 +244,9 @@ def _add_settings() -> None:
 
     for setting in SETTINGS:
         component, arguments = (gr.Radio, {"choices": list(setting.choices)}) if setting.choices else (None, {})
+        if isinstance(setting.default, float):
+            # The WebUI itself finds a component for whole numbers only.
+            component = gr.Number
         option = shared.OptionInfo(setting.default, setting.label, component, arguments, section=SECTION)
         shared.opts.add_option(setting.key, option.info(setting.info) if setting.info else option)
 

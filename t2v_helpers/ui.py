@@ -160,11 +160,11 @@ class Tab:
         self.refresh.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
         opened = self._hidden_button("opened")
         self.opened = (
-            opened.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
+            opened.click(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")
+            .then(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
             .then(
                 self.actions.model_chosen, [self.previous_model, self.model, *values], outputs, show_progress="hidden"
             )
-            .then(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")
         )
 
     def _forecast_inputs(self) -> list[Any]:
@@ -180,8 +180,10 @@ class Tab:
         width, height = self.widgets["width"], self.widgets["height"]
         self.swap.click(lambda *size: size[::-1], [width, height], [width, height], show_progress="hidden")
         asked = self._forecast_inputs()
-        for slider in asked[1:]:
-            slider.change(self.actions.forecast, asked, [self.forecast], show_progress="hidden")
+        frames, fps = (self.widgets[name] for name in ("frames", "fps"))
+        # Width and height only when a person moves them: many events at once lose answers under gradio 4.40.
+        for changed in (width.input, height.input, frames.change, fps.change):
+            changed(self.actions.forecast, asked, [self.forecast], show_progress="hidden")
         seed = self.widgets["seed"]
         self.dice.click(lambda: -1, None, [seed], show_progress="hidden")
         self.recycle.click(self.actions.last_seed, [self.made, seed], [seed], show_progress="hidden")

@@ -111,7 +111,7 @@ def test_settings_stay(page: Page, server: Server) -> None:
     page.click("#settings_fold >> text=Settings")
     pattern = "document.querySelector('#setting_text2video_name_pattern textarea').value === '[seed] [number]'"
     page.wait_for_function(pattern)
-    assert page.is_checked("#setting_text2video_save_unfinished input")
+    page.wait_for_selector("#setting_text2video_save_unfinished input:checked")
     slow(page)
     set_number(page, "seed", 31)
     page.click("#text2video_generate")

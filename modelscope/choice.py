@@ -51,9 +51,9 @@ def choose(model: Model, request: VideoRequest, limits: Limits) -> Choice:
         raise RequestError("The memory budget must be more than 0 GB.")
     available = limits.available
     if limits.forced:
-        return Choice(limits.forced, needed(model, limits.forced, _clip(model, request)), available)
+        return Choice(limits.forced, _needed(model, limits.forced, request), available)
     for plan in _candidates(model, limits):
-        needs = needed(model, plan, _clip(model, request))
+        needs = _needed(model, plan, request)
         if available is None or needs + _reserve(model.place.device) <= available:
             return Choice(plan, needs, available)
     raise OutOfMemory(_too_large(model, request, available or 0))
@@ -69,18 +69,20 @@ def _reserve(device: torch.device) -> int:
     return 0 if device.type == "cpu" else RESERVE
 
 
-def _clip(model: Model, request: VideoRequest, frames: int | None = None) -> Clip:
+def _needed(model: Model, plan: Plan, request: VideoRequest, frames: int | None = None) -> int:
+    """frames: if not the request's."""
     scale = model.config.autoencoder.scale
-    return Clip(frames or request.frames, request.height // scale, request.width // scale)
+    clip = Clip(frames or request.frames, request.height // scale, request.width // scale)
+    return needed(model, plan, clip, draft=request.draft > 1)
 
 
 def _too_large(model: Model, request: VideoRequest, available: int) -> str:
     plan, room = LADDER[-1], available - _reserve(model.place.device)
     size = f"{request.width} x {request.height}"
-    least = needed(model, plan, _clip(model, request))
+    least = _needed(model, plan, request)
     fitting = 0
     for bit in reversed(range(request.frames.bit_length())):
-        if needed(model, plan, _clip(model, request, fitting + 2**bit)) <= room:
+        if _needed(model, plan, request, fitting + 2**bit) <= room:
             fitting += 2**bit
     what = (
         f"At most {fitting} frames fit at this size: ask for fewer frames or a smaller size."

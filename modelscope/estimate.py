@@ -50,11 +50,11 @@ class Clip(NamedTuple):
         return Clip(self.frames, -(-self.height // 2), -(-self.width // 2))
 
 
-def needed(model: Model, plan: Plan, clip: Clip) -> int:
-    """Bytes on the device at the moment when they are most. clip: of the latents."""
+def needed(model: Model, plan: Plan, clip: Clip, *, draft: bool = False) -> int:
+    """Bytes on the device at the moment when they are most. clip: of the latents; draft: deep levels are kept."""
     place, vae = model.place, model.vae_place
     text = max(weights_there(model.text_encoder, plan, place).values()) * place.dtype.itemsize
-    unet = step_bytes(model.unet, plan, clip, place)
+    unet = step_bytes(model.unet, plan, clip, place) + (deep_bytes(model.unet, clip, place) if draft else 0)
     decoder = decoder_bytes(model.autoencoder, plan, clip, vae.dtype) if vae.device == place.device else 0
     latents = LATENTS_HELD * 4 * model.config.unet.in_dim * clip.pixels
     return latents + round(SAFETY * max(text, unet, decoder))
@@ -94,6 +94,12 @@ def step_bytes(unet: UNet3D, plan: Plan, clip: Clip, place: Place) -> int:
     widths = [layer.proj_in.out_features for layer in unet.parts() if isinstance(layer, SpatialTransformer)]
     prompts = (8 if plan.together else 4) * TOKENS * sum(widths)
     return (prompts + _Walk(unet, plan, place).through(clip)) * place.dtype.itemsize
+
+
+def deep_bytes(unet: UNet3D, clip: Clip, place: Place) -> int:
+    """What the deep levels returned for both halves of guidance, kept from step to step."""
+    config = unet.config
+    return 2 * config.dim * config.dim_mult[min(1, config.deepest)] * clip.pixels * place.dtype.itemsize
 
 
 class _Walk:

@@ -1,7 +1,7 @@
 """Classifier-free guidance: how much the prompt steers the noise prediction."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
@@ -12,7 +12,7 @@ PredictNoise = Callable[[Tensor, Tensor], Tensor]
 
 
 class Guidance(NamedTuple):
-    """How to combine the predictions for two contexts.
+    """How to combine the predictions for two contexts (Kynkäänniemi et al., 2024, for the interval).
 
     rescale: 0..1, how far the result's spread goes back to that of the prompted prediction.
     first, last: the timesteps between which there is guidance; elsewhere only the prompted prediction is made.
@@ -22,6 +22,13 @@ class Guidance(NamedTuple):
     rescale: float = 0.0
     first: float = math.inf
     last: float = -math.inf
+
+
+def interval(timesteps: Sequence[float], begin: float, end: float) -> tuple[float, float]:
+    """The first and the last of a grid's timesteps within two shares of its steps; a range of nothing if none is."""
+    count = len(timesteps)
+    inside = [timestep for number, timestep in enumerate(timesteps) if begin * count <= number < end * count]
+    return (inside[0], inside[-1]) if inside else (-math.inf, math.inf)
 
 
 def guided(

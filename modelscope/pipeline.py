@@ -1,14 +1,15 @@
 """A request to frames: encode the prompt, draw noise, sample, decode."""
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .autoencoder import Autoencoder, to_uint8
 from .errors import memory_errors
-from .guidance import Guidance, guided
+from .guidance import Guidance, guided, interval
 from .loading import Model
 from .plan import BALANCED, Plan
 from .progress import OnStep, Step, ignore
@@ -19,7 +20,7 @@ from .samplers.parameterisation import denoiser
 from .samplers.registry import Denoise, Noise
 from .schedule import Level, to_ve, to_vp
 from .stage import Stage, Tell, as_planned, warn
-from .unet3d import TextContext
+from .unet3d import DeepLevels, TextContext
 from .weights import Place, resident
 
 
@@ -65,7 +66,7 @@ def sample(
     sampler = get_sampler(request.sampler)
     levels = sampler.grid(request.steps)
     cond, uncond = unet(lambda _, place: [model.unet.text_context(text.to(*place)) for text in texts])
-    predict_noise = guided(_network(model, unet), cond, uncond, Guidance(request.cfg_scale))
+    predict_noise = guided(_network(model, unet, request.draft), cond, uncond, _guidance(request, levels))
     x = to_ve(noise(), levels[0])
     denoise = _Remembered(denoiser(predict_noise))
     solver = sampler.solve(denoise, x, levels, noise, request.eta)
@@ -73,6 +74,11 @@ def sample(
         latents = to_vp(x, level)
         on_step(Step("sample", done, len(levels) - 1, denoise.latest))
     return latents
+
+
+def _guidance(request: VideoRequest, levels: Sequence[Level]) -> Guidance:
+    asked = [level.timestep for level in levels[:-1]]
+    return Guidance(request.cfg_scale, request.cfg_rescale, *interval(asked, request.cfg_from, request.cfg_until))
 
 
 class _Remembered:
@@ -95,8 +101,13 @@ def seeded_noise(model: Model, request: VideoRequest) -> Noise:
     return lambda: torch.randn(1, model.config.unet.in_dim, *size, generator=generator).to(model.place.device)
 
 
-def _network(model: Model, unet: Stage) -> Callable[[Tensor, Tensor, list[TextContext]], list[Tensor]]:
+def _network(model: Model, unet: Stage, draft: int) -> Callable[[Tensor, Tensor, list[TextContext]], list[Tensor]]:
+    """The UNet as guidance calls it. draft: one call in so many runs its deep levels."""
+    calls, deep = itertools.count(), DeepLevels()
+
     def network(latents: Tensor, timesteps: Tensor, contexts: list[TextContext]) -> list[Tensor]:
+        if next(calls) % draft == 0:
+            deep.forget()
         return unet(
             lambda plan, place: model.unet.noises(
                 latents.to(place.dtype),
@@ -104,6 +115,7 @@ def _network(model: Model, unet: Stage) -> Callable[[Tensor, Tensor, list[TextCo
                 [[layer.to(place.dtype) for layer in context] for context in contexts],
                 plan.chunks,
                 together=plan.together,
+                deep=deep if draft > 1 else None,
             )
         )
 

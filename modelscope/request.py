@@ -23,15 +23,21 @@ def param(  # noqa: PLR0913 - each is named where it is given
     step: float | None = None,
     usual: float | None = None,
     choices: Callable[[], list[str]] | None = None,
+    info: str = "",
+    key: str = "",
+    advanced: bool = False,
 ) -> Any:
     """A dataclass field with what every surface (widgets, API, command line, infotext) needs to know of it.
 
     step: what a slider moves by; of an integer that is not 1, values must be multiples of it.
     usual: where a slider ends, if not at the maximum.
     choices: returns the allowed values.
+    info: what the label does not say; key: what an infotext calls it, if it has a place of its own there.
+    advanced: for few people; under a fold on the tab, and left out of an infotext at its default.
     """
-    bounds = {"label": label, "minimum": minimum, "maximum": maximum, "step": step, "usual": usual, "choices": choices}
-    return dataclasses.field(default=default, metadata=bounds)
+    bounds = {"minimum": minimum, "maximum": maximum, "step": step, "usual": usual, "choices": choices}
+    about = {"label": label, "info": info, "key": key, "advanced": advanced}
+    return dataclasses.field(default=default, metadata=bounds | about)
 
 
 def _samplers() -> list[str]:
@@ -46,14 +52,63 @@ class VideoRequest:
 
     prompt: str = param("", "Prompt")
     negative_prompt: str = param("", "Negative prompt")
-    sampler: str = param("DPM++ 2M", "Sampling method", choices=_samplers)
-    steps: int = param(25, "Steps", minimum=1, maximum=1000, usual=150, step=1)
-    cfg_scale: float = param(9.0, "CFG scale", minimum=0, maximum=100, usual=30, step=0.5)
+    sampler: str = param("DPM++ 2M", "Sampling method", choices=_samplers, key="Sampler")
+    steps: int = param(25, "Steps", minimum=1, maximum=1000, usual=150, step=1, key="Steps")
+    cfg_scale: float = param(9.0, "CFG scale", minimum=0, maximum=100, usual=30, step=0.5, key="CFG scale")
     width: int = param(256, "Width", minimum=16, maximum=2048, usual=1024, step=8)
     height: int = param(256, "Height", minimum=16, maximum=2048, usual=1024, step=8)
-    frames: int = param(24, "Frames", minimum=1, maximum=1000, usual=250, step=1)
-    seed: int = param(-1, "Seed", minimum=-1, maximum=MAX_SEED, step=1)
-    eta: float = param(0.0, "Eta", minimum=0, maximum=1, step=0.05)
+    frames: int = param(24, "Frames", minimum=1, maximum=1000, usual=250, step=1, key="Frames")
+    seed: int = param(-1, "Seed", minimum=-1, maximum=MAX_SEED, step=1, key="Seed")
+    eta: float = param(
+        0.0,
+        "Eta",
+        minimum=0,
+        maximum=1,
+        step=0.05,
+        info="fresh noise in each step, for the samplers that take it",
+        key="Eta",
+        advanced=True,
+    )
+    cfg_rescale: float = param(
+        0.0,
+        "CFG rescale",
+        minimum=0,
+        maximum=1,
+        step=0.05,
+        info="against glaring colours at a high CFG scale: 0 is off, 0.7 is usual",
+        key="CFG rescale",
+        advanced=True,
+    )
+    cfg_from: float = param(
+        0.0,
+        "CFG from",
+        minimum=0,
+        maximum=1,
+        step=0.05,
+        info="share of the steps after which the CFG scale begins to count",
+        key="CFG from",
+        advanced=True,
+    )
+    cfg_until: float = param(
+        1.0,
+        "CFG until",
+        minimum=0,
+        maximum=1,
+        step=0.05,
+        info="share of the steps after which it no longer counts; steps without it take half the time",
+        key="CFG until",
+        advanced=True,
+    )
+    draft: int = param(
+        1,
+        "Draft",
+        minimum=1,
+        maximum=10,
+        step=1,
+        info="the deep layers run only once in so many steps: quicker and coarser; 1 is off",
+        key="Draft",
+        advanced=True,
+    )
 
     def __post_init__(self) -> None:
         types = get_type_hints(type(self))
@@ -61,6 +116,8 @@ class VideoRequest:
             if "label" in field.metadata:
                 value = _checked(field, types[field.name], getattr(self, field.name))
                 setattr(self, field.name, value)
+        if self.cfg_from > self.cfg_until:
+            raise RequestError(f"CFG from ({self.cfg_from}) must not be more than CFG until ({self.cfg_until}).")
         if self.seed == -1:
             self.seed = secrets.randbelow(MAX_SEED + 1)
 

@@ -17,6 +17,34 @@ TextContext = list[KeysValues]
 """The prompt as keys and values, one entry per spatial transformer in the order they run."""
 
 
+class DeepLevels:
+    """What the levels below the first returned, for passes that shall not run them again (Ma et al., 2023: DeepCache).
+
+    Steps that follow each other differ little there. Holds a tensor for each time that a pass runs them.
+    """
+
+    def __init__(self) -> None:
+        self._results: list[Tensor] = []
+        self._layout: tuple[Any, ...] = ()
+
+    def forget(self) -> None:
+        """Let the next pass run them."""
+        self._results, self._layout = [], ()
+
+    def known(self, times: int, *layout: Any) -> bool:
+        """Whether a pass of this layout, which would run them so many times, need not. If not, it has to `keep`."""
+        if self._layout != layout or len(self._results) != times:
+            self._results, self._layout = [], layout
+        return bool(self._results)
+
+    def keep(self, result: Tensor) -> None:
+        """Of the next time."""
+        self._results.append(result)
+
+    def __getitem__(self, time: int) -> Tensor:
+        return self._results[time]
+
+
 class Pass(NamedTuple):
     """What the layers of one pass share. begun: holds what the first spatial transformer need not do again."""
 
@@ -103,11 +131,12 @@ class UNet3D(Streamable):
         chunks: Chunks = WHOLE,
         *,
         together: bool = False,
+        deep: DeepLevels | None = None,
     ) -> list[Tensor]:
         """`forward` under each of the contexts; the layers before the first one that sees the text run only once.
 
         together: the others run on one batch for all contexts, which holds more; else, and for contexts of different
-        lengths, for one after the other.
+        lengths, for one after the other. deep: used where it holds results for all contexts, else filled.
         """
         with self.weights(self.time_embed):
             emb = self.time_embed(timestep_embedding(timesteps, self.config.dim).to(x.dtype))
@@ -117,10 +146,12 @@ class UNet3D(Streamable):
         if together:
             contexts, emb = [_joined(contexts)], torch.cat([emb] * count)
             start = [torch.cat([part] * count) for part in start]
+        known = deep and deep.known(len(contexts), count, x.shape, x.dtype)
         noises = []
-        for number, context in enumerate(contexts, 1):
-            given = start if number == len(contexts) else [start[0], start[1].clone(), *start[2:]]
-            noises.append(self._finish(given, Pass(emb, x.shape[2], chunks, self.weights, iter(context), [])))
+        for number, context in enumerate(contexts):
+            given = start if number == len(contexts) - 1 else [start[0], start[1].clone(), *start[2:]]
+            state = Pass(emb, x.shape[2], chunks, self.weights, iter(context), [])
+            noises.append(self._finish(given, state, deep, deep[number] if deep and known else None))
         return list(noises[0].chunk(count)) if together else noises
 
     def _start(self, x: Tensor, state: Pass) -> list[Tensor]:
@@ -135,24 +166,72 @@ class UNet3D(Streamable):
         with self.weights(spatial):
             return [stem, held, spatial.begin(held, state.chunks)]
 
-    def _finish(self, start: list[Tensor], state: Pass) -> Tensor:
-        """The rest. start: emptied, so that what nobody else holds is freed as soon as it may be."""
+    def _finish(
+        self, start: list[Tensor], state: Pass, deep: DeepLevels | None = None, result: Tensor | None = None
+    ) -> Tensor:
+        """The rest. start: emptied, so that what nobody else holds is freed as soon as it may be.
+
+        result: the deep levels', if they need not run; deep: where it is kept otherwise.
+        """
         skips, held = [start.pop(0)], [start.pop(0)]
         while start:
             state.begun.append(start.pop())
-        for modules in (modules_of(self.input_blocks[1])[1:], *map(modules_of, self.input_blocks[2:])):
-            held = [_run(modules, held, state)]
-            skips.append(held[0])
-        held = [_run(modules_of(self.middle_block), held, state)]
-        for block in self.output_blocks:
-            held.append(skips.pop())
-            # The stem's output, the last of them, serves other contexts, too.
-            size = skips[-1].shape[-2:] if skips else ()
-            held = [_run(modules_of(block), held, state, size, overwrite=len(skips) > 0)]
+        blocks = self._blocks
+        _down([blocks.down[1][1:], *blocks.down[2:]], held, skips, state)
+        if result is None:
+            _down(blocks.deep_down, held, skips, state)
+            held = [_run(blocks.middle, held, state)]
+            _up(blocks.deep_up, held, skips, state)
+            if deep:
+                deep.keep(held[0])
+        else:
+            held = [result]
+            for _ in filter(_attends_to_text, itertools.chain(*blocks.deep_down, blocks.middle, *blocks.deep_up)):
+                next(state.context)
+        _up(blocks.up, held, skips, state)
         h = held.pop()
         with self.weights(self.out):
             noise = mapped(lambda part: self.out(h[part]), state.chunks.pieces(len(h), 3 * h[0].numel()))
         return noise.unflatten(0, (-1, state.frames)).transpose(1, 2)
+
+    @property
+    def _blocks(self) -> "_Blocks":
+        down, middle, up = (
+            [modules_of(block) for block in side]
+            for side in (self.input_blocks, [self.middle_block], self.output_blocks)
+        )
+        shallow = self.config.num_res_blocks + 1
+        return _Blocks(down[:shallow], down[shallow:], middle[0], up[:-shallow], up[-shallow:])
+
+
+class _Blocks(NamedTuple):
+    """The layers of the blocks in the order of a pass: those of the first level, and the deep ones between them."""
+
+    down: list[list[nn.Module]]
+    deep_down: list[list[nn.Module]]
+    middle: list[nn.Module]
+    deep_up: list[list[nn.Module]]
+    up: list[list[nn.Module]]
+
+
+def _attends_to_text(module: nn.Module) -> bool:
+    return isinstance(module, SpatialTransformer)
+
+
+def _down(blocks: list[list[nn.Module]], held: list[Tensor], skips: list[Tensor], state: Pass) -> None:
+    """Blocks whose outputs are skips, too. held: the one tensor that goes in and comes out."""
+    for block in blocks:
+        held[:] = [_run(block, held, state)]
+        skips.append(held[0])
+
+
+def _up(blocks: list[list[nn.Module]], held: list[Tensor], skips: list[Tensor], state: Pass) -> None:
+    """Blocks that take a skip each. held: as for `_down`."""
+    for block in blocks:
+        held.append(skips.pop())
+        # The stem's output, the last of them, serves other contexts, too.
+        size = skips[-1].shape[-2:] if skips else ()
+        held[:] = [_run(block, held, state, size, overwrite=len(skips) > 0)]
 
 
 def _joined(contexts: list[TextContext]) -> TextContext:

@@ -136,12 +136,12 @@ class Actions:
         chosen = model if model in names else names[0]
         return [gr.update(choices=names, value=chosen), model_note(self._host, names, fresh=True)]
 
-    def forecast(self, model: Any, width: Any, height: Any, frames: Any, fps: Any) -> str:
+    def forecast(self, model: Any, width: Any, height: Any, frames: Any, fps: Any, draft: Any) -> str:
         """How long the video will be, and what making it needs."""
         try:
             length = f'<span class="text2video-length">{frames / fps:.2f} seconds</span>'
             folder = model_named(self._host.models_folder(), str(model))
-            return length + note(html.escape(self._forecast(folder, width, height, frames)))
+            return length + note(html.escape(self._forecast(folder, width, height, frames, draft)))
         except (TypeError, ZeroDivisionError, OverflowError):
             return ""
         except TextToVideoError as error:

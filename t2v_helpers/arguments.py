@@ -14,7 +14,7 @@ Request = TypeVar("Request", bound="GenerationRequest")
 class GenerationRequest(VideoRequest):
     """A request together with the files it ends in. soundtrack: path of a file with sound, cut or looped to length."""
 
-    fps: float = param(8.0, "FPS", minimum=1, maximum=120, usual=60, step=1)
+    fps: float = param(8.0, "FPS", minimum=1, maximum=120, usual=60, step=1, key="FPS")
     batch_count: int = param(1, "Batch count", minimum=1, maximum=100, step=1)
     formats: tuple[str, ...] = param((DEFAULT_FORMAT,), "Output formats", choices=format_names)
     soundtrack: str = param("", "Soundtrack")

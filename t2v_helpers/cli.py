@@ -78,7 +78,7 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
             "--" + field.name.replace("_", "-"),
             default=argparse.SUPPRESS,
             metavar=METAVARS[types[field.name]],
-            help=f"{field.metadata['label']}{known}",
+            help=": ".join(filter(None, (f"{field.metadata['label']}{known}", field.metadata["info"]))),
         )
 
 

@@ -36,6 +36,8 @@ def widget(name: str, **changes: Any) -> Any:
     about = field.metadata
     default: Any = field.default
     basics: dict[str, Any] = {"label": about["label"], "value": default, "elem_id": element(name)}
+    if about["info"]:
+        basics["info"] = about["info"]
     if kind == tuple[str, ...]:
         return gr.CheckboxGroup(choices=about["choices"](), **basics | {"value": list(default)} | changes)
     if kind is str:

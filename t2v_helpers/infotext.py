@@ -12,19 +12,16 @@ from .arguments import GenerationRequest
 
 VERSION = f"text2video {__version__}"
 NEGATIVE = "Negative prompt:"
-KEYS = {
-    "steps": "Steps",
-    "sampler": "Sampler",
-    "cfg_scale": "CFG scale",
-    "seed": "Seed",
-    "frames": "Frames",
-    "fps": "FPS",
-    "eta": "Eta",
-}
+_ABOUT = {field.name: field for field in dataclasses.fields(GenerationRequest)}
+_FIRST = ("steps", "sampler", "cfg_scale", "seed", "frames", "fps")
+"""Those of AUTOMATIC1111 in its order; the advanced ones follow."""
+KEYS = {name: _ABOUT[name].metadata["key"] for name in (*_FIRST, *_ABOUT) if _ABOUT[name].metadata["key"]}
 """The request's fields that have a key of their own. Width and height share `Size`, the prompts come before."""
+ADVANCED: dict[str, Any] = {name: field.default for name, field in _ABOUT.items() if field.metadata["advanced"]}
+"""The fields left out at these values."""
 OLD_KEYS = {"scale": "cfg_scale", "n_prompt": "negative_prompt"}
 """What the 2023 extension called some fields; the others' names are ours."""
-LEFT_OUT: dict[str, Any] = {"prompt": "", "negative_prompt": "", "eta": 0.0}
+LEFT_OUT: dict[str, Any] = {"prompt": "", "negative_prompt": "", **ADVANCED}
 """What settings mean by leaving a field out. That they name no other does not say what it was."""
 MAX_LENGTH = 1_000_000
 """Longer text is no infotext. Characters."""
@@ -39,11 +36,11 @@ def write_infotext(request: GenerationRequest, model: str) -> str:
     """The request as the WebUI writes it; `model` is the model's name."""
     pairs: dict[str, Any] = {}
     for name, key in KEYS.items():
-        pairs[key] = getattr(request, name)
+        value = getattr(request, name)
+        if name not in ADVANCED or value != ADVANCED[name]:
+            pairs[key] = value
         if name == "seed":
             pairs["Size"] = f"{request.width}x{request.height}"
-    if not request.eta:
-        del pairs["Eta"]
     pairs |= {"Model": model, "Version": VERSION}
     lines = [request.prompt]
     if request.negative_prompt:
@@ -70,7 +67,7 @@ def read_infotext(text: str) -> dict[str, Any]:
 def fields_of_pairs(pairs: Mapping[str, str]) -> dict[str, Any]:
     """The request's fields, and `model`, behind an infotext's keys; each value checked. None where there are none."""
     names = {key: name for name, key in KEYS.items()} | OLD_KEYS | {"Model": "model"}
-    known = {field.name for field in dataclasses.fields(GenerationRequest)} | {"model"}
+    known = {*_ABOUT, "model"}
     fields = {names.get(key, key): value for key, value in pairs.items()}
     if size := _SIZE.fullmatch(fields.get("Size", "")):
         fields |= {"width": size[1], "height": size[2]}

@@ -60,10 +60,10 @@ class Forecast:
         self._host = host
         self._last: tuple[tuple[ModelConfig, Places], Model] | None = None
 
-    def __call__(self, folder: ModelFolder, width: int, height: int, frames: int) -> str:
+    def __call__(self, folder: ModelFolder, width: int, height: int, frames: int, draft: int = 1) -> str:
         """One sentence; what is wrong, if the run could not begin."""
         try:
-            request = VideoRequest(width=width, height=height, frames=frames, seed=0)
+            request = VideoRequest(width=width, height=height, frames=frames, draft=draft, seed=0)
             where = places(*self._host.devices(), self._host.setting(VAE))
             model = self._outline(read_config(folder.path), where)
             choice = choose(model, request, limits(self._host, where.model.device))

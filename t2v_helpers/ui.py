@@ -5,16 +5,13 @@ from typing import Any
 import gradio as gr
 
 from .actions import RESULTS, Actions
-from .components import JS, UNLIMITED, element, tool, widget
+from .components import JS, UNLIMITED, element, fields, tool, widget
 from .host.interface import TAB, PageHost
 from .model_folders import make_folders, model_names
 from .page import model_note
 
 HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
-ORDER = (
-    "prompt", "negative_prompt", "sampler", "steps", "width", "height", "frames", "fps", "cfg_scale", "eta", "seed",
-    "batch_count", "formats",
-)  # fmt: skip
+ORDER = tuple(name for name in fields() if name != "soundtrack")
 """The request's fields that have widgets, as events receive them; the soundtrack is a file beside them."""
 
 
@@ -87,15 +84,17 @@ class Tab:
             self._add("frames")
             self._add("fps")
         self.forecast = gr.HTML(elem_id=element("length"))
-        with gr.Row():
-            self._add("cfg_scale")
-            self._add("eta")
+        self._add("cfg_scale")
         with gr.Row(elem_classes=[f"{TAB}-line"]):
             self._add("seed")
             self.dice = tool("🎲️", "random_seed")
             self.recycle = tool("♻️", "reuse_seed")
             self._add("batch_count")
         self._add("formats")
+        with gr.Accordion("Advanced", open=False, elem_id=element("advanced")):
+            for name, field in fields().items():
+                if field.metadata["advanced"]:
+                    self._add(name)
 
     def _sources(self) -> None:
         with gr.Accordion("Soundtrack", open=False, elem_id=element("soundtrack_fold")):
@@ -168,7 +167,7 @@ class Tab:
         )
 
     def _forecast_inputs(self) -> list[Any]:
-        return [self.model, *(self.widgets[name] for name in ("width", "height", "frames", "fps"))]
+        return [self.model, *(self.widgets[name] for name in ("width", "height", "frames", "fps", "draft"))]
 
     def _hidden_button(self, name: str) -> gr.Button:
         """Pressed by the page's script."""
@@ -180,9 +179,9 @@ class Tab:
         width, height = self.widgets["width"], self.widgets["height"]
         self.swap.click(lambda *size: size[::-1], [width, height], [width, height], show_progress="hidden")
         asked = self._forecast_inputs()
-        frames, fps = (self.widgets[name] for name in ("frames", "fps"))
+        frames, fps, draft = (self.widgets[name] for name in ("frames", "fps", "draft"))
         # Width and height only when a person moves them: many events at once lose answers under gradio 4.40.
-        for changed in (width.input, height.input, frames.change, fps.change):
+        for changed in (width.input, height.input, draft.input, frames.change, fps.change):
             changed(self.actions.forecast, asked, [self.forecast], show_progress="hidden")
         seed = self.widgets["seed"]
         self.dice.click(lambda: -1, None, [seed], show_progress="hidden")

@@ -8,12 +8,12 @@ import torch
 from sd_t2v.modelscope.choice import Limits, choose
 from sd_t2v.modelscope.config import ModelConfig, UNetConfig
 from sd_t2v.modelscope.errors import OutOfMemory, RequestError
-from sd_t2v.modelscope.estimate import SAFETY, Clip, decoder_bytes, needed, step_bytes
+from sd_t2v.modelscope.estimate import SAFETY, Clip, decoder_bytes, deep_bytes, needed, step_bytes
 from sd_t2v.modelscope.loading import Model, outline
 from sd_t2v.modelscope.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.modelscope.stage import as_planned
-from sd_t2v.modelscope.unet3d import UNet3D
+from sd_t2v.modelscope.unet3d import DeepLevels, UNet3D
 from sd_t2v.modelscope.weights import Place, resident
 from sd_t2v.tests.live_bytes import peak_bytes
 from sd_t2v.tests.support import CPU
@@ -29,14 +29,18 @@ def network(*, full: bool) -> UNet3D:
         return UNet3D(UNetConfig() if full else MID).double().eval().requires_grad_(requires_grad=False)
 
 
-def counted(unet: UNet3D, plan: Plan, clip: Clip, place: Place) -> int:
+def counted(unet: UNet3D, plan: Plan, clip: Clip, place: Place, deep: DeepLevels | None = None) -> int:
+    """Of two steps, if what the first one's deep levels return is to be kept for the second."""
     x = torch.empty(1, unet.config.in_dim, *clip, dtype=place.dtype, device="meta")
     text = torch.empty(1, 77, unet.config.context_dim, dtype=place.dtype, device="meta")
 
     def step() -> object:
         with as_planned(unet)(plan, place):
             contexts = [unet.text_context(text) for _ in range(2)]
-            return unet.noises(x, torch.empty(1, device="meta"), contexts, plan.chunks, together=plan.together)
+            for _ in range(2 if deep else 1):
+                timesteps = torch.empty(1, device="meta")
+                noises = unet.noises(x, timesteps, contexts, plan.chunks, together=plan.together, deep=deep)
+            return noises
 
     return peak_bytes(step)[0]
 
@@ -55,6 +59,13 @@ def test_an_estimate_is_at_most_a_tenth_above_what_is_counted(
     unet, place = network(full=full), META[dtype]
     ratio = SAFETY * step_bytes(unet, plan, clip, place) / counted(unet, plan, clip, place)
     assert 1 <= ratio <= 1.1
+
+
+@pytest.mark.parametrize("plan", LADDER, ids=lambda plan: plan.name)
+def test_a_draft_is_not_underestimated(plan: Plan) -> None:
+    clip, place = Clip(24, 32, 32), META[torch.float16]
+    estimate = step_bytes(network(full=False), plan, clip, place) + deep_bytes(network(full=False), clip, place)
+    assert 1 <= SAFETY * estimate / counted(network(full=False), plan, clip, place, DeepLevels()) <= 1.4
 
 
 def test_streamed_weights_never_take_more_than_600_megabytes() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sd_t2v.modelscope.guidance import Guidance, guided
+from sd_t2v.modelscope.guidance import Guidance, guided, interval
 from sd_t2v.modelscope.samplers.parameterisation import denoiser
 from sd_t2v.modelscope.schedule import Level
 
@@ -45,6 +45,22 @@ def test_guidance_ends_outside_of_its_interval(first: float, last: float, steps:
     noise = guided(network, 3.0, 2.0, Guidance(9.0, first=first, last=last))(LATENTS, TIMESTEPS)
     assert len(network.asked[0][2]) == steps
     torch.testing.assert_close(noise, LATENTS * (11 if steps == 2 else 3))
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "guided_steps"),
+    [(0, 1, 4), (0, 0.5, 2), (0.5, 1, 2), (0.25, 0.3, 1), (0.3, 0.3, 0), (0, 0, 0), (1, 1, 0)],
+)
+def test_an_interval_is_a_share_of_the_steps(begin: float, end: float, guided_steps: int) -> None:
+    timesteps = [900.0, 600.0, 300.0, 1.0]
+    first, last = interval(timesteps, begin, end)
+    network = Network()
+    for timestep in timesteps:
+        guided(network, 3.0, 2.0, Guidance(9.0, 0, first, last))(LATENTS, torch.full((2,), timestep))
+    asked = [len(contexts) for _, _, contexts in network.asked]
+    assert asked.count(2) == guided_steps
+    # Those that begin within the shares, in a row.
+    assert asked == [2 if begin <= number / 4 < end else 1 for number in range(4)]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.7, 1.0])

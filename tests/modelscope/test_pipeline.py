@@ -76,6 +76,16 @@ def test_prompt_negative_prompt_and_guidance_matter() -> None:
         assert not torch.equal(base, generate(small_model(), small_request(**change)))
 
 
+@pytest.mark.parametrize("change", [{"cfg_rescale": 0.7}, {"cfg_from": 0.5}, {"cfg_until": 0.5}, {"draft": 2}])
+def test_advanced_parameters_reach_the_sampling(change: dict[str, float]) -> None:
+    assert not torch.equal(*(generate(small_model(), small_request(**changes)) for changes in ({}, change)))
+
+
+@pytest.mark.parametrize("change", [{"cfg_rescale": 0.7}, {"cfg_from": 0.5}, {"cfg_until": 0.5}])
+def test_guidance_that_is_off_has_no_details(change: dict[str, float]) -> None:
+    assert torch.equal(*(generate(small_model(), small_request(cfg_scale=1, **changes)) for changes in ({}, change)))
+
+
 def test_without_guidance_the_negative_prompt_is_not_asked() -> None:
     plain, negative = (
         generate(small_model(), small_request(cfg_scale=1.0, negative_prompt=text)) for text in ("", "anything")

@@ -38,6 +38,7 @@ def test_seed_minus_one_is_resolved_once() -> None:
         ({"cfg_scale": math.nan}, "CFG scale must be a finite number, not nan"),
         ({"cfg_scale": -1}, "CFG scale must be from 0 to 100, not -1"),
         ({"eta": 1.5}, "Eta must be from 0 to 1"),
+        ({"cfg_from": 0.6, "cfg_until": 0.5}, "CFG from (0.6) must not be more than CFG until (0.5)"),
         ({"seed": -2}, "Seed must be from -1"),
         ({"seed": 2**40}, "Seed must be from -1 to 4294967295, not 1099511627776"),
         ({"sampler": "Nope"}, "Sampling method 'Nope' is not known. Known are: DDIM, "),

@@ -123,8 +123,8 @@ def test_a_video_of_one_frame_offers_no_other(actions: Actions) -> None:
 
 @pytest.mark.parametrize("wrong", [None, [], {}, float("nan"), 10**400, "x"])
 def test_whatever_is_sent_gets_an_answer(wrong: Any, actions: Actions) -> None:
-    assert isinstance(actions.forecast(MINIATURE_NAME, 64, wrong, wrong, 8), str)
-    assert isinstance(actions.forecast(wrong, wrong, 64, 24, wrong), str)
+    assert isinstance(actions.forecast(MINIATURE_NAME, 64, wrong, wrong, 8, 1), str)
+    assert isinstance(actions.forecast(wrong, wrong, 64, 24, wrong, wrong), str)
     assert len(actions.collect(wrong)) == RESULTS
     assert len(actions.restore_text(wrong, wrong)) == 3 + len(ORDER)
     image, said = actions.frame([{"files": ["missing.mp4"]}], wrong)

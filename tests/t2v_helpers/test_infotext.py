@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from sd_t2v.modelscope.samplers.catalogue import sampler_names
 from sd_t2v.t2v_helpers.arguments import GenerationRequest
-from sd_t2v.t2v_helpers.infotext import KEYS, LEFT_OUT, MAX_LENGTH, fields_of_pairs, read_infotext, write_infotext
+from sd_t2v.t2v_helpers.infotext import (
+    ADVANCED,
+    KEYS,
+    LEFT_OUT,
+    MAX_LENGTH,
+    fields_of_pairs,
+    read_infotext,
+    write_infotext,
+)
 
 REQUEST = GenerationRequest(
     prompt="a red ball, moving: left", negative_prompt="blurry\nugly", seed=7, cfg_scale=7.25, width=320, height=200
@@ -42,6 +50,10 @@ REQUESTS = st.builds(
     cfg_scale=st.floats(0, 100),
     fps=st.floats(1, 120),
     eta=st.floats(0, 1),
+    cfg_rescale=st.floats(0, 1),
+    cfg_from=st.floats(0, 0.5),
+    cfg_until=st.floats(0.5, 1),
+    draft=st.integers(1, 10),
     seed=st.integers(0, 2**32 - 1),
     sampler=st.sampled_from(sampler_names()),
 )
@@ -65,6 +77,7 @@ def test_the_2023_extensions_comments_are_read() -> None:
         "cfg_scale": 17.0,
         "width": 256,
         "height": 192,
+        **ADVANCED,
         "eta": 0.5,
         "sampler": "DDIM_Gaussian",
     }
@@ -76,7 +89,7 @@ def test_an_images_infotext_gives_what_fits() -> None:
     )
     assert read_infotext(text) == {
         "prompt": "girl", "negative_prompt": "", "steps": 20, "sampler": "Euler a", "cfg_scale": 7.0, "seed": 9,
-        "width": 512, "height": 768, "eta": 0.0,
+        "width": 512, "height": 768, **ADVANCED,
     }  # fmt: skip
 
 
@@ -89,11 +102,11 @@ def test_an_images_infotext_gives_what_fits() -> None:
         ("p\nSteps: 0, Seed: 1e999, Frames: -1, FPS: nan", {"prompt": "p", "negative_prompt": ""}),
         (
             "p\nSteps: 5, Seed: <b>, Size: 99999x99999, Sampler: LMS",
-            {"prompt": "p", "negative_prompt": "", "eta": 0.0, "steps": 5},
+            {"prompt": "p", "negative_prompt": "", **ADVANCED, "steps": 5},
         ),
         (
             'p\nSteps: "5, Seed: "7", Size: 64x64',
-            {"prompt": "p", "negative_prompt": "", "eta": 0.0, "seed": 7, "width": 64, "height": 64},
+            {"prompt": "p", "negative_prompt": "", **ADVANCED, "seed": 7, "width": 64, "height": 64},
         ),
     ],
 )

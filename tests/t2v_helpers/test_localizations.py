@@ -23,7 +23,8 @@ from sd_t2v.t2v_helpers.ui import build_tab
 texts = set()
 for part in build_tab(StandaloneHost(*map(Path, sys.argv[1:]))).config['components']:
     about = part['props']
-    texts |= {about.get('label'), about.get('placeholder'), about.get('value') if part['type'] == 'button' else None}
+    texts |= {about.get('label'), about.get('info'), about.get('placeholder')}
+    texts |= {about.get('value')} if part['type'] == 'button' else set()
     if part['type'] == 'checkboxgroup':
         texts |= {choice[0] for choice in about['choices']}
 print(json.dumps(sorted(text for text in texts if text)))

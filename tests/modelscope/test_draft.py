@@ -1,0 +1,103 @@
+"""Draft mode: what deep levels returned serves the next steps, and nothing else changes."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from sd_t2v.modelscope.config import UNetConfig
+from sd_t2v.modelscope.errors import OutOfMemory
+from sd_t2v.modelscope.pipeline import generate
+from sd_t2v.modelscope.plan import BALANCED, FAST, LADDER, Plan
+from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.modelscope.unet3d import DeepLevels, UNet3D
+from sd_t2v.tests.support import golden, max_error, small_model
+
+PLANS = pytest.mark.parametrize("plan", LADDER, ids=[plan.name for plan in LADDER])
+
+
+def request(**changes: Any) -> VideoRequest:
+    values = {"prompt": "a red ball", "steps": 4, "frames": 2, "width": 40, "height": 24, "seed": 7}
+    return VideoRequest(**(values | changes))
+
+
+def noises(count: int, plan: Plan, deep: DeepLevels | None, *, later: float = 0.0) -> list[Tensor]:
+    unet, vectors = small_model().unet, golden("unet_small_A.io")
+    x, t = vectors["f1.x"], vectors["f1.t"] + later
+    contexts = [unet.text_context(torch.full((len(x), 77, 32), value)) for value in (1.0, -1.0)][:count]
+    return unet.noises(x, t, contexts, plan.chunks, together=plan.together, deep=deep)
+
+
+def distance(some: list[Tensor], others: list[Tensor]) -> float:
+    return max(max_error(a, b) for a, b in zip(some, others, strict=True))
+
+
+@PLANS
+@torch.inference_mode()
+def test_the_step_that_runs_everything_and_the_same_step_again_are_exact(plan: Plan) -> None:
+    deep, expected = DeepLevels(), noises(2, plan, None)
+    for _ in range(3):
+        assert distance(noises(2, plan, deep), expected) < 1e-6
+
+
+@PLANS
+@torch.inference_mode()
+def test_another_step_differs_until_the_deep_levels_are_forgotten(plan: Plan) -> None:
+    deep, expected = DeepLevels(), noises(2, plan, None, later=-100)
+    noises(2, plan, deep)
+    assert distance(noises(2, plan, deep, later=-100), expected) > 1e-3
+    deep.forget()
+    assert distance(noises(2, plan, deep, later=-100), expected) < 1e-6
+
+
+@pytest.mark.parametrize("change", [(1, BALANCED), (2, FAST)])
+@torch.inference_mode()
+def test_results_for_other_contexts_or_another_batch_do_not_serve(change: tuple[int, Plan]) -> None:
+    """Guidance that ends, or a plan that changes, on the way."""
+    deep = DeepLevels()
+    noises(2, BALANCED, deep)
+    assert distance(noises(*change, deep, later=-100), noises(*change, None, later=-100)) < 1e-6
+
+
+@torch.inference_mode()
+def test_a_pass_that_failed_half_way_does_not_serve() -> None:
+    deep, calls = DeepLevels(), itertools.count(1)
+
+    def fail_at_the_second(*_: Any) -> None:
+        if next(calls) == 2:
+            raise OutOfMemory("Here.")
+
+    hook = small_model().unet.middle_block[0].register_forward_pre_hook(fail_at_the_second)
+    with pytest.raises(OutOfMemory):
+        noises(2, BALANCED, deep)
+    hook.remove()
+    assert distance(noises(2, BALANCED, deep, later=-100), noises(2, BALANCED, None, later=-100)) < 1e-6
+
+
+def test_at_full_size_a_step_that_remembers_computes_a_third() -> None:
+    with torch.device("meta"):
+        unet = UNet3D(UNetConfig()).half().eval().requires_grad_(requires_grad=False)
+    x = torch.empty(1, 4, 24, 32, 32, dtype=torch.float16, device="meta")
+    context = unet.text_context(torch.empty(1, 77, 1024, dtype=torch.float16, device="meta"))
+    deep, flops = DeepLevels(), []
+    for _ in range(2):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            unet.noises(x, torch.empty(1, device="meta"), [context] * 2, deep=deep)
+        flops.append(counter.get_total_flops())
+    assert flops[1] <= 0.35 * flops[0]
+
+
+def test_a_video_drafts_from_step_to_step() -> None:
+    exact, drafted, coarser = (generate(small_model(), request(draft=draft)) for draft in (1, 2, 4))
+    assert not torch.equal(exact, drafted)
+    errors = [(frames.float() - exact.float()).square().mean() for frames in (drafted, coarser)]
+    assert 0 < errors[0] < errors[1]
+
+
+@PLANS
+def test_every_plan_drafts_the_same_video(plan: Plan) -> None:
+    frames, expected = (generate(small_model(), request(draft=2), plan=one) for one in (plan, BALANCED))
+    assert int((frames.int() - expected.int()).abs().max()) <= 1

@@ -1,7 +1,7 @@
-"""Load time, memory and speed beside modelscope's and diffusers' networks: python run.py bench.
+"""Load time, memory and speed beside others' networks: python run.py bench.
 
-Both rivals get the same weights in the same process; synthetic weights, since only sizes matter. Ratios are worth
-reading, seconds are this machine's.
+Rivals get the same weights in the same process; synthetic weights, since only sizes matter. Ratios are worth reading,
+seconds are this machine's.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from . import forward, load
+from . import load, step, whole_run
 from .table import markdown
 
 REPORT = Path(__file__).resolve().parent.parent / "outputs" / "benchmark.md"
@@ -22,17 +22,22 @@ REPORT = Path(__file__).resolve().parent.parent / "outputs" / "benchmark.md"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables and write them to outputs/benchmark.md."""
     parser = argparse.ArgumentParser(prog="run.py bench", description=__doc__)
-    parser.add_argument("--runs", type=_positive, default=5, help="forward passes per network (default: %(default)s)")
+    parser.add_argument("--runs", type=_positive, default=5, help="guided steps per network (default: %(default)s)")
+    parser.add_argument("--extension", type=Path, metavar="DIR", help="a checkout of the 2023 extension, to take part")
     parser.add_argument("--skip-full-size", action="store_true", help="leave out what needs 12 GB of memory and disk")
     options = parser.parse_args(arguments)
     report = [_machine()]
     if not options.skip_full_size:
         with tempfile.TemporaryDirectory() as folder:
             rows = load.measure(Path(folder))
-        report.append(markdown("Loading the full-size UNet, half precision on disk", load.HEADER, rows))
-    for name, case in forward.CASES.items():
+            report.append(markdown("Loading the full-size UNet, half precision on disk", load.HEADER, rows))
+        with tempfile.TemporaryDirectory() as folder:
+            rows = whole_run.measure(Path(folder))
+            report.append(markdown("A whole run of the full-size model on the CPU", whole_run.HEADER, rows))
+    for name, case in step.CASES.items():
         if not (options.skip_full_size and case.full_size):
-            report.append(markdown(f"UNet forward, {name}", forward.HEADER, forward.measure(case, options.runs)))
+            rows = step.measure(case, options.runs, options.extension)
+            report.append(markdown(f"A guided step, {name}", step.HEADER, rows))
     text = "\n".join(report)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(text, encoding="utf-8")

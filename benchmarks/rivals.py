@@ -1,6 +1,12 @@
 """Others' implementations of the same networks, given the same weights."""
 
+import importlib.util
 import re
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -95,10 +101,64 @@ def modelscope_unet(config: UNetConfig, state: dict[str, Tensor] | None) -> nn.M
     """
     from modelscope.models.multi_modal.video_synthesis.unet_sd import UNetSD
 
-    arguments = {name: getattr(config, name) for name in ("in_dim", "dim", "context_dim", "out_dim", "dim_mult")}
-    arguments |= {name: getattr(config, name) for name in ("num_heads", "head_dim", "num_res_blocks", "attn_scales")}
     with torch.device("cpu" if state is None else "meta"):
-        network: nn.Module = UNetSD(**arguments, y_dim=768, dropout=config.dropout, temporal_attention=True)
+        network: nn.Module = UNetSD(**_original_arguments(config))
     if state is not None:
         network.load_state_dict(state, assign=True)
     return network.eval()
+
+
+def _original_arguments(config: UNetConfig) -> dict[str, Any]:
+    same = ("in_dim", "dim", "context_dim", "out_dim", "dim_mult", "num_heads", "head_dim", "num_res_blocks")
+    arguments = {name: getattr(config, name) for name in (*same, "attn_scales")}
+    return arguments | {"y_dim": 768, "dropout": config.dropout, "temporal_attention": True}
+
+
+def extension_unet(checkout: Path, config: UNetConfig, state: dict[str, Tensor]) -> nn.Module:
+    """The 2023 extension's UNetSD from a checkout of it, sharing the given weights.
+
+    As it runs in a WebUI with --opt-sdp-attention, the best that a CPU lets it have.
+    """
+    source = checkout / "scripts" / "modelscope" / "t2v_model.py"
+    spec = importlib.util.spec_from_file_location("extension_of_2023", source)
+    if spec is None or spec.loader is None or not source.is_file():
+        raise SystemExit(
+            f"{checkout} is no checkout of the 2023 extension: scripts/modelscope/t2v_model.py is missing."
+        )
+    module = importlib.util.module_from_spec(spec)
+    with _webui_of_2023():
+        spec.loader.exec_module(module)
+        network: nn.Module = module.UNetSD(**_original_arguments(config))
+    # Its schedule is among its buffers.
+    assert not network.load_state_dict(state, assign=True, strict=False).unexpected_keys
+    return network.eval()
+
+
+class _Anything(types.ModuleType):
+    """A module in which every name is a class that nobody makes anything of."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+@contextmanager
+def _webui_of_2023() -> Iterator[None]:
+    """The modules that the extension's network imports from the WebUI and does not use on a CPU."""
+    names = (
+        "ldm", "ldm.util", "ldm.modules", "ldm.modules.diffusionmodules", "ldm.modules.diffusionmodules.model",
+        "ldm.modules.diffusionmodules.util", "ldm.modules.distributions", "ldm.modules.distributions.distributions",
+        "modules", "modules.prompt_parser", "modules.sd_hijack_optimizations", "modules.sd_samplers_common",
+        "modules.shared",
+    )  # fmt: skip
+    before = {name: sys.modules.get(name) for name in names}
+    sys.modules |= {name: _Anything(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module

@@ -43,14 +43,14 @@ class Recipe:
     """How much more an error inside the shape counts than one in the background."""
     clips_per_label: int = 32
     clip_frames: int = 16
-    unet_steps: int = 4150
+    unet_steps: int = 4300
     unet_batch: int = 8
     unet_rate: float = 1.5e-3
     warmup_steps: int = 150
     plateau: float = 0.6
     """Share of the steps at the full rate, before it falls along a cosine."""
     ema_decay: float = 0.998
-    empty_captions: float = 0.12
+    empty_captions: float = 0.2
     partial_captions: float = 0.08
     long_clips: float = 0.2
     snr_floor: float = 0.3

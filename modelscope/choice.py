@@ -15,6 +15,11 @@ RESERVE = 250_000_000
 """Bytes of an accelerator's memory that kernels, fragments and other programs want."""
 
 
+MAIN_MEMORY_SHARE = 4
+"""Main memory is everybody's, and bringing weights part by part costs a CPU, which is slow, a hundredth of a step: a
+run that wants more than this part of what is free does it."""
+
+
 class Limits(NamedTuple):
     """What a choice has to respect.
 
@@ -54,7 +59,8 @@ def choose(model: Model, request: VideoRequest, limits: Limits) -> Choice:
         return Choice(limits.forced, _needed(model, limits.forced, request), available)
     for plan in _candidates(model, limits):
         needs = _needed(model, plan, request)
-        if available is None or needs + _reserve(model.place.device) <= available:
+        room = _room(plan, limits, model.place.device)
+        if room is None or needs <= room:
             return Choice(plan, needs, available)
     raise OutOfMemory(_too_large(model, request, available or 0))
 
@@ -63,6 +69,15 @@ def _candidates(model: Model, limits: Limits) -> list[Plan]:
     """On a CPU one large batch is no quicker than two small ones; and nothing is known where memory is not."""
     quickest = BALANCED if model.place.device.type == "cpu" or limits.available is None else LADDER[0]
     return list(LADDER[max(LADDER.index(quickest), LADDER.index(limits.first)) :])
+
+
+def _room(plan: Plan, limits: Limits, device: torch.device) -> int | None:
+    """Bytes that a plan may need on the device; None if unknown."""
+    if limits.available is None:
+        return None
+    if device.type == "cpu" and not plan.streamed and limits.free is not None:
+        return min(limits.available, limits.free // MAIN_MEMORY_SHARE)
+    return limits.available - _reserve(device)
 
 
 def _reserve(device: torch.device) -> int:

@@ -1,0 +1,63 @@
+"""A whole run at full size, from files to frames, in a process of its own: its time and its peak of resident memory."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..modelscope.choice import Limits, choose
+from ..modelscope.config import FilesConfig, ModelConfig
+from ..modelscope.loading import load_model, outline
+from ..modelscope.pipeline import generate
+from ..modelscope.placement import free_memory
+from ..modelscope.request import VideoRequest
+from ..modelscope.weights import Place
+from .load import peak_gigabytes
+from .weights import random_weights
+
+HEADER = ("run", "plan", "needs by the estimate, GB", "seconds", "peak memory GB", "of it beyond the imports")
+REQUEST: dict[str, Any] = {"prompt": "a red ball", "frames": 2, "width": 64, "height": 64, "steps": 2, "seed": 0}
+NAME = "load, and make 2 frames of 64 x 64 in 2 steps"
+CPU = Place(torch.device("cpu"), torch.float32)
+
+
+def measure(folder: Path) -> list[list[str]]:
+    """Write a model of random weights into the folder and make a clip with it."""
+    write_model(folder)
+    command = [sys.executable, "-m", __spec__.name, str(folder)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    plan, *figures = json.loads(result.stdout.splitlines()[-1])
+    return [[NAME, plan, *(f"{value:.2f}" for value in figures)]]
+
+
+def write_model(folder: Path) -> None:
+    """The 1.7B's files in half precision."""
+    model, files = outline(ModelConfig(), CPU, CPU), FilesConfig()
+    parts: dict[str, nn.Module] = {
+        files.ckpt_unet: model.unet,
+        files.ckpt_autoencoder: model.autoencoder,
+        files.ckpt_clip: model.text_encoder,
+    }
+    folder.mkdir(exist_ok=True)
+    for name, part in parts.items():
+        torch.save({key: value.half() for key, value in random_weights(part).items()}, folder / name)
+
+
+def main(folder: Path) -> None:
+    """Make the clip and print the figures."""
+    before, start = peak_gigabytes(), time.perf_counter()
+    request = VideoRequest(**REQUEST)
+    model = load_model(folder, CPU)
+    choice = choose(model, request, Limits(free=free_memory(CPU.device)))
+    generate(model, request, plan=choice.plan)
+    seconds, peak = time.perf_counter() - start, peak_gigabytes()
+    sys.stdout.write(json.dumps([choice.plan.name, choice.needs / 1e9, seconds, peak, peak - before]) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

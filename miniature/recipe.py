@@ -21,7 +21,7 @@ MINIATURE = ModelConfig(
     ),
     autoencoder=AutoencoderConfig(ch=32, ch_mult=[1, 1, 2, 2], num_res_blocks=1),
     text=TextConfig(width=32, heads=2, layers=4),
-    recommended={"width": 64, "height": 64, "frames": 8, "fps": 8, "steps": 25, "cfg_scale": 4.0},
+    recommended={"width": 64, "height": 64, "frames": 8, "fps": 8, "steps": 25, "cfg_scale": 2.0},
 )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -39,17 +40,26 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-class FusedAttention(TorchFunctionMode):
-    """Attention as fused kernels hold it: its output and one number per query and head."""
+class FusedKernels(TorchFunctionMode):
+    """Layers as the kernels of real devices hold them, without what torch's own stand-ins on meta take their time for.
+
+    Attention: its output and one number per query and head.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.longest = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not torch.nn.functional.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        q = args[0]
+        if func is functional.scaled_dot_product_attention:
+            return self._attention(*args)
+        if func in (functional.layer_norm, functional.group_norm, functional.gelu):
+            return torch.empty_like(args[0])
+        if func is functional.linear:
+            return args[0].new_empty(*args[0].shape[:-1], len(args[1]))
+        return func(*args, **(kwargs or {}))
+
+    def _attention(self, q: Tensor, *_: Tensor) -> Tensor:
         assert q.ndim == 4
         self.longest = max(self.longest, q.shape[0], q.shape[1])
         log_sums = q.new_empty(q.shape[:3], dtype=torch.float32)
@@ -64,7 +74,7 @@ def _address(tensor: Tensor) -> int:
 
 def peak_bytes(function: Callable[[], Any]) -> tuple[int, int]:
     """The most bytes alive at once of what the function makes, and the longest batch of an attention in it."""
-    with torch.inference_mode(), FusedAttention() as attention, LiveBytes() as live:
+    with torch.inference_mode(), FusedKernels() as kernels, LiveBytes() as live:
         kept = function()
     del kept
-    return live.peak, attention.longest
+    return live.peak, kernels.longest

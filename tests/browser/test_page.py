@@ -23,7 +23,7 @@ def test_with_no_weights_it_offers_the_miniature_and_says_so(page: Page, server:
     assert str(server.models / "ModelScope" / "t2v") in note
     assert (server.models / "ModelScope" / "t2v").is_dir()
     page.wait_for_function("document.querySelector('#text2video_width input[type=number]').value === '64'")
-    assert (number(page, "frames"), number(page, "cfg_scale")) == (8, 4)
+    assert (number(page, "frames"), number(page, "cfg_scale")) == (8, 2)
     page.wait_for_function("document.querySelector('#text2video_length').innerText.includes('1.00 seconds')")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..modelscope.loading import Model, load_model
 from ..modelscope.pipeline import generate
 from ..modelscope.placement import best_device, best_dtype
+from ..modelscope.plan import BALANCED, Plan
 from ..modelscope.request import VideoRequest
 from ..modelscope.samplers.catalogue import get_sampler, sampler_names
 from ..modelscope.weights import Place
@@ -25,12 +26,12 @@ def request(model: Model, prompt: str, seed: int, **changes: object) -> VideoReq
 
 
 def verdicts(
-    model: Model, labels: Iterable[Label], seeds: Iterable[int], **changes: object
+    model: Model, labels: Iterable[Label], seeds: Iterable[int], plan: Plan = BALANCED, **changes: object
 ) -> Iterator[tuple[Label, Verdict]]:
     """What the judge sees in a video of each label and seed."""
     for label in labels:
         for seed in seeds:
-            yield label, judge(generate(model, request(model, label.caption, seed, **changes)))
+            yield label, judge(generate(model, request(model, label.caption, seed, **changes), plan=plan))
 
 
 def shares(results: Iterable[tuple[Label, Verdict]]) -> dict[str, float]:

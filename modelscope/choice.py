@@ -1,9 +1,11 @@
 """Which plan a run begins with."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
+from . import eight_bits
 from .errors import OutOfMemory, RequestError
 from .estimate import Clip, needed
 from .loading import Model
@@ -24,13 +26,14 @@ class Limits(NamedTuple):
     """What a choice has to respect.
 
     free: bytes on the device, None if unknown; budget: bytes that the person allows, if any; forced: the plan that the
-    person wants; first: the quickest plan that the host's own settings allow.
+    person wants; first: the quickest plan that the host's own settings allow; eight_bits: how weights are to wait.
     """
 
     free: int | None
     budget: int | None = None
     forced: Plan | None = None
     first: Plan = LADDER[0]
+    eight_bits: bool = False
 
     @property
     def available(self) -> int | None:
@@ -47,28 +50,35 @@ class Choice(NamedTuple):
 
     def __str__(self) -> str:
         there = "" if self.available is None else f" of {_gigabytes(self.available)} free"
-        return f"needs about {_gigabytes(self.needs)}{there} (plan: {self.plan.name})"
+        how = f"plan: {self.plan.name}{', 8 bits' if self.plan.eight_bits else ''}"
+        return f"needs about {_gigabytes(self.needs)}{there} ({how})"
 
 
 def choose(model: Model, request: VideoRequest, limits: Limits) -> Choice:
     """The quickest plan that fits. Raises OutOfMemory, which says what would fit, or RequestError."""
     if limits.budget is not None and limits.budget <= 0:
         raise RequestError("The memory budget must be more than 0 GB.")
+    if limits.eight_bits and not eight_bits.are_supported(model.place.device):
+        raise RequestError(
+            "Weights in 8 bits need torch 2.1 or newer and a device that knows float8: turn them off in the settings."
+        )
     available = limits.available
     if limits.forced:
-        return Choice(limits.forced, _needed(model, limits.forced, request), available)
+        forced = replace(limits.forced, eight_bits=limits.eight_bits)
+        return Choice(forced, _needed(model, forced, request), available)
     for plan in _candidates(model, limits):
         needs = _needed(model, plan, request)
         room = _room(plan, limits, model.place.device)
         if room is None or needs <= room:
             return Choice(plan, needs, available)
-    raise OutOfMemory(_too_large(model, request, available or 0))
+    raise OutOfMemory(_too_large(model, request, limits))
 
 
 def _candidates(model: Model, limits: Limits) -> list[Plan]:
     """On a CPU one large batch is no quicker than two small ones; and nothing is known where memory is not."""
     quickest = BALANCED if model.place.device.type == "cpu" or limits.available is None else LADDER[0]
-    return list(LADDER[max(LADDER.index(quickest), LADDER.index(limits.first)) :])
+    allowed = LADDER[max(LADDER.index(quickest), LADDER.index(limits.first)) :]
+    return [replace(plan, eight_bits=limits.eight_bits) for plan in allowed]
 
 
 def _room(plan: Plan, limits: Limits, device: torch.device) -> int | None:
@@ -91,8 +101,9 @@ def _needed(model: Model, plan: Plan, request: VideoRequest, frames: int | None 
     return needed(model, plan, clip, draft=request.draft > 1)
 
 
-def _too_large(model: Model, request: VideoRequest, available: int) -> str:
-    plan, room = LADDER[-1], available - _reserve(model.place.device)
+def _too_large(model: Model, request: VideoRequest, limits: Limits) -> str:
+    available, plan = limits.available or 0, replace(LADDER[-1], eight_bits=limits.eight_bits)
+    room = available - _reserve(model.place.device)
     size = f"{request.width} x {request.height}"
     least = _needed(model, plan, request)
     fitting = 0

@@ -8,6 +8,7 @@ given, what it returns, and what it holds on its piece meanwhile:
 The largest of these sums over all layers is the estimate. Tests compare it with counted bytes.
 """
 
+import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -61,13 +62,33 @@ def needed(model: Model, plan: Plan, clip: Clip, *, draft: bool = False) -> int:
 
 
 def weights_there(module: Streamable, plan: Plan, place: Place) -> dict[nn.Module, int]:
-    """How many numbers of a network's weights are on the device while a part runs: all, or its own and the next's."""
+    """How many numbers of a network's weights are on the device while a part runs: all, or its own and the next's.
+
+    Those in 8 bits count as what takes the same place, and are there beside what they become.
+    """
     parts = module.parts()
-    if not plan.streamed:
+    if not plan.streamed and not plan.eight_bits:
         return dict.fromkeys(parts, _numbers(module))
-    sizes = [_numbers(part) for part in parts]
-    following = [*sizes[1:], 0] if copies_ahead(place.device) else [0] * len(sizes)
-    return {part: own + next_one for part, own, next_one in zip(parts, sizes, following, strict=True)}
+    packed = {part: _packed_numbers(module, part, place.dtype) if plan.eight_bits else 0 for part in parts}
+    if not plan.streamed:
+        return {part: sum(packed.values()) + _numbers(part) for part in parts}
+    ahead = copies_ahead(place.device)
+    coming = {part: (packed[part] or _numbers(part)) if ahead else 0 for part in parts}
+    return {
+        part: _numbers(part) + packed[part] + (coming[following] if following else 0)
+        for part, following in itertools.zip_longest(parts, parts[1:])
+    }
+
+
+def _packed_numbers(module: Streamable, part: nn.Module, dtype: torch.dtype) -> int:
+    if part in module.delicate():
+        return _numbers(part)
+    numbers = 0
+    for tensor in tensors_of(part).values():
+        # Scales are in single precision.
+        single = -(-torch.float32.itemsize // dtype.itemsize) * len(tensor)
+        numbers += tensor.numel() if tensor.ndim < 2 else -(-tensor.numel() // dtype.itemsize) + single
+    return numbers
 
 
 def _numbers(module: nn.Module) -> int:

@@ -1,6 +1,6 @@
 """How a run uses the device's memory. All plans compute the same; they differ in what is held at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .chunks import Chunks
 
@@ -10,13 +10,15 @@ class Plan:
     """One way to run.
 
     chunks: what a layer may hold; together: both halves of guidance are one batch; streamed: weights wait in main
-    memory, and each part's come to the device when it runs.
+    memory, and each part's come to the device when it runs. eight_bits: they wait there, or on the device, in half the
+    size, which is the one thing here that changes the result a little.
     """
 
     name: str
     chunks: Chunks
     together: bool
     streamed: bool
+    eight_bits: bool = False
 
 
 FAST = Plan("fast", Chunks(32_000_000), together=True, streamed=False)
@@ -29,5 +31,5 @@ LADDER = (FAST, BALANCED, SMALL, SMALLEST)
 
 def next_below(plan: Plan) -> Plan | None:
     """The plan to try where this one does not fit; None after the smallest."""
-    below = LADDER[LADDER.index(plan) + 1 :]
-    return below[0] if below else None
+    below = LADDER[[one.name for one in LADDER].index(plan.name) + 1 :]
+    return replace(below[0], eight_bits=plan.eight_bits) if below else None

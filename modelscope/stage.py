@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from .errors import ModelError, OutOfMemory, is_memory_error
 from .plan import Plan, next_below
-from .weights import Place, Streamable, resident, streamed
+from .weights import Place, Streamable, in_eight_bits, resident, streamed
 
 log = logging.getLogger(__name__)
 Placing = Callable[[Plan, Place], AbstractContextManager[None]]
@@ -29,8 +29,14 @@ def warn(words: str, plan: Plan) -> None:  # noqa: ARG001 - as Tell
 
 
 def as_planned(module: Streamable) -> Placing:
-    """Resident or streamed."""
-    return lambda plan, place: (streamed if plan.streamed else resident)(module, place)
+    """Resident or streamed, or in 8 bits."""
+
+    def placing(plan: Plan, place: Place) -> AbstractContextManager[None]:
+        if plan.eight_bits:
+            return in_eight_bits(module, place, torch.device("cpu") if plan.streamed else place.device)
+        return (streamed if plan.streamed else resident)(module, place)
+
+    return placing
 
 
 class Stage:

@@ -107,6 +107,10 @@ class UNet3D(Streamable):
         blocks = (*self.input_blocks, self.middle_block, *self.output_blocks)
         return [self.time_embed, *itertools.chain(*map(modules_of, blocks)), self.out]
 
+    def delicate(self) -> list[nn.Module]:
+        """The first layers and the last, of which errors go into everything."""
+        return [self.time_embed, *modules_of(self.input_blocks[0]), self.out]
+
     def text_context(self, text: Tensor) -> TextContext:
         """Text features [b, tokens, context_dim] as keys and values: once per prompt, not per frame and step."""
         return [self._keys_values(module, text) for module in self.modules() if isinstance(module, SpatialTransformer)]

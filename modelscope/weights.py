@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .eight_bits import is_packed, packed, unpacked
+
 Weights = Callable[[nn.Module], AbstractContextManager[None]]
 """Called with a part of a network: its weights are on the device while inside."""
 
@@ -60,11 +62,29 @@ class Streamable(nn.Module):
         """What it calls `weights` with, in the order of its forward pass."""
         raise NotImplementedError
 
+    def delicate(self) -> list[nn.Module]:
+        """Those of its parts whose weights keep their precision in any case."""
+        return []
+
 
 @contextmanager
 def streamed(module: Streamable, place: Place) -> Iterator[None]:
     """Each part of the module has its weights at the place only while it runs, and shortly before."""
-    courier = _Courier(place)
+    with _delivered(module, _Courier(place, tensors_of)):
+        yield
+
+
+@contextmanager
+def in_eight_bits(module: Streamable, place: Place, stored: torch.device) -> Iterator[None]:
+    """As `streamed`, from copies in 8 bits on the device `stored`, which may be the place's own."""
+    delicate = module.delicate()
+    store = {part: packed(tensors_of(part), stored, whole=part in delicate) for part in module.parts()}
+    with _delivered(module, _Courier(place, store.__getitem__, ahead=stored != place.device)):
+        yield
+
+
+@contextmanager
+def _delivered(module: Streamable, courier: "_Courier") -> Iterator[None]:
     module.weights = courier
     try:
         yield
@@ -82,9 +102,9 @@ class _Parcel(NamedTuple):
 class _Courier:
     """Brings parts' weights. Where the device copies while it computes, the next part's are brought meanwhile."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._kind = _streams(place.device)
+    def __init__(self, place: Place, source: Callable[[nn.Module], dict[str, Tensor]], *, ahead: bool = True) -> None:
+        self._place, self._source = place, source
+        self._kind: Any = _streams(place.device) if ahead else None
         self._stream = self._kind.Stream(place.device) if self._kind else None
         self._pinned: dict[nn.Module, dict[str, Tensor]] = {}
         self._follower: dict[nn.Module, nn.Module] = {}
@@ -119,7 +139,7 @@ class _Courier:
             del parcel
             parcel = self._sent(part)
             self._wait(parcel)
-        return parcel.tensors
+        return unpacked(parcel.tensors, *self._place)
 
     def _wait(self, parcel: _Parcel) -> None:
         """Before use, and before the memory may be given to anybody else."""
@@ -132,9 +152,9 @@ class _Courier:
             self._coming = self._sent(follower)
 
     def _sent(self, part: nn.Module) -> _Parcel:
-        device, dtype = self._place
+        device = self._place.device
         if self._stream is None:
-            return _Parcel(part, {name: tensor.to(device, dtype) for name, tensor in tensors_of(part).items()}, None)
+            return _Parcel(part, self._source(part), None)
         source = self._ready(part)
         # Memory of the stream that computes, so that it is free again for that one as soon as it is let go.
         goal = {name: torch.empty_like(tensor, device=device) for name, tensor in source.items()}
@@ -146,10 +166,13 @@ class _Courier:
         return _Parcel(part, goal, arrival)
 
     def _ready(self, part: nn.Module) -> dict[str, Tensor]:
-        """The part's weights in memory that the device can read by itself, in the precision it wants."""
+        """The part's weights in memory that the device can read by itself, in the precision it wants, or packed."""
         if part not in self._pinned:
-            dtype = self._place.dtype
-            self._pinned[part] = {name: _pinned(tensor.to(dtype)) for name, tensor in tensors_of(part).items()}
+            tensors, dtype = self._source(part), self._place.dtype
+            self._pinned[part] = {
+                name: _pinned(tensor if is_packed(name, tensors) else tensor.to(dtype))
+                for name, tensor in tensors.items()
+            }
         return self._pinned[part]
 
 

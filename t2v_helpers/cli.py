@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from .model_folders import MINIATURE_NAME
-from .settings import BUDGET, OUTPUT_FOLDER, PLAN
+from .settings import BUDGET, EIGHT_BITS, OUTPUT_FOLDER, PLAN
 
 METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", tuple[str, ...]: "NAMES"}
 INTERRUPTED = 130
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="where to compute: cpu, cuda, mps; default: the best there is")
     parser.add_argument("--plan", default=PLAN.default, choices=PLAN.choices, help=f"{PLAN.label}: {PLAN.info}")
     parser.add_argument("--memory", type=_gigabytes, default=0.0, metavar="GB", help=BUDGET.label)
+    parser.add_argument("--eight-bits", action="store_true", help=f"{EIGHT_BITS.label}: {EIGHT_BITS.info}")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     _add_fields(parser)
     return parser
@@ -93,6 +94,7 @@ def _make_videos(options: argparse.Namespace) -> None:
 
     request = GenerationRequest.recommended(read_config(options.model).recommended, vars(options))
     settings = {OUTPUT_FOLDER: str(options.output_dir), PLAN: options.plan, BUDGET: options.memory}
+    settings[EIGHT_BITS] = options.eight_bits
     host = ConsoleHost(settings, options.device)
     name = MINIATURE_NAME if options.model == MODEL_FOLDER else options.model.resolve().name
     outcome = run(host, ModelFolder(name, options.model), request)

@@ -13,7 +13,7 @@ from ..modelscope.weights import tensors_of
 from .host.interface import Host
 from .model_folders import ModelFolder
 from .model_store import Places, places
-from .settings import BUDGET, PLAN, PLAN_AUTOMATIC, VAE
+from .settings import BUDGET, EIGHT_BITS, PLAN, PLAN_AUTOMATIC, VAE
 
 _PLANS = {plan.name: plan for plan in LADDER}
 
@@ -27,6 +27,7 @@ def limits(host: Host, device: torch.device) -> Limits:
         budget=round(budget * 1e9) if budget else None,
         forced=None if forced == PLAN_AUTOMATIC else plan_named(forced),
         first=plan_named(host.first_plan()),
+        eight_bits=host.setting(EIGHT_BITS),
     )
 
 

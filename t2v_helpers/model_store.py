@@ -58,7 +58,7 @@ class ModelStore:
         with self._lock:
             if keep == KEEP_NOTHING:
                 self._drop()
-            elif self._kept and plan and not plan.streamed:
+            elif self._kept and plan and not plan.streamed and not plan.eight_bits:
                 try:
                     self._kept.model.stay(everything=keep == KEEP_ALL)
                 except (MemoryError, RuntimeError, OSError) as error:

@@ -1,5 +1,6 @@
 """The estimate beside counted bytes, and the plans chosen by it."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -59,6 +60,13 @@ def test_an_estimate_is_at_most_a_tenth_above_what_is_counted(
     unet, place = network(full=full), META[dtype]
     ratio = SAFETY * step_bytes(unet, plan, clip, place) / counted(unet, plan, clip, place)
     assert 1 <= ratio <= 1.1
+
+
+@pytest.mark.parametrize("plan", [FAST, BALANCED], ids=lambda plan: plan.name)
+def test_weights_in_eight_bits_are_not_underestimated(plan: Plan) -> None:
+    clip, place, plan = Clip(24, 32, 32), META[torch.float16], dataclasses.replace(plan, eight_bits=True)
+    ratio = SAFETY * step_bytes(network(full=True), plan, clip, place) / counted(network(full=True), plan, clip, place)
+    assert 1 <= ratio <= 1.15
 
 
 @pytest.mark.parametrize("plan", LADDER, ids=lambda plan: plan.name)

@@ -1,0 +1,61 @@
+"""Weights in 8 bits: half the memory of float16, and a little of the precision.
+
+Each row of a matrix, or filter of a convolution, is scaled to the range of the format (float8_e4m3fn: 4 bits of
+exponent, 3 of mantissa), so that small weights do not lose theirs. Vectors, such as norms and biases, stay as they are.
+"""
+
+import torch
+from torch import Tensor
+
+FORMAT: torch.dtype | None = getattr(torch, "float8_e4m3fn", None)
+LARGEST = 448.0
+"""The largest number of the format."""
+SCALE = "/scale"
+"""Ends the names of scales beside their weights'. Names of weights have no slash."""
+
+
+def are_supported(device: torch.device) -> bool:
+    """Whether the device converts the format."""
+    if FORMAT is None:
+        return False
+    try:
+        torch.ones(1, device=device).to(FORMAT).to(torch.float32)
+    except (RuntimeError, TypeError, NotImplementedError):
+        return False
+    return True
+
+
+def packed(tensors: dict[str, Tensor], device: torch.device, *, whole: bool) -> dict[str, Tensor]:
+    """The tensors on the device, matrices and filters in 8 bits, each with its scales. whole: none of them."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if whole or tensor.ndim < 2:
+            found[name] = tensor.to(device)
+        else:
+            found[name], found[name + SCALE] = _packed(tensor, device)
+    return found
+
+
+def _packed(tensor: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Values and scales, with no more than one copy besides."""
+    assert FORMAT is not None
+    rows = tensor.to(device, torch.float32, copy=True)
+    dims = tuple(range(1, rows.ndim))
+    largest = torch.maximum(rows.amax(dims, keepdim=True), -rows.amin(dims, keepdim=True))
+    scale = largest.clamp_min(torch.finfo(torch.float32).tiny) / LARGEST
+    return rows.div_(scale).to(FORMAT), scale
+
+
+def is_packed(name: str, tensors: dict[str, Tensor]) -> bool:
+    """Whether the name is that of something in 8 bits, or of its scales."""
+    return name.endswith(SCALE) or name + SCALE in tensors
+
+
+def unpacked(tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights as they are wanted, those in 8 bits approximately what they were."""
+    found = {name: tensor.to(device, dtype) for name, tensor in tensors.items() if not name.endswith(SCALE)}
+    for name, tensor in found.items():
+        if name + SCALE in tensors:
+            # Scales stay in single precision: half has no numbers so small.
+            tensor.mul_(tensors[name + SCALE].to(device))
+    return found

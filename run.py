@@ -30,6 +30,8 @@ class Command(NamedTuple):
 
 ENGINE = (TORCH, "demo.txt")
 LINT = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), (".ci/typecheck.py",))
+# Some at once, which is quicker than threads inside of operations; the browser's in one process.
+PYTEST = (("-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "loadgroup"),)
 COMMANDS = {
     "demo": Command(
         "make a video from a prompt with the bundled miniature", ENGINE, (("-m", "sd_t2v.t2v_helpers.cli"),)
@@ -37,7 +39,7 @@ COMMANDS = {
     "ui": Command(
         "serve the tab on a page of its own", (*ENGINE, "ui.txt"), (("-m", "sd_t2v.t2v_helpers.host.standalone"),)
     ),
-    "test": Command("run the tests", (*ENGINE, "ui.txt", "rivals.txt", "test.txt"), (("-m", "pytest"),), at_root=True),
+    "test": Command("run the tests", (*ENGINE, "ui.txt", "rivals.txt", "test.txt"), PYTEST, at_root=True),
     "lint": Command("check style and types", (*ENGINE, "lint.txt"), LINT, at_root=True),
     "train": Command("train the miniature anew", ENGINE, (("-m", "sd_t2v.miniature.train"),)),
     "judge": Command("judge the miniature's videos", ENGINE, (("-m", "sd_t2v.miniature.evaluate"),)),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from . import load, step, whole_run
+from . import card, load, step, whole_run
 from .table import markdown
 
 REPORT = Path(__file__).resolve().parent.parent / "outputs" / "benchmark.md"
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (options.skip_full_size and case.full_size):
             rows = step.measure(case, options.runs, options.extension)
             report.append(markdown(f"A guided step, {name}", step.HEADER, rows))
+    if torch.cuda.is_available() and not options.skip_full_size:
+        report.append(markdown(f"Guided steps on {torch.cuda.get_device_name()}", card.HEADER, card.measure()))
     text = "\n".join(report)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(text, encoding="utf-8")

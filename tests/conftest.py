@@ -1,7 +1,21 @@
 """For all tests."""
 
+import os
 import signal
+
+import pytest
+
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    # Before anything imports torch: threads of several processes keep each other waiting.
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 
 # Whatever started the tests may have Ctrl-C ignored, as shells do for commands in the background, and children of the
 # tests that are to hear it would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a server run in one process, and begin first, as they take longest."""
+    for item in items:
+        if item.path.parent.name in ("browser", "webui"):
+            item.add_marker(pytest.mark.xdist_group("browser"))

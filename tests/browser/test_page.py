@@ -27,6 +27,20 @@ def test_with_no_weights_it_offers_the_miniature_and_says_so(page: Page, server:
     page.wait_for_function("document.querySelector('#text2video_length').innerText.includes('1.00 seconds')")
 
 
+def test_what_a_run_needs_is_said_before_it_and_follows_the_fields(page: Page) -> None:
+    page.wait_for_function("document.querySelector('#text2video_width input[type=number]').value === '64'")
+    said = "document.querySelector('#text2video_length').innerText"
+    page.wait_for_function(f"/^1.00 seconds\\s+8 frames: needs about \\d+ MB of .* free/.test({said})")
+    before = page.evaluate(said)
+    set_number(page, "frames", 200)
+    page.wait_for_function(f"/^25.00 seconds\\s+200 frames: needs about .* free/.test({said})")
+    longer = page.evaluate(said)
+    assert longer.split("about")[1] != before.split("about")[1]
+    set_number(page, "width", 512)
+    page.wait_for_function(f"{said} !== {json.dumps(longer)}")
+    page.wait_for_function(f"/^25.00 seconds\\s+200 frames: needs about .* free/.test({said})")
+
+
 def test_a_prompt_becomes_a_playing_video(page: Page, server: Server) -> None:
     before = server.videos()
     prompt(page, "a green triangle moving up")
@@ -316,16 +330,14 @@ def test_generate_can_be_pressed_again_only_when_the_run_is_over(page: Page, ser
 def test_generate_pressed_twice_at_once_makes_a_video_each_time(page: Page, server: Server) -> None:
     before = server.videos()
     slow(page, 60)
-    pressed = page.evaluate(
+    page.evaluate(
         """() => {
             const generate = document.querySelector('#text2video_generate');
             generate.click();
             generate.click();
-            const bars = () => document.querySelectorAll('.progressDiv').length;
-            return new Promise((done) => setTimeout(() => done(bars()), 1000));
         }"""
     )
-    assert pressed == 2
+    page.wait_for_function("document.querySelectorAll('.progressDiv').length === 2")
     page.wait_for_function("document.querySelectorAll('.progressDiv').length === 1", timeout=180_000)
     assert page.is_visible("#text2video_interrupt")
     wait_gone(page)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..modelscope.config import UNetConfig
+from ..modelscope.errors import is_memory_error
 from ..modelscope.plan import BALANCED, LADDER
 from ..modelscope.stage import as_planned
 from ..modelscope.unet3d import UNet3D
@@ -89,7 +90,9 @@ def figures(case: Case, way: str, limit_gib: float, config: UNetConfig, place: P
     try:
         with torch.inference_mode(), _way(way, case, config, place) as step:
             seconds = _timed(step, on_card)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_memory_error(error):
+            raise
         seconds = None
     return Figures(seconds, torch.cuda.max_memory_reserved() / GIB if on_card else 0.0)
 

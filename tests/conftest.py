@@ -14,8 +14,9 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a server run in one process, and begin first, as they take longest."""
+    """Tests that share a server run in one process. Before pytest-xdist's own hook, which reads the mark."""
     for item in items:
         if item.path.parent.name in ("browser", "webui"):
             item.add_marker(pytest.mark.xdist_group("browser"))

@@ -34,12 +34,12 @@ def assert_passes(found: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("name", sampler_names())
 def test_every_sampler_passes_at_its_default_steps(name: str) -> None:
-    labels = [label for label in LABELS if label not in HELD_OUT][::4]
+    labels = [label for label in LABELS if label not in HELD_OUT][::7]
     assert_passes(shares(verdicts(miniature(), labels, (3,), sampler=name, steps=get_sampler(name).default_steps)))
 
 
 def test_without_a_prompt_no_class_dominates() -> None:
-    seeds = range(24)
+    seeds = range(16)
     seen = without_prompt(miniature(), seeds)
     for names in (COLOURS, SHAPES, DIRECTIONS):
         assert max(seen[name] for name in names) <= len(seeds) / 2

@@ -54,8 +54,8 @@ def test_restored_settings_outlive_the_choice_of_their_model(actions: Actions, t
     text = "x\nSteps: 25, Sampler: DPM++ 2M, CFG scale: 4, Size: 64x64, Frames: 8, FPS: 8, Model: other"
     _, model, previous, *fields = actions.restore_text(text, MINIATURE_NAME)
     restored = dict(zip(ORDER, fields, strict=True))
-    assert (model, previous, restored["width"], restored["cfg_scale"]) == ("other", "other", 64, 2)
-    _, *changes = actions.model_chosen(previous, model, *in_order(width=64, height=64, frames=8, cfg_scale=2.0))
+    assert (model, previous, restored["width"], restored["cfg_scale"]) == ("other", "other", 64, 4)
+    _, *changes = actions.model_chosen(previous, model, *in_order(width=64, height=64, frames=8, cfg_scale=4.0))
     assert all(isinstance(change, dict) and "value" not in change for change in changes)
 
 

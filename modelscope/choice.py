@@ -105,7 +105,7 @@ def _too_large(model: Model, request: VideoRequest, limits: Limits) -> str:
     available, plan = limits.available or 0, replace(LADDER[-1], eight_bits=limits.eight_bits)
     room = available - _reserve(model.place.device)
     size = f"{request.width} x {request.height}"
-    least = _needed(model, plan, request)
+    least = _needed(model, plan, request) + _reserve(model.place.device)
     fitting = 0
     for bit in reversed(range(request.frames.bit_length())):
         if _needed(model, plan, request, fitting + 2**bit) <= room:

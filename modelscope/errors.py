@@ -38,7 +38,12 @@ def is_memory_error(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
 
 
-_MEMORY_SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "paging file")
+_MEMORY_SIGNS = (
+    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "paging file",
+    # cuBLAS; DirectML; Metal; Intel's.
+    "alloc_failed", "not enough gpu video memory", "invalid buffer size", "out of device memory",
+    "out_of_device_memory",
+)  # fmt: skip
 
 
 def first_line(error: BaseException) -> str:

@@ -11,6 +11,10 @@ PredictNoise = Callable[[Tensor, Tensor], Tensor]
 """VP latents [b, ...] and timesteps [b] to the noise in them."""
 
 
+ROUNDING = 1e-6
+"""Shares of steps are written in decimals."""
+
+
 class Guidance(NamedTuple):
     """How to combine the predictions for two contexts (Kynkäänniemi et al., 2024, for the interval).
 
@@ -25,10 +29,22 @@ class Guidance(NamedTuple):
 
 
 def interval(timesteps: Sequence[float], begin: float, end: float) -> tuple[float, float]:
-    """The first and the last of a grid's timesteps within two shares of its steps; a range of nothing if none is."""
+    """The range of a grid's timesteps within two shares of its steps, of nothing if none is.
+
+    It ends halfway to the next timestep: the network hears them rounded.
+    """
     count = len(timesteps)
-    inside = [timestep for number, timestep in enumerate(timesteps) if begin * count <= number < end * count]
-    return (inside[0], inside[-1]) if inside else (-math.inf, math.inf)
+    first, end_at = (math.ceil(share * count - ROUNDING) for share in (begin, end))
+    if first >= end_at:
+        return -math.inf, math.inf
+    return _between(timesteps, first - 1), _between(timesteps, end_at - 1)
+
+
+def _between(timesteps: Sequence[float], number: int) -> float:
+    """Halfway from one timestep to the next; before the first and after the last everything."""
+    if number < 0:
+        return math.inf
+    return (timesteps[number] + timesteps[number + 1]) / 2 if number + 1 < len(timesteps) else -math.inf
 
 
 def guided(

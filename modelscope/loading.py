@@ -14,6 +14,7 @@ from .autoencoder import Autoencoder
 from .checkpoint import read_tensors
 from .config import CONFIGURATION, ModelConfig, TextConfig, read_config
 from .errors import ModelError, first_line, memory_errors
+from .placement import free_unused
 from .text_encoder import TextEncoder
 from .unet3d import UNet3D
 from .weights import Place, assign, resident
@@ -48,6 +49,8 @@ class Model:
     def leave(self) -> None:
         """All weights rest in main memory again."""
         self._stays.close()
+        for place in (self.place, self.vae_place):
+            free_unused(place.device)
 
 
 def load_model(folder: Path, place: Place, vae_place: Place | None = None) -> Model:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .autoencoder import Autoencoder, to_uint8
-from .errors import memory_errors
+from .errors import OutOfMemory, memory_errors
 from .guidance import Guidance, guided, interval
 from .loading import Model
 from .plan import BALANCED, Plan
@@ -23,8 +23,11 @@ from .stage import Stage, Tell, as_planned, warn
 from .unet3d import DeepLevels, TextContext
 from .weights import Place, resident
 
+DECODING_REMEDY = "Ask for a smaller size, or close other programs."
 
-@torch.inference_mode()
+
+# Not inference_mode, of which DirectML knows nothing.
+@torch.no_grad()
 def generate(
     model: Model, request: VideoRequest, on_step: OnStep = ignore, plan: Plan = BALANCED, tell: Tell = warn
 ) -> Tensor:
@@ -33,6 +36,8 @@ def generate(
     plan: where to begin; where memory runs out, the next one takes over, and `tell` is told. on_step may raise to
     interrupt. Raises ModelError where the model computes no numbers, or OutOfMemory.
     """
+    if plan.streamed or plan.eight_bits:
+        model.leave()
 
     def changed(words: str, plan: Plan) -> None:
         # Whatever stayed on the device from run to run has no room there now.
@@ -122,16 +127,27 @@ def _network(model: Model, unet: Stage, draft: int) -> Callable[[Tensor, Tensor,
     return network
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decode(model: Model, latents: Tensor, on_step: OnStep = ignore, plan: Plan = BALANCED, tell: Tell = warn) -> Tensor:
     """Latents [1, c, f, h, w] to RGB bytes [f, 8 h, 8 w, 3] on the CPU, one frame at a time.
 
-    Computes where the autoencoder shall. Raises as `generate` does.
+    Computes where the autoencoder shall; on the CPU, where memory does not suffice. Raises as `generate` does.
     """
+    try:
+        return _decoded_at(model.vae_place, model, latents, on_step, plan, tell)
+    except OutOfMemory:
+        if model.vae_place.device.type == "cpu":
+            raise
+    tell("Memory ran out while decoding; going on on the CPU.", plan)
+    cpu = Place(torch.device("cpu"), torch.float32)
+    return _decoded_at(cpu, model, latents, on_step, plan, tell)
+
+
+def _decoded_at(place: Place, model: Model, latents: Tensor, on_step: OnStep, plan: Plan, tell: Tell) -> Tensor:
     autoencoder = model.autoencoder
     decoding = nn.ModuleList([autoencoder.post_quant_conv, autoencoder.decoder])
     frames = []
-    with Stage(lambda _, place: resident(decoding, place), plan, model.vae_place, "decoding", tell) as vae:
+    with Stage(lambda _, place: resident(decoding, place), plan, place, "decoding", tell, DECODING_REMEDY) as vae:
         for done, latent in enumerate(latents[0].transpose(0, 1), 1):
             frame = vae(functools.partial(_decoded, autoencoder, latent[None]))
             frames.append(to_uint8(frame.float().cpu()))

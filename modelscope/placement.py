@@ -1,8 +1,12 @@
 """Which device to compute on, in which precision, and how much of its memory is free."""
 
+import gc
 from typing import Any
 
 import torch
+
+FIRST_WITH_BFLOAT16 = 8
+"""Compute capability of NVIDIA's RTX 30xx and A100."""
 
 
 def best_device() -> torch.device:
@@ -28,8 +32,29 @@ def free_memory(device: torch.device) -> int | None:
     kind: Any = getattr(torch, device.type, None)
     # CUDA, ROCm and Intel's; then Apple's.
     if hasattr(kind, "mem_get_info"):
-        free: int = kind.mem_get_info(device)[0]
+        # Before torch 2.5 a device without a number got no answer.
+        index: int | None = device.index
+        free: int = kind.mem_get_info(kind.current_device() if index is None else index)[0]
         return free + int(kind.memory_reserved(device)) - int(kind.memory_allocated(device))
     if hasattr(kind, "recommended_max_memory"):
         return int(kind.recommended_max_memory()) - int(kind.driver_allocated_memory())
     return None
+
+
+def free_unused(device: torch.device) -> None:
+    """Give back what torch keeps for later: of the device, and of main memory that the device read by itself."""
+    gc.collect()
+    empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
+    if empty_cache:
+        empty_cache()
+    # It has no public name in all versions.
+    empty_pinned = getattr(torch._C, "_host_emptyCache", None)  # noqa: SLF001
+    if empty_pinned and device.type == "cuda":
+        empty_pinned()
+
+
+def knows_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by itself. torch says yes of cards that only imitate it, slowly."""
+    if device.type == "cuda":
+        return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= FIRST_WITH_BFLOAT16
+    return device.type in ("cpu", "xpu")

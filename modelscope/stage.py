@@ -1,17 +1,16 @@
 """A network at work: its weights placed as the plan says, and a way on where memory or precision does not suffice."""
 
-import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from .errors import ModelError, OutOfMemory, is_memory_error
+from .placement import free_unused, knows_bfloat16
 from .plan import Plan, next_below
 from .weights import Place, Streamable, in_eight_bits, resident, streamed
 
@@ -21,6 +20,7 @@ Placing = Callable[[Plan, Place], AbstractContextManager[None]]
 Tell = Callable[[str, Plan], None]
 """Told in words for people what a run had to change, and the plan it goes on with."""
 Result = TypeVar("Result")
+REMEDY = "Ask for fewer frames or a smaller size, or close other programs."
 
 
 def warn(words: str, plan: Plan) -> None:  # noqa: ARG001 - as Tell
@@ -42,12 +42,14 @@ def as_planned(module: Streamable) -> Placing:
 class Stage:
     """Does work under a plan and in a precision, and does it again under the next where they do not suffice.
 
-    What was done before is kept. doing: for errors, what the work is part of.
+    What was done before is kept. doing: for errors, what the work is part of; remedy: what to do where memory runs out.
     """
 
-    def __init__(self, placing: Placing, plan: Plan, place: Place, doing: str, tell: Tell = warn) -> None:
+    def __init__(
+        self, placing: Placing, plan: Plan, place: Place, doing: str, tell: Tell = warn, remedy: str = REMEDY
+    ) -> None:
         self.plan, self.place = plan, place
-        self._placing, self._doing, self._tell = placing, doing, tell
+        self._placing, self._doing, self._tell, self._remedy = placing, doing, tell, remedy
         self._placed = ExitStack()
         self._ready = False
 
@@ -86,8 +88,7 @@ class Stage:
         below = next_below(self.plan)
         if below is None:
             raise OutOfMemory(
-                f"Not enough memory for {self._doing}, even with the plan {self.plan.name!r}. Ask for fewer frames or "
-                "a smaller size, or close other programs."
+                f"Not enough memory for {self._doing}, even with the plan {self.plan.name!r}. {self._remedy}"
             )
         self._tell(f"Memory ran out with the plan {self.plan.name!r}; going on with {below.name!r}.", below)
         self.plan = below
@@ -109,24 +110,23 @@ class Stage:
 
 
 def _finite(result: Any) -> bool:
-    return all(bool(x.isfinite().all()) for x in tree_leaves(result) if isinstance(x, Tensor))
+    return all(bool(tensor.isfinite().all()) for tensor in _tensors(result))
+
+
+def _tensors(result: Any) -> Iterator[Tensor]:
+    """Those of nested lists and tuples."""
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, list | tuple):
+        for part in result:
+            yield from _tensors(part)
 
 
 def _wider(place: Place) -> torch.dtype | None:
     if place.dtype == torch.float32:
         return None
-    kind = getattr(torch, place.device.type, None)
-    has_bfloat16 = getattr(kind, "is_bf16_supported", lambda: place.device.type == "cpu")
-    return torch.bfloat16 if place.dtype == torch.float16 and has_bfloat16() else torch.float32
+    return torch.bfloat16 if place.dtype == torch.float16 and knows_bfloat16(place.device) else torch.float32
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def free_unused(device: torch.device) -> None:
-    """Give back to the device what torch keeps of it for later."""
-    gc.collect()
-    empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
-    if empty_cache:
-        empty_cache()

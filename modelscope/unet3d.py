@@ -33,8 +33,8 @@ class DeepLevels:
 
     def known(self, times: int, *layout: Any) -> bool:
         """Whether a pass of this layout, which would run them so many times, need not. If not, it has to `keep`."""
-        if self._layout != layout or len(self._results) != times:
-            self._results, self._layout = [], layout
+        if self._layout != (times, *layout) or len(self._results) != times:
+            self._results, self._layout = [], (times, *layout)
         return bool(self._results)
 
     def keep(self, result: Tensor) -> None:

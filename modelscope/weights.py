@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .eight_bits import is_packed, packed, unpacked
+from .errors import is_memory_error
 
 Weights = Callable[[nn.Module], AbstractContextManager[None]]
 """Called with a part of a network: its weights are on the device while inside."""
@@ -149,7 +150,12 @@ class _Courier:
     def _send_next(self, part: nn.Module) -> None:
         follower = self._follower.get(part)
         if self._stream is not None and follower is not None and follower is not part:
-            self._coming = self._sent(follower)
+            try:
+                self._coming = self._sent(follower)
+            except (RuntimeError, MemoryError) as error:
+                # It comes when it is needed, where this part was.
+                if not is_memory_error(error):
+                    raise
 
     def _sent(self, part: nn.Module) -> _Parcel:
         device = self._place.device

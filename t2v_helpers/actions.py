@@ -14,7 +14,7 @@ from ..modelscope.errors import ModelError, TextToVideoError
 from .arguments import GenerationRequest
 from .components import fields
 from .frames import read_frame
-from .generate import Outcome, destination, run
+from .generate import STORE, Outcome, destination, run
 from .host.interface import PageHost
 from .infotext import read_infotext
 from .memory import Forecast
@@ -35,7 +35,7 @@ class Actions:
 
     def __init__(self, host: PageHost, order: Sequence[str]) -> None:
         self._host, self._order = host, order
-        self._forecast = Forecast(host)
+        self._forecast = Forecast(host, STORE)
         self._ended: OrderedDict[str, list[Any]] = OrderedDict()
         self._running: str | None = None
         self._withdrawn: deque[str] = deque(maxlen=MOST_ENDED)

@@ -154,6 +154,7 @@ class _Run:
             frames = generate(model, request, monitor, self._outcome.plan, self._changed)
         except Interrupted as stop:
             denoised, stop.denoised = stop.denoised, None
+            forget_frames(stop)
             if denoised is not None and self._host.setting(SAVE_UNFINISHED):
                 with unskippable():
                     self._save(
@@ -168,7 +169,8 @@ class _Run:
     def _save(self, request: GenerationRequest, frames: Tensor, monitor: Monitor, *, finished: bool = True) -> None:
         """Write the video in every format. One that fails does not keep the others from being written."""
         monitor.saving()
-        infotext = write_infotext(request, self._folder.name)
+        plan = self._outcome.plan
+        infotext = write_infotext(request, self._folder.name, eight_bits=plan is not None and plan.eight_bits)
         names = pattern_values(request, self._folder.name)
         folder = make_folder(self._where, names)
         failures: list[OutputError] = []

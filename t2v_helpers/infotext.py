@@ -32,8 +32,8 @@ _FEWEST_PAIRS = 3
 """Fewer on the last line, and it belongs to the prompt: the WebUI's rule."""
 
 
-def write_infotext(request: GenerationRequest, model: str) -> str:
-    """The request as the WebUI writes it; `model` is the model's name."""
+def write_infotext(request: GenerationRequest, model: str, *, eight_bits: bool = False) -> str:
+    """The request as the WebUI writes it; `model` is the model's name, eight_bits: how its weights waited."""
     pairs: dict[str, Any] = {}
     for name, key in KEYS.items():
         value = getattr(request, name)
@@ -41,7 +41,7 @@ def write_infotext(request: GenerationRequest, model: str) -> str:
             pairs[key] = value
         if name == "seed":
             pairs["Size"] = f"{request.width}x{request.height}"
-    pairs |= {"Model": model, "Version": VERSION}
+    pairs |= {"Model": model, **({"Weights": "8 bits"} if eight_bits else {}), "Version": VERSION}
     lines = [request.prompt]
     if request.negative_prompt:
         lines.append(f"{NEGATIVE} {request.negative_prompt}")

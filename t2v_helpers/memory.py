@@ -12,7 +12,7 @@ from ..modelscope.request import VideoRequest
 from ..modelscope.weights import tensors_of
 from .host.interface import Host
 from .model_folders import ModelFolder
-from .model_store import Places, places
+from .model_store import ModelStore, Places, places
 from .settings import BUDGET, EIGHT_BITS, PLAN, PLAN_AUTOMATIC, VAE
 
 _PLANS = {plan.name: plan for plan in LADDER}
@@ -43,22 +43,21 @@ def chosen(host: Host, model: Model, request: VideoRequest) -> Choice:
     device = model.place.device
     allowed = limits(host, device)
     if allowed.free is not None and device.type != "cpu":
-        # What stayed there since the last run is either used or goes.
+        # What stayed there since the last run is used or goes. Only the UNet: the others stay beside it.
         allowed = allowed._replace(free=allowed.free + _bytes_there(model, device))
     return choose(model, request, allowed)
 
 
 def _bytes_there(model: Model, device: torch.device) -> int:
-    parts = (model.text_encoder, model.unet, model.autoencoder)
-    tensors = (tensor for part in parts for tensor in tensors_of(part).values())
+    tensors = tensors_of(model.unet).values()
     return sum(x.numel() * x.element_size() for x in tensors if x.device.type == device.type)
 
 
 class Forecast:
     """Says what a run would need, from the model's configuration alone."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, host: Host, store: ModelStore) -> None:
+        self._host, self._store = host, store
         self._last: tuple[tuple[ModelConfig, Places], Model] | None = None
 
     def __call__(self, folder: ModelFolder, width: int, height: int, frames: int, draft: int = 1) -> str:
@@ -67,10 +66,18 @@ class Forecast:
             request = VideoRequest(width=width, height=height, frames=frames, draft=draft, seed=0)
             where = places(*self._host.devices(), self._host.setting(VAE))
             model = self._outline(read_config(folder.path), where)
-            choice = choose(model, request, limits(self._host, where.model.device))
+            choice = choose(model, request, self._limits(where.model.device))
         except TextToVideoError as error:
             return str(error)
         return f"{frames} frames: {choice}"
+
+    def _limits(self, device: torch.device) -> Limits:
+        """As they will be when the host's models have left the device."""
+        allowed, kept = limits(self._host, device), self._store.kept
+        if allowed.free is None or device.type == "cpu":
+            return allowed
+        ours = _bytes_there(kept, device) if kept else 0
+        return allowed._replace(free=allowed.free + self._host.reclaimable() + ours)
 
     def _outline(self, config: ModelConfig, where: Places) -> Model:
         if self._last is None or self._last[0] != (config, where):

@@ -50,6 +50,12 @@ class ModelStore:
                 self._kept = _Kept(folder, stamp, where, load_model(folder, *where))
             return self._kept.model
 
+    @property
+    def kept(self) -> Model | None:
+        """The model that is kept, if any."""
+        kept = self._kept
+        return kept.model if kept else None
+
     def settle(self, keep: str, plan: Plan | None = None) -> None:
         """After a run: let go of what may not stay on the device.
 

@@ -201,10 +201,12 @@ class Tab:
         # Emptied afterwards, so that it takes the next file.
         self.dropped.upload(
             self.actions.restore_file, [self.dropped, self.model], outputs, show_progress="hidden"
-        ).then(lambda: None, None, [self.dropped], show_progress="hidden")
+        ).then(lambda: None, None, [self.dropped], show_progress="hidden").then(
+            self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden"
+        )
         self.paste.click(
             self.actions.restore_text, [self.widgets["prompt"], self.model], outputs, show_progress="hidden"
-        )
+        ).then(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")
         self.host.connect_paste([self.model, self.previous_model], self.widgets)
 
 

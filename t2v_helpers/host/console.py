@@ -51,6 +51,9 @@ class ConsoleHost:
     def first_plan(self) -> str:
         return "fast"
 
+    def reclaimable(self) -> int:
+        return 0
+
     def room(self, release: Callable[[], None]) -> AbstractContextManager[None]:  # noqa: ARG002 - the interface's
         return nullcontext()
 

@@ -55,6 +55,9 @@ class Host(Protocol):
     def first_plan(self) -> str:
         """The name of the quickest memory plan that the host's own switches for small cards allow."""
 
+    def reclaimable(self) -> int:
+        """Bytes on the device that `room` will free."""
+
     def room(self, release: Callable[[], None]) -> AbstractContextManager[None]:
         """Other models leave the device while inside, and come back however it ends.
 

@@ -73,6 +73,18 @@ class WebUIHost:
             return "small"
         return "balanced" if shared.cmd_opts.medvram else "fast"
 
+    def reclaimable(self) -> int:
+        if FORGE:
+            from backend import memory_management
+
+            models = [loaded.model.model for loaded in memory_management.current_loaded_models]
+        else:
+            from modules import sd_models
+
+            models = sd_models.model_data.loaded_sd_models
+        parameters = (parameter for model in models for parameter in model.parameters())
+        return sum(one.numel() * one.element_size() for one in parameters if one.device.type not in ("cpu", "meta"))
+
     def room(self, release: Callable[[], None]) -> AbstractContextManager[None]:
         return _room_on_forge() if FORGE else _room_on_a1111(release)
 

@@ -62,8 +62,9 @@ def test_results_for_other_contexts_or_another_batch_do_not_serve(change: tuple[
     assert distance(noises(*change, deep, later=-100), noises(*change, None, later=-100)) < 1e-6
 
 
+@pytest.mark.parametrize("one_batch", [False, True])
 @torch.inference_mode()
-def test_a_pass_that_failed_half_way_does_not_serve() -> None:
+def test_a_pass_that_failed_half_way_does_not_serve(one_batch: bool) -> None:
     deep, calls = DeepLevels(), itertools.count(1)
 
     def fail_at_the_second(*_: Any) -> None:
@@ -74,7 +75,9 @@ def test_a_pass_that_failed_half_way_does_not_serve() -> None:
     with pytest.raises(OutOfMemory):
         noises(2, BALANCED, deep)
     hook.remove()
-    assert distance(noises(2, BALANCED, deep, later=-100), noises(2, BALANCED, None, later=-100)) < 1e-6
+    # Whether the next attempt is two passes again or one batch, which a half of the results would seem to fit.
+    plan = FAST if one_batch else BALANCED
+    assert distance(noises(2, plan, deep, later=-100), noises(2, plan, None, later=-100)) < 1e-6
 
 
 def test_at_full_size_a_step_that_remembers_computes_a_third() -> None:

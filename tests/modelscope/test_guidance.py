@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sd_t2v.modelscope.guidance import Guidance, guided, interval
+from sd_t2v.modelscope.samplers.catalogue import get_sampler, sampler_names
 from sd_t2v.modelscope.samplers.parameterisation import denoiser
 from sd_t2v.modelscope.schedule import Level
 
@@ -52,7 +53,8 @@ def test_guidance_ends_outside_of_its_interval(first: float, last: float, steps:
     [(0, 1, 4), (0, 0.5, 2), (0.5, 1, 2), (0.25, 0.3, 1), (0.3, 0.3, 0), (0, 0, 0), (1, 1, 0)],
 )
 def test_an_interval_is_a_share_of_the_steps(begin: float, end: float, guided_steps: int) -> None:
-    timesteps = [900.0, 600.0, 300.0, 1.0]
+    # The network hears them in single precision, which has none of the two in the middle.
+    timesteps = [900.0, 666.1, 333.3, 1.0]
     first, last = interval(timesteps, begin, end)
     network = Network()
     for timestep in timesteps:
@@ -105,3 +107,14 @@ def test_denoiser_recovers_x0_from_the_true_noise() -> None:
     level = Level(2.5, 600.0)
     x0 = denoiser(lambda latents, timesteps: noise)(LATENTS + level.sigma * noise, level)
     torch.testing.assert_close(x0, LATENTS)
+
+
+@pytest.mark.parametrize("name", sampler_names())
+@pytest.mark.parametrize(("steps", "begin", "end"), [(4, 0, 0.5), (25, 0.2, 0.6), (31, 0.5, 1), (100, 0, 0.55)])
+def test_every_samplers_steps_are_guided_as_asked(name: str, steps: int, begin: float, end: float) -> None:
+    timesteps = [level.timestep for level in get_sampler(name).grid(steps)[:-1]]
+    first, last = interval(timesteps, begin, end)
+    guided_steps = sum(last <= float(torch.tensor(timestep)) <= first for timestep in timesteps)
+    wanted = sum(begin <= number / len(timesteps) < end for number in range(len(timesteps)))
+    # The Karras grid has some timesteps twice.
+    assert guided_steps == wanted or (name == "DPM++ 2M Karras" and abs(guided_steps - wanted) <= 2)

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report.append(markdown("A whole run of the full-size model on the CPU", whole_run.HEADER, rows))
     for name, case in step.CASES.items():
         if not (options.skip_full_size and case.full_size):
-            rows = step.measure(case, options.runs, options.extension)
+            rows = step.measure(name, options.runs, options.extension)
             report.append(markdown(f"A guided step, {name}", step.HEADER, rows))
     if torch.cuda.is_available() and not options.skip_full_size:
         report.append(markdown(f"Guided steps on {torch.cuda.get_device_name()}", card.HEADER, card.measure()))

@@ -1,6 +1,12 @@
-"""One guided step: ours and the rivals' networks in turn, so that the machine's moods hit all alike."""
+"""One guided step: ours and the rivals' networks in turn, so that the machine's moods hit all alike.
 
+Each case has a process of its own: what a process did before changes how it gets memory, and by that the ratios.
+"""
+
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,9 +42,17 @@ CASES = {
 }
 
 
-@torch.inference_mode()
-def measure(case: Case, runs: int, extension: Path | None) -> list[list[str]]:
+def measure(name: str, runs: int, extension: Path | None) -> list[list[str]]:
     """A row per network, ours first. extension: a checkout of the 2023 extension, if it shall take part."""
+    command = [sys.executable, "-m", __spec__.name, name, str(runs), *([str(extension)] if extension else [])]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows: list[list[str]] = json.loads(output.splitlines()[-1])
+    return rows
+
+
+@torch.inference_mode()
+def compared(case: Case, runs: int, extension: Path | None) -> list[list[str]]:
+    """The rows, measured in this process."""
     steps = _steps(case, extension)
     outputs, flops = {}, {}
     for name, step in steps.items():
@@ -94,3 +108,9 @@ def _row(name: str, seconds: dict[str, list[float]], outputs: dict[str, Tensor],
     figures = (statistics.median(its), min(its), max(its))
     times = [f"{value:.2f}" for value in figures]
     return [name, *times, f"{statistics.median(ratios):.2f}x", f"{flops / 1e12:.3f}", f"{difference:.1e}"]
+
+
+if __name__ == "__main__":
+    case_name, number, *checkout = sys.argv[1:]
+    found = compared(CASES[case_name], int(number), Path(checkout[0]) if checkout else None)
+    sys.stdout.write(json.dumps(found) + "\n")

@@ -10,6 +10,10 @@ from .chunks import WHOLE, Chunks, Pieces, added, clip_norm, mapped, plus
 
 # CUDA's fused kernels put batch and heads into grid dimensions that end at 65,535.
 MAX_GRID = 65_535
+FUSED = ("cpu", "cuda", "xpu", "meta")
+"""Devices whose attention does not hold a score for every query and key. Old cards' may, which the ladder finds out."""
+SCORES = 32_000_000
+"""Scores that others hold at once."""
 ATTENTION_VALUES, FF_VALUES = 7, 14
 """Numbers held per number that goes into a transformer, and into a feed-forward network (eight times as wide, and
 then four)."""
@@ -27,11 +31,19 @@ class KeysValues(NamedTuple):
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention over [n, heads, length, head_dim]; a long batch runs in pieces that every fused kernel accepts."""
-    if q.shape[0] <= MAX_GRID:
-        return F.scaled_dot_product_attention(q, k, v)
-    pieces = zip(q.split(MAX_GRID), k.split(MAX_GRID), v.split(MAX_GRID), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*piece) for piece in pieces])
+    """Attention over [n, heads, length, head_dim]; a long batch runs in pieces that every kernel accepts."""
+    fused = q.device.type in FUSED
+    per_query = q.shape[1] * k.shape[2]
+    rows = MAX_GRID if fused else max(1, SCORES // (per_query * q.shape[2]))
+    if len(q) > rows:
+        pieces = zip(q.split(rows), k.split(rows), v.split(rows), strict=True)
+        return torch.cat([scaled_dot_product(*piece) for piece in pieces])
+    queries = q.shape[2] if fused else max(1, SCORES // (per_query * len(q)))
+    return mapped(
+        lambda piece: F.scaled_dot_product_attention(q[:, :, piece], k, v),
+        Chunks(queries).pieces(q.shape[2], 1),
+        dim=2,
+    )
 
 
 class Attention(nn.Module):

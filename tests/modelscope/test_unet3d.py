@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sd_t2v.modelscope import unet3d
+from sd_t2v.modelscope import attention, unet3d
 from sd_t2v.modelscope.attention import MAX_GRID, scaled_dot_product
 from sd_t2v.modelscope.config import UNetConfig
 from sd_t2v.tests.support import golden, golden_json, max_error, small_model
@@ -58,6 +58,24 @@ def test_full_size_keys_and_shapes() -> None:
         state = unet3d.UNet3D(UNetConfig()).state_dict()
     assert {key: list(value.shape) for key, value in state.items()} == golden_json("keys_unet_original")
     assert len(state) == 1480
+
+
+@pytest.mark.parametrize("scores", [1, 700, 5_000, 10**9])
+def test_devices_that_hold_all_scores_get_few_at_once(scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = torch.randn(3, 5, 2, 11, 4, generator=torch.Generator().manual_seed(0))
+    original, held = torch.nn.functional.scaled_dot_product_attention, []
+
+    def watched(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        held.append(len(q) * q.shape[1] * q.shape[2] * k.shape[2])
+        return original(q, k, v)
+
+    expected = original(q, k, v)
+    monkeypatch.setattr(attention, "FUSED", ())
+    monkeypatch.setattr(attention, "SCORES", scores)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    assert max_error(attention.scaled_dot_product(q, k, v), expected) < 1e-6
+    one_query = 2 * 11
+    assert max(held) <= max(scores, one_query)
 
 
 def test_attention_splits_batches_too_long_for_cuda() -> None:

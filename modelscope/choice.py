@@ -7,9 +7,10 @@ import torch
 
 from . import eight_bits
 from .errors import OutOfMemory, RequestError
-from .estimate import Clip, needed
+from .estimate import TOKENS, Clip, needed
 from .loading import Model
 from .plan import BALANCED, LADDER, Plan
+from .prompts import chunks
 from .request import VideoRequest
 
 GIGABYTE, MEGABYTE = 1e9, 1e6
@@ -98,7 +99,8 @@ def _needed(model: Model, plan: Plan, request: VideoRequest, frames: int | None 
     """frames: if not the request's."""
     scale = model.config.autoencoder.scale
     clip = Clip(frames or request.frames, request.height // scale, request.width // scale)
-    return needed(model, plan, clip, draft=request.draft > 1)
+    tokens = TOKENS * max(len(chunks(prompt)) if prompt else 1 for prompt in (request.prompt, request.negative_prompt))
+    return needed(model, plan, clip, tokens=tokens, draft=request.draft > 1)
 
 
 def _too_large(model: Model, request: VideoRequest, limits: Limits) -> str:

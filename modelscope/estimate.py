@@ -51,11 +51,14 @@ class Clip(NamedTuple):
         return Clip(self.frames, -(-self.height // 2), -(-self.width // 2))
 
 
-def needed(model: Model, plan: Plan, clip: Clip, *, draft: bool = False) -> int:
-    """Bytes on the device at the moment when they are most. clip: of the latents; draft: deep levels are kept."""
+def needed(model: Model, plan: Plan, clip: Clip, *, tokens: int = TOKENS, draft: bool = False) -> int:
+    """Bytes on the device at the moment when they are most.
+
+    clip: of the latents; tokens: of the longer prompt, with padding; draft: deep levels are kept.
+    """
     place, vae = model.place, model.vae_place
     text = max(weights_there(model.text_encoder, plan, place).values()) * place.dtype.itemsize
-    unet = step_bytes(model.unet, plan, clip, place) + (deep_bytes(model.unet, clip, place) if draft else 0)
+    unet = step_bytes(model.unet, plan, clip, place, tokens) + (deep_bytes(model.unet, clip, place) if draft else 0)
     decoder = decoder_bytes(model.autoencoder, plan, clip, vae.dtype) if vae.device == place.device else 0
     latents = LATENTS_HELD * 4 * model.config.unet.in_dim * clip.pixels
     return latents + round(SAFETY * max(text, unet, decoder))
@@ -110,11 +113,11 @@ def _level_values(config: AutoencoderConfig, chunks: Chunks, pixels: int) -> Ite
         pixels //= 4
 
 
-def step_bytes(unet: UNet3D, plan: Plan, clip: Clip, place: Place) -> int:
+def step_bytes(unet: UNet3D, plan: Plan, clip: Clip, place: Place, tokens: int = TOKENS) -> int:
     """What one guided step takes: weights, activations, and the prompts as keys and values."""
     widths = [layer.proj_in.out_features for layer in unet.parts() if isinstance(layer, SpatialTransformer)]
-    prompts = (8 if plan.together else 4) * TOKENS * sum(widths)
-    return (prompts + _Walk(unet, plan, place).through(clip)) * place.dtype.itemsize
+    prompts = (8 if plan.together else 4) * tokens * sum(widths)
+    return (prompts + _Walk(unet, plan, place, tokens).through(clip)) * place.dtype.itemsize
 
 
 def deep_bytes(unet: UNet3D, clip: Clip, place: Place) -> int:
@@ -126,8 +129,9 @@ def deep_bytes(unet: UNet3D, clip: Clip, place: Place) -> int:
 class _Walk:
     """Goes through the network as its forward pass does, and adds up instead of computing."""
 
-    def __init__(self, unet: UNet3D, plan: Plan, place: Place) -> None:
+    def __init__(self, unet: UNet3D, plan: Plan, place: Place, tokens: int) -> None:
         self._unet, self._weights = unet, weights_there(unet, plan, place)
+        self._tokens = tokens
         self._chunks, self._batch = plan.chunks, 2 if plan.together else 1
         self._wide = max(1, torch.float32.itemsize // place.dtype.itemsize)
         self._skips: list[tuple[Clip, int]] = []
@@ -203,7 +207,7 @@ class _Walk:
         # A piece that belongs to both halves of guidance gets the prompts' keys for each of its frames.
         frames = tokens // (channels * clip.height * clip.width)
         between = spatial and self._batch > 1 and -(-clip.frames // frames) % 2 == 1
-        prompts = 2 * TOKENS * channels * frames if between else 0
+        prompts = 2 * self._tokens * channels * frames if between else 0
         self._note(values + prompts, attention, feed_forward, norm)
         return channels
 

@@ -128,7 +128,8 @@ class _Run:
 
     def _changed(self, words: str, plan: Plan) -> None:
         log.warning(words)
-        self._outcome.notes.append(words)
+        if words not in self._outcome.notes:
+            self._outcome.notes.append(words)
         self._outcome.plan = plan
 
     def _writable(self, formats: tuple[str, ...]) -> tuple[str, ...]:

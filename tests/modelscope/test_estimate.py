@@ -9,7 +9,7 @@ import torch
 from sd_t2v.modelscope.choice import Limits, choose
 from sd_t2v.modelscope.config import ModelConfig, UNetConfig
 from sd_t2v.modelscope.errors import OutOfMemory, RequestError
-from sd_t2v.modelscope.estimate import SAFETY, Clip, decoder_bytes, deep_bytes, needed, step_bytes
+from sd_t2v.modelscope.estimate import SAFETY, TOKENS, Clip, decoder_bytes, deep_bytes, needed, step_bytes
 from sd_t2v.modelscope.loading import Model, outline
 from sd_t2v.modelscope.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan
 from sd_t2v.modelscope.request import VideoRequest
@@ -30,10 +30,12 @@ def network(*, full: bool) -> UNet3D:
         return UNet3D(UNetConfig() if full else MID).double().eval().requires_grad_(requires_grad=False)
 
 
-def counted(unet: UNet3D, plan: Plan, clip: Clip, place: Place, deep: DeepLevels | None = None) -> int:
+def counted(
+    unet: UNet3D, plan: Plan, clip: Clip, place: Place, deep: DeepLevels | None = None, tokens: int = TOKENS
+) -> int:
     """Of two steps, if what the first one's deep levels return is to be kept for the second."""
     x = torch.empty(1, unet.config.in_dim, *clip, dtype=place.dtype, device="meta")
-    text = torch.empty(1, 77, unet.config.context_dim, dtype=place.dtype, device="meta")
+    text = torch.empty(1, tokens, unet.config.context_dim, dtype=place.dtype, device="meta")
 
     def step() -> object:
         with as_planned(unet)(plan, place):
@@ -67,6 +69,21 @@ def test_weights_in_eight_bits_are_not_underestimated(plan: Plan) -> None:
     clip, place, plan = Clip(24, 32, 32), META[torch.float16], dataclasses.replace(plan, eight_bits=True)
     ratio = SAFETY * step_bytes(network(full=True), plan, clip, place) / counted(network(full=True), plan, clip, place)
     assert 1 <= ratio <= 1.15
+
+
+@pytest.mark.parametrize("plan", LADDER, ids=lambda plan: plan.name)
+def test_long_prompts_are_not_underestimated(plan: Plan) -> None:
+    clip, place, tokens = Clip(8, 32, 32), META[torch.float16], 10 * TOKENS
+    estimate = SAFETY * step_bytes(network(full=False), plan, clip, place, tokens)
+    assert 1 <= estimate / counted(network(full=False), plan, clip, place, tokens=tokens) <= 1.15
+
+
+def test_the_longer_prompt_counts() -> None:
+    short, long, negative = (
+        choose(model(), VideoRequest(seed=0, **prompts), Limits(free=None)).needs
+        for prompts in ({}, {"prompt": "a red ball, " * 200}, {"negative_prompt": "a red ball, " * 200})
+    )
+    assert short < long == negative
 
 
 @pytest.mark.parametrize("plan", LADDER, ids=lambda plan: plan.name)

@@ -3,7 +3,7 @@
 
 (function() {
     const PREFIX = "text2video_";
-    const TASK = PREFIX + "task_id";
+    const TASKS = PREFIX + "tasks";
     const PATIENCE = 1000; // milliseconds between tries
     const TOOLTIPS = {
         paste: "Read the settings from the text in the prompt box",
@@ -27,14 +27,16 @@
         element("generate").disabled = running;
     }
 
+    // The page's runs, first to last: a second Generate waits for the first one's, or may overtake it.
+    const tasks = () => (sessionStorage.getItem(TASKS) ?? "").split(" ").filter(Boolean);
+    const setTasks = (ids) => sessionStorage.setItem(TASKS, ids.join(" "));
+
     function watch(id, atEnd) {
         showRunning(true);
-        sessionStorage.setItem(TASK, id);
+        setTasks([...new Set([...tasks(), id])]);
         requestProgress(id, element("preview"), element("preview"), () => {
-            if (sessionStorage.getItem(TASK) === id) {
-                showRunning(false);
-                sessionStorage.removeItem(TASK);
-            }
+            setTasks(tasks().filter((other) => other !== id));
+            showRunning(tasks().length > 0);
             atEnd();
         });
     }
@@ -47,10 +49,10 @@
     };
 
     // What the server is told whom an Interrupt or a Skip concerns.
-    window.text2videoTask = () => [sessionStorage.getItem(TASK) ?? ""];
+    window.text2videoTasks = () => [tasks().join(" ")];
     window.text2videoInterrupting = function() {
         element("interrupting").style.display = "block";
-        return window.text2videoTask();
+        return window.text2videoTasks();
     };
 
     function showTab() {
@@ -104,9 +106,13 @@
             element(name)?.setAttribute("title", window.localization?.[text] ?? text);
         }
         askUntilFresh(30);
-        // A reloaded page goes on showing how its run gets on, and asks for what came of it.
-        window.text2videoReloaded = sessionStorage.getItem(TASK);
-        if (window.text2videoReloaded) watch(window.text2videoReloaded, () => element("collect").click());
+        // A reloaded page goes on showing how its runs get on, and asks for what came of them.
+        for (const id of tasks()) {
+            watch(id, () => {
+                window.text2videoReloaded = id;
+                element("collect").click();
+            });
+        }
     }
 
     function whenDrawn(tries) {

@@ -60,17 +60,21 @@ class Actions:
             self._running = None if task in self._withdrawn else task
             return self._running is not None
 
-    def interrupt(self, task: str) -> None:
-        """End a page's run; one that still waits for its turn leaves those of others alone."""
-        with self._lock:
-            if task == self._running:
-                self._host.interrupt()
-            elif task not in self._withdrawn:
-                self._withdrawn.append(task)
+    def interrupt(self, tasks: str) -> None:
+        """End a page's run; those that all still wait for their turn leave the runs of others alone.
 
-    def skip(self, task: str) -> None:
+        tasks: of the page, separated by spaces.
+        """
+        ids = str(tasks).split()
+        with self._lock:
+            if self._running in ids:
+                self._host.interrupt()
+            else:
+                self._withdrawn.extend(task for task in ids if task not in self._withdrawn)
+
+    def skip(self, tasks: str) -> None:
         """End the current video of a page's run."""
-        if task == self._running:
+        if self._running in str(tasks).split():
             self._host.skip()
 
     def collect(self, task: str) -> list[Any]:

@@ -144,8 +144,8 @@ class Tab:
         collect.click(self.actions.collect, [self.task], outputs, show_progress="hidden", **reloaded)
         running: dict[str, Any] = {"inputs": [self.task], "outputs": None}
         self.interrupt.click(self.actions.interrupt, **running, **{JS: "() => text2videoInterrupting()"})
-        self.interrupting.click(self.actions.interrupt, **running, **{JS: "() => text2videoTask()"})
-        self.skip.click(self.actions.skip, **running, **{JS: "() => text2videoTask()"})
+        self.interrupting.click(self.actions.interrupt, **running, **{JS: "() => text2videoTasks()"})
+        self.skip.click(self.actions.skip, **running, **{JS: "() => text2videoTasks()"})
         self._connect_model(values)
         self._connect_small()
         self._connect_restoring(values)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from sd_t2v.t2v_helpers.tags import read_tags
 from sd_t2v.tests.chromium import drawn, opened_page
@@ -344,6 +344,28 @@ def test_generate_pressed_twice_at_once_makes_a_video_each_time(page: Page, serv
     page.wait_for_function("!document.querySelector('#text2video_generate').disabled")
     page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
     assert len(server.videos() - before) == 2
+
+
+def test_a_run_that_overtakes_another_leaves_interrupt_to_it(page: Page) -> None:
+    slow(page, 60)
+    asked: list[str] = []
+
+    def overtaken(route: Route) -> None:
+        task = route.request.post_data_json["id_task"]
+        asked.extend([task] if task not in asked else [])
+        if asked.index(task) == 1:
+            route.fulfill(json={"completed": True})
+        else:
+            route.continue_()
+
+    page.route("**/internal/progress", overtaken)
+    page.evaluate("for (let press = 0; press < 2; press++) document.querySelector('#text2video_generate').click()")
+    page.wait_for_function("document.querySelectorAll('.progressDiv').length === 2")
+    page.wait_for_function("document.querySelectorAll('.progressDiv').length === 1")
+    assert page.is_disabled("#text2video_generate")
+    page.click("#text2video_interrupt")
+    wait_gone(page)
+    assert page.is_enabled("#text2video_generate")
 
 
 def test_small_buttons(page: Page) -> None:

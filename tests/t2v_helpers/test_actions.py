@@ -7,6 +7,7 @@ import time
 from collections import deque
 from pathlib import Path
 from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
@@ -79,6 +80,25 @@ def test_whoever_waits_withdraws_only_their_own_run(actions: Actions) -> None:
     assert "1 video saved" in done[-1]
     assert actions.collect("task(other)") == done
     assert "interrupted" in actions.collect("task(waiting)")[-1]
+
+
+def test_an_interrupt_withdraws_every_run_of_a_page_that_waits(actions: Actions) -> None:
+    actions.interrupt("task(first) task(second)")
+    for task in ("task(first)", "task(second)"):
+        assert "interrupted" in actions.generate(task, MINIATURE_NAME, None, *in_order())[-1]
+
+
+def test_an_interrupt_ends_the_run_and_leaves_the_page_its_next_one(actions: Actions) -> None:
+    values = SMALL | {"frames": 100, "steps": 50}
+    running = Thread(target=actions.generate, args=["task(runs)", MINIATURE_NAME, None, *(values[n] for n in ORDER)])
+    running.start()
+    while actions._running is None:
+        sleep(0.01)
+    actions.interrupt("task(waits) task(runs)")
+    running.join()
+    assert "interrupted" in actions.collect("task(runs)")[-1]
+    done = actions.generate("task(waits)", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])
+    assert "1 video saved" in done[-1]
 
 
 def test_repeated_interrupts_of_one_page_leave_room_for_others(actions: Actions) -> None:

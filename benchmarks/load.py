@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ..modelscope.checkpoint import read_tensors
-from ..modelscope.config import UNetConfig
+from ..modelscope.config import ModelConfig, UNetConfig
+from ..modelscope.diffusers_names import to_diffusers, unet_names
 from ..modelscope.loading import load_part
 from ..modelscope.unet3d import UNet3D
-from .rivals import diffusers_config, diffusers_state, modelscope_unet
+from .rivals import diffusers_config, modelscope_unet
 
 HEADER = ("way", "ready after s", "every weight read after s", "peak memory GB", "of it beyond the imports")
 WAYS = ("this project", "diffusers", "modelscope's own")
@@ -43,7 +44,7 @@ def write_checkpoints(folder: Path) -> None:
     state = {name: torch.full(value.shape, 0.01, dtype=torch.float16) for name, value in shapes.items()}
     torch.save(state, folder / PTH)
     (folder / DIFFUSERS).mkdir()
-    renamed = diffusers_state(state, UNetConfig().num_res_blocks)
+    renamed = to_diffusers(state, unet_names(ModelConfig()))
     save_file(renamed, folder / DIFFUSERS / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
     config = diffusers_config(UNetConfig()) | {"_class_name": "UNet3DConditionModel"}
     (folder / DIFFUSERS / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -1,7 +1,6 @@
 """Others' implementations of the same networks, given the same weights."""
 
 import importlib.util
-import re
 import sys
 import types
 from collections.abc import Iterator
@@ -12,59 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..modelscope.config import UNetConfig
+from ..modelscope.config import ModelConfig, UNetConfig
+from ..modelscope.diffusers_names import to_diffusers, unet_names
 from ..modelscope.open_clip_import import open_clip_module
 
 # Both rivals import torchvision, which has to fit the installed torch first.
 open_clip_module("transformer")
-
-_RES = {"in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2"}
-_RES |= {"out_layers.3": "conv2", "skip_connection": "conv_shortcut"}
-_TOP = {
-    "time_embed.0": "time_embedding.linear_1",
-    "time_embed.2": "time_embedding.linear_2",
-    "input_blocks.0.0": "conv_in",
-    "input_blocks.0.1": "transformer_in",
-    "out.0": "conv_norm_out",
-    "out.2": "conv_out",
-}
-_MIDDLE = {"0": ("", "0"), "1": ("attentions", "0"), "2": ("temp_attentions", "0"), "3": ("", "1")}
-
-
-def diffusers_name(key: str, res_blocks: int) -> str:
-    """The name in diffusers' UNet3DConditionModel of one of the original's keys (layout: UNetConfig)."""
-    for ours, theirs in _TOP.items():
-        if key.startswith(ours + "."):
-            return theirs + key[len(ours) :]
-    side, first, rest = key.split(".", 2)
-    if side == "middle_block":
-        kind, index = _MIDDLE[first]
-        return _within(f"mid_block.{kind}.{index}" if kind else "mid_block.{}." + index, rest)
-    level, position = divmod(int(first) - (side == "input_blocks"), res_blocks + 1)
-    block = f"{'down' if side == 'input_blocks' else 'up'}_blocks.{level}"
-    if rest.startswith("op."):
-        return f"{block}.downsamplers.0.conv{rest[2:]}"
-    part, rest = rest.split(".", 1)
-    if rest.startswith("conv."):
-        return f"{block}.upsamplers.0.{rest}"
-    kind = {"0": "{}", "1": "attentions", "2": "temp_attentions"}[part]
-    return _within(f"{block}.{kind}.{position}", rest)
-
-
-def _within(prefix: str, rest: str) -> str:
-    if "{}" not in prefix:
-        return f"{prefix}.{rest}"
-    if rest.startswith("temopral_conv."):
-        return f"{prefix.format('temp_convs')}.{rest.partition('.')[2]}"
-    name, dot, leaf = rest.rpartition(".")
-    return f"{prefix.format('resnets')}.{_RES[name]}{dot}{leaf}"
-
-
-def diffusers_state(state: dict[str, Tensor], res_blocks: int) -> dict[str, Tensor]:
-    """The original's UNet weights under diffusers' names; temporal projections become linear. Memory is shared."""
-    projection = re.compile(r"(transformer_in|temp_attentions\.\d+)\.proj_(in|out)\.weight$")
-    renamed = {diffusers_name(key, res_blocks): value for key, value in state.items()}
-    return {key: value.squeeze(-1) if projection.search(key) else value for key, value in renamed.items()}
 
 
 def diffusers_unet(config: UNetConfig, state: dict[str, Tensor]) -> nn.Module:
@@ -73,7 +25,7 @@ def diffusers_unet(config: UNetConfig, state: dict[str, Tensor]) -> nn.Module:
 
     with torch.device("meta"):
         network: nn.Module = UNet3DConditionModel(**diffusers_config(config))
-    network.load_state_dict(diffusers_state(state, config.num_res_blocks), assign=True)
+    network.load_state_dict(to_diffusers(state, unet_names(ModelConfig(unet=config))), assign=True)
     return network.eval()
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..modelscope.checkpoint import read_tensors
 from ..modelscope.config import ModelConfig, UNetConfig
 from ..modelscope.diffusers_names import to_diffusers, unet_names
+from ..modelscope.layouts import Source
 from ..modelscope.loading import load_part
+from ..modelscope.parts import UNET
 from ..modelscope.unet3d import UNet3D
 from .rivals import diffusers_config, modelscope_unet
 
@@ -54,7 +55,7 @@ def load(way: str, folder: Path) -> dict[str, Tensor]:
     """The loaded network's weights."""
     if way == "this project":
         path = folder / PTH
-        return load_part(lambda: UNet3D(UNetConfig()), path, read_tensors(path)).state_dict()
+        return load_part(UNET, Source(path, (path,)), ModelConfig()).state_dict()
     if way == "diffusers":
         from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 

@@ -1,6 +1,7 @@
 """configuration.json as typed dataclasses; the 1.7B's values are the defaults, so the file may be missing."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,8 @@ from .errors import ModelError, first_line
 CONFIGURATION = "configuration.json"
 MAX_SIZE, MAX_LAYERS, MAX_LEVELS = 65_536, 64, 8
 """Bounds of widths and counts, of layers in a row, and of resolution levels: far above any model of this kind."""
-_MISTAKES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OmegaConfBaseException)
+MISTAKES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OmegaConfBaseException)
+"""What a wrong configuration makes its readers raise."""
 Section = TypeVar("Section")
 
 
@@ -101,7 +103,7 @@ def read_config(folder: Path) -> ModelConfig:
         if "${" in text:
             raise ValueError("it refers to something outside of itself")
         return _parse(json.loads(text)["model"])
-    except _MISTAKES as error:
+    except MISTAKES as error:
         raise ModelError(
             f"{path}: is not the model's configuration ({first_line(error)}). Delete it to use the 1.7B's, or download "
             "it again as raw text: a saved web page will not do."
@@ -129,8 +131,13 @@ def _section(kind: type[Section], values: dict[str, Any], prefix: str) -> Sectio
     names = {field.name: _key(prefix, field.name) for field in fields(kind)}  # type: ignore[arg-type]
     known = {name: values[key] for name, key in names.items() if key in values}
     section: Section = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), known))  # type: ignore[assignment]
-    for name, key in names.items():
-        _check_size(key, getattr(section, name))
+    return checked(section, names)
+
+
+def checked(section: Section, names: Mapping[str, str] | None = None) -> Section:
+    """The section, if a network can have its sizes. names: of its fields, for errors. Raises ValueError."""
+    for one in fields(section):  # type: ignore[arg-type]
+        _check_size((names or {}).get(one.name, one.name), getattr(section, one.name))
     return section
 
 

@@ -1,29 +1,25 @@
-"""A model folder in the original layout as modules, without a second copy of any weight in memory."""
+"""A model as modules, without a second copy of any weight in memory."""
 
-import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .autoencoder import Autoencoder
 from .checkpoint import read_tensors
-from .config import CONFIGURATION, ModelConfig, TextConfig, read_config
+from .config import CONFIGURATION, ModelConfig
 from .errors import ModelError, first_line, memory_errors
+from .layouts import Library, Source, around, find_part, model_config
+from .parts import PARTS, Part, described, taken
 from .placement import free_unused
 from .text_encoder import TextEncoder
 from .unet3d import UNet3D
 from .weights import Place, assign, resident
 
-AUTOENCODER_PREFIX = "first_stage_model."
 SHOWN_KEYS = 4
 """How many keys an error lists."""
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -53,25 +49,24 @@ class Model:
             free_unused(place.device)
 
 
-def load_model(folder: Path, place: Place, vae_place: Place | None = None) -> Model:
-    """Load all three parts. vae_place: where the autoencoder computes, if elsewhere than the others.
+def load_model(model: Path, place: Place, vae_place: Place | None = None, library: Library | None = None) -> Model:
+    """Load all three parts of a model's folder, or of the one file that it is.
 
-    Raises ModelError that names the folder or file and the remedy, or OutOfMemory.
+    vae_place: where the autoencoder computes, if elsewhere than the others. library: what may be taken from outside of
+    the folder; what lies beside it, if not given. Raises ModelError that names the folder or file and the remedy, or
+    OutOfMemory.
     """
+    library = library or around(model)
     with memory_errors("the model's weights", "Close other programs."):
-        config = read_config(_checked_folder(folder))
-        files = config.files
-        clip, unet, vae = (
-            find_weights(folder, name) for name in (files.ckpt_clip, files.ckpt_unet, files.ckpt_autoencoder)
-        )
-        return Model(
-            config=config,
-            text_encoder=load_part(lambda: TextEncoder(config.text), clip, text_tower(read_tensors(clip), config.text)),
-            unet=load_part(lambda: UNet3D(config.unet), unet, read_tensors(unet)),
-            autoencoder=load_part(lambda: Autoencoder(config.autoencoder), vae, first_stage(read_tensors(vae))),
-            place=place,
-            vae_place=vae_place or place,
-        )
+        config = model_config(model)
+        sources = {part: find_part(part, model, config, library) for part in PARTS}
+        parts = [load_part(part, source, config) for part, source in sources.items()]
+        check_parts_agree(config)
+        text_encoder, unet, autoencoder = parts
+        assert isinstance(text_encoder, TextEncoder)
+        assert isinstance(unet, UNet3D)
+        assert isinstance(autoencoder, Autoencoder)
+        return Model(config, text_encoder, unet, autoencoder, place, vae_place or place)
 
 
 def outline(config: ModelConfig, place: Place, vae_place: Place) -> Model:
@@ -81,73 +76,48 @@ def outline(config: ModelConfig, place: Place, vae_place: Place) -> Model:
     return Model(config, *parts, place, vae_place)
 
 
-def _checked_folder(folder: Path) -> Path:
-    try:
-        os.listdir(folder)
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{folder}: there is no such folder. Put the model's files there or choose another."
-        ) from error
-    except NotADirectoryError as error:
-        raise ModelError(f"{folder}: is a file. Choose the folder that holds the model's files.") from error
-    except OSError as error:
-        raise ModelError(f"{folder}: cannot be read ({error.strerror}). Choose a folder that you may read.") from error
-    return folder
+def load_part(part: Part, source: Source, config: ModelConfig) -> nn.Module:
+    """Build a part without memory and give it the files' tensors. Raises ModelError on any mismatch."""
+    module = _built(part, source.named, config)
+    expected = module.state_dict()
+    tensors = read_source(source)
+    found = taken(part, tensors, expected, config)
+    _check_match(source.named, part, expected, found, described(tensors))
+    assign(module, found)
+    return module.eval().requires_grad_(requires_grad=False)
 
 
-def find_weights(folder: Path, name: str) -> Path:
-    """The .safetensors twin of the configured file, or that file itself. Raises ModelError."""
-    if not _is_inside(folder, name):
-        raise ModelError(
-            f"{folder}: the configuration names {name!r}, which is outside this folder. Put the file into it and "
-            f"delete {CONFIGURATION}, or name the file there."
-        )
-    path = folder / name
-    for candidate in (path.with_suffix(".safetensors"), path):
-        if os.path.isfile(candidate):  # noqa: PTH113 - false for what cannot be looked at, too
-            return candidate
-    present = ", ".join(sorted(os.listdir(folder))[:8]) or "nothing"
-    raise ModelError(f"{path}: is missing (the folder holds {present}). Download it into this folder.")
+def read_source(source: Source) -> dict[str, Tensor]:
+    """All tensors of a part's files, mapped. Raises ModelError."""
+    return {name: tensor for file in source.files for name, tensor in read_tensors(file).items()}
 
 
-def _is_inside(folder: Path, name: str) -> bool:
-    root = os.path.abspath(folder)
-    try:
-        return bool(name) and os.path.commonpath([root, os.path.abspath(folder / name)]) == root
-    except ValueError:
-        # Another drive.
-        return False
-
-
-def text_tower(tensors: dict[str, Tensor], config: TextConfig) -> dict[str, Tensor]:
-    """The part of a CLIP file that is used: not the image tower, the projections or the last block."""
-    last_block = f"transformer.resblocks.{config.layers - 1}."
-    unused = ("visual.", "text_projection", "logit_scale", "attn_mask", last_block)
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}
-
-
-def first_stage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The autoencoder inside a checkpoint of a whole Stable Diffusion; a file of its own keys is taken as it is."""
-    inside = {n.partition(AUTOENCODER_PREFIX)[2]: t for n, t in tensors.items() if AUTOENCODER_PREFIX in n}
-    return inside or tensors
-
-
-def load_part(build: Callable[[], Module], path: Path, tensors: dict[str, Tensor]) -> Module:
-    """Build a module without memory and give it the file's tensors. Raises ModelError on any mismatch."""
+def _built(part: Part, path: Path, config: ModelConfig) -> nn.Module:
     try:
         with torch.device("meta"):
-            module = build()
+            return part.build(config)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{path.with_name(CONFIGURATION)}: describes a network that cannot be built ({first_line(error)}). "
             "Delete it to use the 1.7B's."
         ) from error
-    _check_match(path, type(module).__name__, module.state_dict(), tensors)
-    assign(module, tensors)
-    return module.eval().requires_grad_(requires_grad=False)
 
 
-def _check_match(path: Path, part: str, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+def check_parts_agree(config: ModelConfig) -> None:
+    """Whether the parts' shapes belong to one model. Raises ModelError."""
+    if config.text.width != config.unet.context_dim:
+        raise ModelError(
+            f"The text encoder's features are {config.text.width} wide, the UNet wants {config.unet.context_dim}: they "
+            "are parts of different models. Download the text encoder that comes with the UNet."
+        )
+    if config.autoencoder.embed_dim != config.unet.in_dim:
+        raise ModelError(
+            f"The autoencoder's latents have {config.autoencoder.embed_dim} channels, the UNet's {config.unet.in_dim}: "
+            "they are parts of different models. Download the autoencoder that comes with the UNet."
+        )
+
+
+def _check_match(path: Path, part: Part, expected: dict[str, Tensor], found: dict[str, Tensor], seems: str) -> None:
     common = {name: tensor for name, tensor in found.items() if name in expected}
     problems = {
         "missing": [name for name in expected if name not in found],
@@ -162,8 +132,8 @@ def _check_match(path: Path, part: str, expected: dict[str, Tensor], found: dict
     said = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
     if said:
         raise ModelError(
-            f"{path}: does not fit the {part} that the configuration describes: of {len(expected)} tensors "
-            f"{'; '.join(said)}. It belongs to another model, or to another {CONFIGURATION}."
+            f"{path}: does not fit the {part.title} that the configuration describes: of {len(expected)} tensors "
+            f"{'; '.join(said)}. {seems or f'It belongs to another model, or to another {CONFIGURATION}.'}"
         )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from ..modelscope.config import read_config
 from ..modelscope.errors import ModelError, TextToVideoError
+from ..modelscope.layouts import model_config
 from .arguments import GenerationRequest
 from .components import fields
 from .frames import read_frame
@@ -83,7 +83,7 @@ class Actions:
 
     def _generated(self, model: str, soundtrack: Any, values: Sequence[Any]) -> list[Any]:
         try:
-            folder = model_named(self._host.models_folder(), model)
+            folder = model_named(self._host, model)
             given = dict(zip(self._order, values, strict=True)) | {"soundtrack": file_path(soundtrack)}
             request = GenerationRequest(**given)
         except TextToVideoError as error:
@@ -130,13 +130,13 @@ class Actions:
 
     def _recommended(self, model: str) -> dict[str, Any]:
         try:
-            return read_config(model_named(self._host.models_folder(), model).path).recommended
+            return model_config(model_named(self._host, model).path).recommended
         except ModelError:
             return {}
 
     def refresh(self, model: str) -> list[Any]:
         """The models there are now; the chosen one stays if it can."""
-        names = model_names(self._host.models_folder())
+        names = model_names(self._host)
         chosen = model if model in names else names[0]
         return [gr.update(choices=names, value=chosen), model_note(self._host, names, fresh=True)]
 
@@ -144,7 +144,7 @@ class Actions:
         """How long the video will be, and what making it needs."""
         try:
             length = f'<span class="text2video-length">{frames / fps:.2f} seconds</span>'
-            folder = model_named(self._host.models_folder(), str(model))
+            folder = model_named(self._host, str(model))
             return length + note(html.escape(self._forecast(folder, width, height, frames, draft)))
         except (TypeError, ZeroDivisionError, OverflowError):
             return ""
@@ -179,7 +179,7 @@ class Actions:
         found = read_infotext(text)
         if set(found) <= {"prompt", "negative_prompt"}:
             return self._not_restored("There are no settings in this text. Paste a video's settings into the prompt.")
-        names = model_names(self._host.models_folder())
+        names = model_names(self._host)
         wanted = found.get("model", model)
         missing = "" if wanted in names else f" It was made with the model {wanted!r}, which is not here."
         updates = [found.get(name, gr.update()) for name in self._order]

@@ -86,13 +86,13 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
 def _make_videos(options: argparse.Namespace) -> None:
     """Print a link per video, then raise what ended the run early, if anything did."""
     from ..miniature.recipe import MODEL_FOLDER
-    from ..modelscope.config import read_config
+    from ..modelscope.layouts import model_config
     from .arguments import GenerationRequest
     from .generate import run
     from .host.console import ConsoleHost
     from .model_folders import ModelFolder
 
-    request = GenerationRequest.recommended(read_config(options.model).recommended, vars(options))
+    request = GenerationRequest.recommended(model_config(options.model).recommended, vars(options))
     settings = {OUTPUT_FOLDER: str(options.output_dir), PLAN: options.plan, BUDGET: options.memory}
     settings[EIGHT_BITS] = options.eight_bits
     host = ConsoleHost(settings, options.device)

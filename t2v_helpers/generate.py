@@ -146,7 +146,7 @@ class _Run:
         return tuple(name for name in formats if name not in failures)
 
     def _video(self, request: GenerationRequest, monitor: Monitor) -> None:
-        model = STORE.take(self._folder.path, places(*self._host.devices(), self._host.setting(VAE)))
+        model = STORE.take(self._folder, places(*self._host.devices(), self._host.setting(VAE)))
         if self._outcome.plan is None:
             choice = chosen(self._host, model, request)
             self._outcome.plan = choice.plan

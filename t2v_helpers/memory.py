@@ -3,8 +3,9 @@
 import torch
 
 from ..modelscope.choice import Choice, Limits, choose
-from ..modelscope.config import ModelConfig, read_config
+from ..modelscope.config import ModelConfig
 from ..modelscope.errors import RequestError, TextToVideoError
+from ..modelscope.layouts import model_config
 from ..modelscope.loading import Model, outline
 from ..modelscope.placement import free_memory
 from ..modelscope.plan import LADDER, Plan
@@ -65,7 +66,7 @@ class Forecast:
         try:
             request = VideoRequest(width=width, height=height, frames=frames, draft=draft, seed=0)
             where = places(*self._host.devices(), self._host.setting(VAE))
-            model = self._outline(read_config(folder.path), where)
+            model = self._outline(model_config(folder.path), where)
             choice = choose(model, request, self._limits(where.model.device))
         except TextToVideoError as error:
             return str(error)

@@ -2,25 +2,33 @@
 
 import contextlib
 import logging
-import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from ..miniature.recipe import MODEL_FOLDER
+from ..modelscope.config import FilesConfig
 from ..modelscope.errors import ModelError
+from ..modelscope.layouts import WEIGHTS, Library, is_model
+from ..modelscope.parts import PARTS
+from .host.interface import Host
+from .settings import FURTHER_MODELS
 
 log = logging.getLogger(__name__)
 BASE_NAME = "<modelscope>"
 """What the 2023 extension called the model in models/ModelScope/t2v."""
+SINGLE_FILES = (".safetensors", ".ckpt")
+"""Endings of files that may be whole models."""
+PART_FOLDERS = tuple(part.folder for part in PARTS)
 MINIATURE_NAME = "miniature (bundled demo)"
-_WEIGHTS = (".pth", ".safetensors", ".bin", ".ckpt")
 
 
 class ModelFolder(NamedTuple):
-    """A model a person can choose."""
+    """A model a person can choose: a folder, or one file. library: what may be taken from outside of it."""
 
     name: str
     path: Path
+    library: Library | None = None
 
 
 def base_folder(models: Path) -> Path:
@@ -33,41 +41,75 @@ def further_folder(models: Path) -> Path:
     return models / "text2video"
 
 
-def find_models(models: Path) -> list[ModelFolder]:
-    """All models below the WebUI's models folder, the miniature last."""
+def find_models(host: Host) -> list[ModelFolder]:
+    """All models in the host's models folder and in those of the setting, the miniature last."""
+    models = host.models_folder()
     base = base_folder(models)
-    found = [ModelFolder(BASE_NAME, base)] if _has_weights(base) else []
-    found += [ModelFolder(path.name, path) for path in _folders(further_folder(models)) if _has_weights(path)]
-    return [*found, ModelFolder(MINIATURE_NAME, MODEL_FOLDER)]
+    found = {BASE_NAME: base} if is_model(base) else {}
+    roots = [further_folder(models), *_further(host)]
+    for root in roots:
+        for path in _models_in(root):
+            found[_free_name(path, root, found)] = path
+    lenders = (*found.values(), *dict.fromkeys(path.parent for path in found.values()))
+    named = [
+        ModelFolder(name, path, Library(next((r for r in roots if path.is_relative_to(r)), models), lenders))
+        for name, path in found.items()
+    ]
+    return [*named, ModelFolder(MINIATURE_NAME, MODEL_FOLDER)]
 
 
-def model_names(models: Path) -> list[str]:
+def _further(host: Host) -> list[Path]:
+    folders = host.setting(FURTHER_MODELS).split(";")
+    return [Path(folder.strip()).expanduser() for folder in folders if folder.strip()]
+
+
+def _models_in(root: Path) -> list[Path]:
+    """Models right below a folder, as folders or single files, and those in the folders there."""
+    found = []
+    for path in _entries(root):
+        if path.is_dir():
+            found += [path] if is_model(path) and not _only_lends(path) else []
+            found += [one for one in _entries(path) if one.is_dir() and one.name not in PART_FOLDERS and is_model(one)]
+        elif path.suffix in SINGLE_FILES:
+            found.append(path)
+    return found
+
+
+def _only_lends(folder: Path) -> bool:
+    """Whether nothing but an autoencoder lies there, for the models in its folders."""
+    stem = Path(FilesConfig().ckpt_autoencoder).stem
+    weights = [path for path in _entries(folder) if path.suffix in WEIGHTS]
+    return bool(weights) and all(path.stem == stem for path in weights)
+
+
+def _free_name(path: Path, root: Path, taken: Collection[str]) -> str:
+    """Where the model lies below the root; with the root's own name, too, if another has that already."""
+    inside = path.relative_to(root)
+    name = (inside.with_suffix("") if path.is_file() else inside).as_posix()
+    return f"{root.name}/{name}" if name in taken else name
+
+
+def model_names(host: Host) -> list[str]:
     """The names of all models."""
-    return [model.name for model in find_models(models)]
+    return [model.name for model in find_models(host)]
 
 
-def model_named(models: Path, name: str) -> ModelFolder:
+def model_named(host: Host, name: str) -> ModelFolder:
     """The model of that name. Raises ModelError that lists the others."""
-    for model in find_models(models):
+    models = find_models(host)
+    for model in models:
         if model.name == name:
             return model
-    known = ", ".join(model_names(models))
+    known = ", ".join(model.name for model in models)
     raise ModelError(
         f"The model {name!r} is not there any more, or never was. There are: {known}. Choose one of them, or put the "
-        f"model's files into {base_folder(models)} and refresh the list."
+        f"model's files into {base_folder(host.models_folder())} and refresh the list."
     )
 
 
-def _has_weights(folder: Path) -> bool:
+def _entries(folder: Path) -> list[Path]:
     try:
-        return any(name.endswith(_WEIGHTS) for name in os.listdir(folder))
-    except OSError:
-        return False
-
-
-def _folders(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and _can_be_shown(path))
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _can_be_shown(path))
     except OSError:
         return []
 

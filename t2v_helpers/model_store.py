@@ -10,6 +10,7 @@ from ..modelscope.errors import is_memory_error
 from ..modelscope.loading import Model, load_model
 from ..modelscope.plan import Plan
 from ..modelscope.weights import Place
+from .model_folders import ModelFolder
 from .settings import KEEP_ALL, KEEP_NOTHING, VAE_CPU, VAE_FULL
 
 
@@ -28,7 +29,7 @@ def places(device: torch.device, dtype: torch.dtype, vae_dtype: torch.dtype, vae
 
 
 class _Kept(NamedTuple):
-    folder: Path
+    folder: ModelFolder
     stamp: tuple[tuple[str, int, int], ...]
     where: Places
     model: Model
@@ -41,13 +42,13 @@ class ModelStore:
         self._lock = Lock()
         self._kept: _Kept | None = None
 
-    def take(self, folder: Path, where: Places) -> Model:
+    def take(self, folder: ModelFolder, where: Places) -> Model:
         """The folder's model: the kept one if nothing changed. Raises ModelError, OutOfMemory."""
         with self._lock:
-            stamp = _stamp(folder)
+            stamp = _stamp(folder.path)
             if self._kept is None or self._kept[:3] != (folder, stamp, where):
                 self._drop()
-                self._kept = _Kept(folder, stamp, where, load_model(folder, *where))
+                self._kept = _Kept(folder, stamp, where, load_model(folder.path, *where, folder.library))
             return self._kept.model
 
     @property
@@ -78,10 +79,11 @@ class ModelStore:
             kept.model.leave()
 
 
-def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Changes when a file of the folder does."""
+def _stamp(model: Path) -> tuple[tuple[str, int, int], ...]:
+    """Changes when the file does that is the model, or one in its folder or right below."""
+    paths = [model] if model.is_file() else sorted([*model.glob("*"), *model.glob("*/*")])
     try:
-        stats = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+        stats = [(str(path), path.stat()) for path in paths]
     except OSError:
         return ()
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

@@ -88,8 +88,14 @@ EIGHT_BITS = Setting(
     "Weights wait in 8 bits",
     "half the memory for them, and a nearly equal video; none of them stays in VRAM between runs then",
 )
+FURTHER_MODELS = Setting(
+    "text2video_models_folders",
+    "",
+    "Further folders with models",
+    "each holds folders of models; several are separated by semicolons",
+)
 SETTINGS = (
-    KEEP, VAE, PLAN, BUDGET, EIGHT_BITS, SHOWN_VIDEOS, SAVE_TEXT, SAVE_INFOTEXT,
+    KEEP, VAE, PLAN, BUDGET, EIGHT_BITS, FURTHER_MODELS, SHOWN_VIDEOS, SAVE_TEXT, SAVE_INFOTEXT,
     OUTPUT_FOLDER, FOLDER_PATTERN, NAME_PATTERN, PREVIEW, SAVE_UNFINISHED,
 )  # fmt: skip
 

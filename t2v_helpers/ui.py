@@ -61,7 +61,7 @@ class Tab:
                     self.clear = tool("🗑️", "clear_prompt")
 
     def _model_row(self) -> None:
-        names = model_names(self.host.models_folder())
+        names = model_names(self.host)
         with gr.Row(elem_classes=[f"{TAB}-line"]):
             self.model = gr.Dropdown(names, value=names[0], label="Video model", elem_id=element("model"))
             self.model.do_not_save_to_config = True

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..miniature.judge import judge
 from ..modelscope.autoencoder import Autoencoder
 from ..modelscope.config import AutoencoderConfig, ModelConfig, TextConfig, UNetConfig
-from ..modelscope.loading import Model, text_tower
+from ..modelscope.loading import Model
+from ..modelscope.parts import TEXT, taken
 from ..modelscope.text_encoder import TextEncoder
 from ..modelscope.unet3d import UNet3D
 from ..modelscope.weights import Place
@@ -61,7 +62,8 @@ def small_model() -> Model:
     config = small_config()
     text_encoder, unet = TextEncoder(config.text), UNet3D(config.unet)
     autoencoder = Autoencoder(config.autoencoder)
-    text_encoder.load_state_dict(text_tower(golden("text_small_A.weights"), config.text))
+    text_weights = taken(TEXT, golden("text_small_A.weights"), text_encoder.state_dict(), config)
+    text_encoder.load_state_dict(text_weights)
     unet.load_state_dict(golden("unet_small_A.weights"))
     autoencoder.load_state_dict(golden("vae_small_A.weights"))
     for module in (text_encoder, unet, autoencoder):

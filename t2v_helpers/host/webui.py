@@ -149,7 +149,7 @@ class WebUIHost:
         from ..model_folders import model_names
 
         def pasted_model(pairs: dict[str, Any]) -> str | None:
-            return pairs["Model"] if pairs.get("Model") in model_names(self.models_folder()) else None
+            return pairs["Model"] if pairs.get("Model") in model_names(self) else None
 
         fields: list[tuple[Any, Any]] = [(component, pasted_model) for component in models]
         fields += [(component, _pasted(name)) for name, component in widgets.items()]

@@ -360,7 +360,8 @@ def test_a_run_that_overtakes_another_leaves_interrupt_to_it(page: Page) -> None
 
     page.route("**/internal/progress", overtaken)
     page.evaluate("for (let press = 0; press < 2; press++) document.querySelector('#text2video_generate').click()")
-    page.wait_for_function("document.querySelectorAll('.progressDiv').length === 2")
+    while len(asked) < 2:
+        page.wait_for_timeout(100)
     page.wait_for_function("document.querySelectorAll('.progressDiv').length === 1")
     assert page.is_disabled("#text2video_generate")
     page.click("#text2video_interrupt")

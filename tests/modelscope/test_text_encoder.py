@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sd_t2v.modelscope import text_encoder
-from sd_t2v.modelscope.config import TextConfig
-from sd_t2v.modelscope.loading import text_tower
+from sd_t2v.modelscope.config import ModelConfig, TextConfig
 from sd_t2v.modelscope.open_clip_import import open_clip_module
+from sd_t2v.modelscope.parts import TEXT, taken
 from sd_t2v.modelscope.prompts import encode_prompt, tokenize
 from sd_t2v.modelscope.text_encoder import TextEncoder
 from sd_t2v.tests.support import golden, golden_json, max_error, small_model
@@ -41,8 +41,8 @@ def test_full_size_keys_and_shapes() -> None:
     keys = golden_json("keys_text_original")
     assert len(keys) == 294
     with torch.device("meta"):
-        used = text_tower({key: torch.empty(shape) for key, shape in keys.items()}, TextConfig())
         state = TextEncoder(TextConfig()).state_dict()
+        used = taken(TEXT, {key: torch.empty(shape) for key, shape in keys.items()}, state, ModelConfig())
     assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in used.items()}
 
 

@@ -130,7 +130,7 @@ def test_plans_can_change_from_run_to_run_while_the_model_stays(tmp_path: Path) 
 
 
 def test_memory_that_runs_out_is_told_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unet, failed = module.STORE.take(MODEL.path, CPU_PLACES).unet, []
+    unet, failed = module.STORE.take(MODEL, CPU_PLACES).unet, []
     real = unet.noises
 
     def noises(*args: Any, **kwargs: Any) -> Any:

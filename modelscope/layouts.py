@@ -1,0 +1,186 @@
+"""Where the parts of a model lie: the original's four files, diffusers' folders, or whatever else people have."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from .checkpoint import read_tensors
+from .config import CONFIGURATION, ModelConfig, read_config
+from .diffusers_config import describes, read_diffusers_config
+from .errors import ModelError
+from .parts import PARTS, VAE, Part, written
+
+WEIGHTS = (".safetensors", ".pth", ".bin", ".ckpt", ".pt")
+"""Endings of weight files, the ones that are read soonest first."""
+INDEX = ".index.json"
+
+
+class Library(NamedTuple):
+    """What surrounds a model. root: no file is taken from outside of it; lenders: other models' folders."""
+
+    root: Path
+    lenders: tuple[Path, ...] = ()
+
+
+class Source(NamedTuple):
+    """The file of a part, or the files into which it is split. named: the one that errors name."""
+
+    named: Path
+    files: tuple[Path, ...]
+    lender: Path | None = None
+
+
+def around(folder: Path) -> Library:
+    """What surrounds a folder that was named by itself: the folder above with its other models."""
+    above = Path(os.path.abspath(folder)).parent
+    # In the hub's cache a model's files are links to folders beside its snapshots.
+    root = above.parent if above.name == "snapshots" else above
+    return Library(root, (above, *_folders(above)))
+
+
+def model_config(model: Path) -> ModelConfig:
+    """As configuration.json says, else diffusers' files, else the 1.7B's. Raises ModelError."""
+    folder = model.parent if model.is_file() else model
+    if not (folder / CONFIGURATION).exists() and describes(folder):
+        return read_diffusers_config(folder)
+    return read_config(folder)
+
+
+def is_model(folder: Path) -> bool:
+    """Whether weights lie in the folder as they do in a model's."""
+    return _has_weights(folder) or _has_weights(folder / "unet")
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(name.endswith(WEIGHTS) for name in _names(folder))
+
+
+def find_part(part: Part, model: Path, config: ModelConfig, library: Library) -> Source:
+    """The part's files in a model's folder, or in the one file that a model is. Raises ModelError.
+
+    An autoencoder that is missing is borrowed from another model: they all have the same one.
+    """
+    if model.is_file():
+        if model.suffix not in WEIGHTS:
+            raise ModelError(f"{model}: is a file, and not one of weights. Choose the folder of the model's files.")
+        return Source(model, (_inside(model, library.root),))
+    _look_into(model)
+    found = next(_sources(part, model, config, library), None)
+    if found:
+        return found
+    if part is VAE:
+        for lender in library.lenders:
+            with contextlib.suppress(ModelError):
+                for source in _sources(part, lender, model_config(lender), library):
+                    return source._replace(lender=lender)
+    raise _missing(part, model, config)
+
+
+def _look_into(folder: Path) -> None:
+    """Raises ModelError if the folder is none, or may not be looked into."""
+    try:
+        os.listdir(folder)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder}: there is no such folder. Put the model's files there or choose another."
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be read ({error.strerror}). Choose a folder that you may read.") from error
+
+
+def _sources(part: Part, folder: Path, config: ModelConfig, library: Library) -> Iterator[Source]:
+    """Where the part may lie in a folder, the likeliest first."""
+    for path in _twins(folder / getattr(config.files, part.file)):
+        # False for what cannot be looked at, too.
+        if os.path.isfile(path):  # noqa: PTH113
+            yield Source(path, (_inside(path, library.root, folder),))
+    for path in _diffusers_files(part, folder / part.folder):
+        yield Source(path, tuple(_inside(file, library.root, folder) for file in _shards(path)))
+    yield from _by_content(part, folder, config, library)
+
+
+def _twins(path: Path) -> tuple[Path, ...]:
+    """The file in the other format and the file itself; none for what is no file's name."""
+    try:
+        return path.with_suffix(".safetensors"), path
+    except ValueError:
+        return ()
+
+
+def _diffusers_files(part: Part, folder: Path) -> Iterator[Path]:
+    """Half precision before single, which was half once; whole files before split ones."""
+    for ending in WEIGHTS:
+        for variant in (".fp16", ""):
+            for stem in part.stems:
+                names = f"{stem}{variant}{ending}", f"{stem}{ending}.index{variant}.json"
+                yield from (folder / name for name in names if (folder / name).is_file())
+
+
+def _shards(path: Path) -> tuple[Path, ...]:
+    """The files that an index names, which lie beside it. Raises ModelError."""
+    if path.suffix != ".json":
+        return (path,)
+    try:
+        names = set(json.loads(path.read_text(encoding="utf-8-sig"))["weight_map"].values())
+        if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+            raise ValueError("it names no files beside itself")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: is not an index of weight files ({error}). Download it again.") from error
+    missing = sorted(name for name in names if not (path.parent / name).is_file())
+    if missing:
+        raise ModelError(f"{path}: of its {len(names)} files {', '.join(missing[:4])} are missing. Download them, too.")
+    return tuple(path.parent / name for name in sorted(names))
+
+
+def _by_content(part: Part, folder: Path, config: ModelConfig, library: Library) -> Iterator[Source]:
+    """Files under any other name that hold the part. A file that cannot be read is told if no other holds it."""
+    taken = {Path(getattr(config.files, other.file)).stem for other in PARTS if other is not part}
+    names = (name for name in _names(folder) if name.endswith(WEIGHTS) and Path(name).stem not in taken)
+    files = [folder / name for name in names if (folder / name).is_file()]
+    unread: ModelError | None = None
+    for path in sorted(files, key=lambda path: WEIGHTS.index(path.suffix)):
+        try:
+            if written(part, read_tensors(_inside(path, library.root, folder))):
+                yield Source(path, (path,))
+        except ModelError as error:
+            unread = unread or error
+    if unread:
+        raise unread
+
+
+def _inside(path: Path, *roots: Path) -> Path:
+    """The path, if it leads to a place below one of the roots, links followed. Raises ModelError."""
+    real = os.path.realpath(path)
+    for root in roots:
+        # ValueError: another drive.
+        with contextlib.suppress(ValueError):
+            top = os.path.realpath(root)
+            if os.path.commonpath([top, real]) == top:
+                return path
+    raise ModelError(
+        f"{path}: leads to {real}, outside of {roots[0]}. Put the file into the model's folder, or link the whole "
+        f"folder; if {CONFIGURATION} names it, delete that."
+    )
+
+
+def _missing(part: Part, folder: Path, config: ModelConfig) -> ModelError:
+    present = ", ".join(sorted(_names(folder))[:8]) or "nothing"
+    remedy = "Download it into this folder."
+    if part is VAE:
+        remedy = "Download it into this folder, or install a model that has one: it is borrowed then."
+    name = getattr(config.files, part.file)
+    return ModelError(f"{folder / name}: is missing (the folder holds {present}). {remedy}")
+
+
+def _names(folder: Path) -> Sequence[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return ()
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [folder / name for name in _names(folder) if (folder / name).is_dir()]

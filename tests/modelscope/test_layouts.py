@@ -1,0 +1,334 @@
+"""Models in every layout that people have: each loads to the same weights, bit for bit."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sd_t2v.benchmarks.rivals import diffusers_config
+from sd_t2v.modelscope.config import write_config
+from sd_t2v.modelscope.diffusers_names import text_names, to_diffusers, unet_names, vae_names
+from sd_t2v.modelscope.errors import ModelError
+from sd_t2v.modelscope.layouts import Library, find_part, model_config
+from sd_t2v.modelscope.loading import Model, load_model
+from sd_t2v.modelscope.parts import VAE as VAE_PART
+from sd_t2v.modelscope.parts import described
+from sd_t2v.tests.support import CPU, small_config, small_model, write_model_folder
+
+UNET, VAE, CLIP = "text2video_pytorch_model.pth", "VQGAN_autoencoder.pth", "open_clip_pytorch_model.bin"
+
+
+def state(model: Model) -> dict[str, Tensor]:
+    parts = (model.text_encoder, model.unet, model.autoencoder)
+    return {f"{i}.{key}": value for i, part in enumerate(parts) for key, value in part.state_dict().items()}
+
+
+def assert_golden_weights(path: Path, library: Library | None = None) -> Model:
+    model, expected = load_model(path, CPU, library=library), state(small_model())
+    assert model.config.unet == small_config().unet
+    assert state(model).keys() == expected.keys()
+    assert all(torch.equal(value.float(), expected[key]) for key, value in state(model).items())
+    return model
+
+
+def fails(path: Path, library: Library | None = None) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(path, CPU, library=library)
+    return str(caught.value)
+
+
+Write = Callable[[dict[str, Tensor], Path, str], None]
+
+
+def write_diffusers(folder: Path, write: Write, blocks: int = 2) -> Path:
+    """The golden networks as diffusers writes them. write: tensors, a part's folder, the stem of its file."""
+    model, config = small_model(), small_config()
+    text = to_diffusers(model.text_encoder.state_dict(), text_names)
+    for number in range(2, blocks):
+        text |= {n.replace("layers.1.", f"layers.{number}."): x.clone() for n, x in text.items() if "layers.1." in n}
+    parts: dict[str, tuple[dict[str, Tensor], dict[str, Any]]] = {
+        "unet": (to_diffusers(model.unet.state_dict(), unet_names(config)), diffusers_config(config.unet)),
+        "vae": (
+            to_diffusers(model.autoencoder.state_dict(), vae_names(config)),
+            {"block_out_channels": [32, 64, 64, 64], "layers_per_block": 2, "latent_channels": 4},
+        ),
+        "text_encoder": (
+            text,
+            {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": blocks, "vocab_size": 49408},
+        ),
+    }
+    for part, (tensors, values) in parts.items():
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps(values), encoding="utf-8")
+        stem = "diffusion_pytorch_model" if part != "text_encoder" else ""
+        write({name: x.half().contiguous().clone() for name, x in tensors.items()}, folder / part, stem)
+    (folder / "model_index.json").write_text('{"unet": ["models.unet_3d_condition", null]}', encoding="utf-8")
+    return folder
+
+
+def as_safetensors(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
+    save_file(tensors, folder / f"{stem or 'model'}.safetensors")
+
+
+def as_bin(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
+    torch.save(tensors, folder / f"{stem or 'pytorch_model'}.bin")
+
+
+def as_half_variant(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
+    torch.save(tensors, folder / f"{stem or 'pytorch_model'}.fp16.bin")
+    # Were it read, it would be noticed.
+    torch.save({name: torch.zeros_like(x) for name, x in tensors.items()}, folder / f"{stem or 'pytorch_model'}.bin")
+
+
+def as_shards(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
+    stem = stem or "model"
+    names = sorted(tensors)
+    halves = names[: len(names) // 2], names[len(names) // 2 :]
+    where = {}
+    for number, half in enumerate(halves, 1):
+        file = f"{stem}-0000{number}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in half}, folder / file)
+        where |= dict.fromkeys(half, file)
+    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps({"weight_map": where}), encoding="utf-8")
+
+
+def as_in_2023(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
+    """With the autoencoder's old names, and positions beside the text tower's weights."""
+    if folder.name == "vae":
+        for today, before in {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}.items():
+            tensors = {name.replace(f".{today}.", f".{before}."): x for name, x in tensors.items()}
+    elif folder.name == "text_encoder":
+        tensors |= {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    as_bin(tensors, folder, stem)
+
+
+def as_transformers_5(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
+    as_safetensors({name.removeprefix("text_model."): x for name, x in tensors.items()}, folder, stem)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [as_safetensors, as_bin, as_half_variant, as_shards, as_in_2023, as_transformers_5],
+    ids=lambda f: f.__name__,
+)
+def test_diffusers_folders(tmp_path: Path, write: Write) -> None:
+    assert_golden_weights(write_diffusers(tmp_path / "model", write))
+
+
+def test_24_blocks_of_which_one_is_not_used(tmp_path: Path) -> None:
+    folder = write_diffusers(tmp_path / "model", as_bin, blocks=24)
+    model = load_model(folder, CPU)
+    assert model.config.text.layers == 24
+    assert len(model.text_encoder.transformer.resblocks) == 23
+
+
+def test_diffusers_reads_its_own_layout_of_what_we_read(tmp_path: Path) -> None:
+    """So that the folders of these tests are what they claim to be."""
+    folder = write_diffusers(tmp_path / "model", as_safetensors)
+    unet = UNet3DConditionModel.from_pretrained(folder / "unet").state_dict()
+    ours = to_diffusers(load_model(folder, CPU).unet.state_dict(), unet_names(small_config()))
+    assert unet.keys() == ours.keys()
+    assert all(torch.equal(unet[name], x.float()) for name, x in ours.items())
+    assert isinstance(
+        AutoencoderKL.from_pretrained(
+            folder / "vae", down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4
+        ),
+        AutoencoderKL,
+    )
+
+
+def test_a_folder_without_autoencoder_and_configuration_borrows_the_autoencoder(tmp_path: Path) -> None:
+    """Zeroscope's zs2_576w, beside the base model; without its configuration it is taken for one of the 1.7B's size."""
+    lender = write_model_folder(tmp_path / "ModelScope" / "t2v")
+    folder = write_model_folder(tmp_path / "text2video" / "zs2_576w")
+    (folder / VAE).unlink()
+    library = Library(tmp_path / "text2video", (lender,))
+    assert "VQGAN_autoencoder.pth: is missing" in fails(folder, Library(tmp_path))
+    assert_golden_weights(folder, library)
+    (folder / "configuration.json").unlink()
+    source = find_part(VAE_PART, folder, model_config(folder), library)
+    assert (source.lender, source.named) == (lender, lender / VAE)
+
+
+def test_an_autoencoder_can_be_borrowed_from_diffusers_folders(tmp_path: Path) -> None:
+    lender = write_diffusers(tmp_path / "lender", as_bin)
+    folder = write_model_folder(tmp_path / "model")
+    (folder / VAE).unlink()
+    assert_golden_weights(folder, Library(tmp_path, (tmp_path / "nothing", folder, lender)))
+    assert_golden_weights(folder)
+
+
+def rename_in_configuration(folder: Path, old: str, new: str) -> None:
+    path = folder / "configuration.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+
+def test_a_configuration_may_name_a_file_in_the_folder_above(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "text2video" / "zeroscope" / "zs2_XL")
+    (folder / VAE).rename(folder.parent / VAE)
+    rename_in_configuration(folder, VAE, f"../{VAE}")
+    assert_golden_weights(folder, Library(tmp_path / "text2video"))
+    assert_golden_weights(folder)
+
+
+@pytest.mark.parametrize("up", ["../../", "ABSOLUTE/"])
+def test_but_not_one_outside_of_the_models_folder(tmp_path: Path, up: str) -> None:
+    folder = write_model_folder(tmp_path / "text2video" / "model")
+    (folder / VAE).rename(tmp_path / VAE)
+    rename_in_configuration(folder, VAE, f"{up.replace('ABSOLUTE', str(tmp_path))}{VAE}")
+    for library in (None, Library(tmp_path / "text2video")):
+        message = fails(folder, library)
+        assert "outside of" in message
+        assert "Put the file into the model's folder" in message
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "\\u0000", "a" * 5000])
+def test_names_that_are_no_files(tmp_path: Path, name: str) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    (folder / VAE).unlink()
+    rename_in_configuration(folder, VAE, name)
+    assert "is missing" in fails(folder)
+
+
+def linked(path: Path, goal: Path, *, folder: bool = False) -> None:
+    try:
+        path.symlink_to(goal, target_is_directory=folder)
+    except OSError:
+        pytest.skip("links are not allowed here")
+
+
+def test_a_folder_may_be_a_link_but_not_a_file_that_leads_out_of_it(tmp_path: Path) -> None:
+    real = write_model_folder(tmp_path / "disk" / "t2v")
+    models = tmp_path / "models"
+    models.mkdir()
+    linked(models / "t2v", real, folder=True)
+    assert_golden_weights(models / "t2v", Library(models))
+    folder = models / "files"
+    folder.mkdir()
+    for file in real.iterdir():
+        linked(folder / file.name, file)
+    assert "link the whole folder" in fails(folder, Library(models))
+
+
+def test_the_hubs_cache_is_made_of_links(tmp_path: Path) -> None:
+    repository = tmp_path / "models--someone--model"
+    real, snapshot = write_model_folder(repository / "blobs"), repository / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    for file in real.iterdir():
+        linked(snapshot / file.name, Path(os.path.relpath(file, snapshot)))
+    assert_golden_weights(snapshot)
+
+
+def test_files_under_other_names(tmp_path: Path) -> None:
+    """What a browser calls a second download, and what people call a model of theirs."""
+    folder = write_model_folder(tmp_path / "model")
+    (folder / UNET).rename(folder / "text2video_pytorch_model (1).pth")
+    (folder / CLIP).rename(folder / "text encoder.bin")
+    (folder / VAE).rename(folder / "some vae.ckpt")
+    assert_golden_weights(folder)
+
+
+def everything(*prefixes: str) -> dict[str, Tensor]:
+    model = small_model()
+    parts = (model.text_encoder, model.unet, model.autoencoder)
+    tensors = {
+        f"{prefix}{n}": x for prefix, part in zip(prefixes, parts, strict=True) for n, x in part.state_dict().items()
+    }
+    return {name: tensor.half().contiguous().clone() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "prefixes",
+    [
+        ("", "", "first_stage_model."),
+        ("cond_stage_model.model.", "model.diffusion_model.", "first_stage_model."),
+        ("text_encoder.", "unet.", "vae."),
+    ],
+)
+def test_one_file_that_holds_everything(tmp_path: Path, prefixes: tuple[str, str, str]) -> None:
+    write_config(tmp_path, small_config())
+    save_file(everything(*prefixes), tmp_path / "all of it.safetensors")
+    assert_golden_weights(tmp_path)
+    assert_golden_weights(tmp_path / "all of it.safetensors", Library(tmp_path))
+
+
+def test_one_file_by_diffusers_names(tmp_path: Path) -> None:
+    model, config = small_model(), small_config()
+    write_config(tmp_path, config)
+    tensors = {f"text_encoder.{n}": x for n, x in to_diffusers(model.text_encoder.state_dict(), text_names).items()}
+    tensors |= {f"unet.{n}": x for n, x in to_diffusers(model.unet.state_dict(), unet_names(config)).items()}
+    tensors |= {f"vae.{n}": x for n, x in to_diffusers(model.autoencoder.state_dict(), vae_names(config)).items()}
+    save_file({name: x.half().contiguous().clone() for name, x in tensors.items()}, tmp_path / "x.safetensors")
+    assert_golden_weights(tmp_path)
+
+
+def test_parts_of_different_models_are_told(tmp_path: Path) -> None:
+    folder = write_diffusers(tmp_path / "model", as_bin)
+    path = folder / "unet" / "config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"cross_attention_dim": 32', '"cross_attention_dim": 48'))
+    assert "of another shape" in fails(folder)
+    shutil.rmtree(folder / "text_encoder")
+    other = write_diffusers(tmp_path / "other", as_bin)
+    values = json.loads((other / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    shutil.copytree(other / "text_encoder", folder / "text_encoder")
+    assert values["hidden_size"] == 32
+    message = fails(folder)
+    assert str(folder / "unet") in message
+
+
+@pytest.mark.parametrize("broken", ["<html>", "{}", "[]", '{"block_out_channels": [32, 40]}', "\x00"])
+def test_a_part_whose_configuration_is_none(tmp_path: Path, broken: str) -> None:
+    folder = write_diffusers(tmp_path / "model", as_bin)
+    (folder / "unet" / "config.json").write_text(broken, encoding="utf-8")
+    assert "config.json: is not this part's configuration" in fails(folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "told"),
+    [
+        ("{", "is not an index"),
+        ('{"weight_map": {}}', "names no files beside itself"),
+        ('{"weight_map": {"a": "../x.bin"}}', "names no files beside itself"),
+        ('{"weight_map": {"a": 3}}', "names no files beside itself"),
+        ('{"weight_map": {"a": "x.bin", "b": "y.bin"}}', "of its 2 files x.bin, y.bin are missing"),
+    ],
+)
+def test_an_index_that_leads_nowhere(tmp_path: Path, index: str, told: str) -> None:
+    folder = write_diffusers(tmp_path / "model", as_shards)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(index, encoding="utf-8")
+    assert told in fails(folder)
+
+
+def test_a_file_that_holds_another_part_is_told(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    shutil.copy(folder / CLIP, folder / UNET)
+    assert "It holds this model's text encoder." in fails(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("model.diffusion_model.input_blocks.0.0.weight", "a Stable Diffusion checkpoint"),
+        ("conditioner.embedders.0.transformer.x", "an SDXL checkpoint"),
+        ("down_blocks.0.motion_modules.0.x", "an AnimateDiff motion module"),
+        ("lora_unet_down_blocks_0.lora_up.weight", "a LoRA"),
+        ("double_blocks.0.img_attn.x", "a Flux model"),
+    ],
+)
+def test_other_kinds_of_model_are_known(name: str, kind: str) -> None:
+    assert kind in described([name])
+    assert described(["anything"]) == ""
+
+
+@pytest.mark.parametrize("name", ["модель 模型 é", "x" * 200])
+def test_names_of_folders(tmp_path: Path, name: str) -> None:
+    assert_golden_weights(write_model_folder(tmp_path / name))

@@ -1,0 +1,86 @@
+"""Which models are found, under which names, and what they may borrow."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sd_t2v.modelscope.errors import ModelError
+from sd_t2v.modelscope.loading import load_model
+from sd_t2v.t2v_helpers.host.standalone import StandaloneHost
+from sd_t2v.t2v_helpers.model_folders import BASE_NAME, MINIATURE_NAME, find_models, model_named, model_names
+from sd_t2v.t2v_helpers.settings import FURTHER_MODELS, Setting
+from sd_t2v.tests.support import CPU, write_model_folder
+
+
+class Host(StandaloneHost):
+    """With a setting that says where more models are."""
+
+    further = ""
+
+    def setting(self, setting: Setting) -> object:
+        return self.further if setting is FURTHER_MODELS else super().setting(setting)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path / "models", tmp_path / "out", tmp_path / "settings.json", "cpu")
+
+
+def touched(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_all_layouts_are_listed_and_nothing_else(host: Host, tmp_path: Path) -> None:
+    further = tmp_path / "models" / "text2video"
+    touched(
+        tmp_path / "models" / "ModelScope" / "t2v" / "text2video_pytorch_model.pth",
+        further / "potat1" / "text2video_pytorch_model.pth",
+        further / "diffusers" / "unet" / "diffusion_pytorch_model.fp16.safetensors",
+        further / "zeroscope" / "zs2_576w" / "text2video_pytorch_model.pth",
+        further / "zeroscope" / "zs2_XL" / "text2video_pytorch_model.pth",
+        further / "zeroscope" / "VQGAN_autoencoder.pth",
+        further / "zeroscope_v2_XL" / "unet" / "diffusion_pytorch_model.bin",
+        further / "zeroscope_v2_XL" / "vae" / "diffusion_pytorch_model.bin",
+        further / "zeroscope_v2_XL" / "zs2_XL" / "text2video_pytorch_model.pth",
+        further / "single.safetensors",
+        further / "notes.txt",
+        further / ".download" / "half.pth",
+        further / "empty" / "README.md",
+    )
+    assert model_names(host) == [
+        BASE_NAME, "diffusers", "potat1", "single", "zeroscope/zs2_576w", "zeroscope/zs2_XL",
+        "zeroscope_v2_XL", "zeroscope_v2_XL/zs2_XL", MINIATURE_NAME,
+    ]  # fmt: skip
+
+
+def test_further_folders_come_from_a_setting(host: Host, tmp_path: Path) -> None:
+    touched(
+        tmp_path / "models" / "text2video" / "same" / "x.pth",
+        tmp_path / "disk" / "same" / "x.pth",
+        tmp_path / "other disk" / "model" / "x.pth",
+    )
+    host.further = f"{tmp_path / 'disk'} ; {tmp_path / 'other disk'};{tmp_path / 'gone'};"
+    assert model_names(host) == ["same", "disk/same", "model", MINIATURE_NAME]
+    assert model_named(host, "disk/same").path == tmp_path / "disk" / "same"
+
+
+def test_an_autoencoder_comes_from_the_base_model(host: Host, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_model_folder(models / "ModelScope" / "t2v")
+    zeroscope = write_model_folder(models / "text2video" / "zeroscope" / "zs2_576w")
+    (zeroscope / "VQGAN_autoencoder.pth").unlink()
+    model = model_named(host, "zeroscope/zs2_576w")
+    load_model(model.path, CPU, library=model.library)
+    shutil.rmtree(models / "ModelScope")
+    model = model_named(host, "zeroscope/zs2_576w")
+    with pytest.raises(ModelError, match="install a model that has one"):
+        load_model(model.path, CPU, library=model.library)
+
+
+def test_a_name_that_is_gone_is_told_with_those_that_are_there(host: Host) -> None:
+    with pytest.raises(ModelError, match=r"'gone' is not there any more.*There are: miniature"):
+        model_named(host, "gone")
+    assert [model.name for model in find_models(host)] == [MINIATURE_NAME]

@@ -32,6 +32,7 @@ ENGINE = (TORCH, "demo.txt")
 LINT = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), (".ci/typecheck.py",))
 # Some at once, which is quicker than threads inside of operations; the browser's in one process.
 PYTEST = (("-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "loadgroup"),)
+MODELS_CLI = "sd_t2v.t2v_helpers.models_cli"
 COMMANDS = {
     "demo": Command(
         "make a video from a prompt with the bundled miniature", ENGINE, (("-m", "sd_t2v.t2v_helpers.cli"),)
@@ -41,6 +42,8 @@ COMMANDS = {
     ),
     "test": Command("run the tests", (*ENGINE, "ui.txt", "rivals.txt", "test.txt"), PYTEST, at_root=True),
     "lint": Command("check style and types", (*ENGINE, "lint.txt"), LINT, at_root=True),
+    "doctor": Command("say what is right or wrong with each model", ENGINE, (("-m", MODELS_CLI, "doctor"),)),
+    "convert": Command("write a model anew: half precision, safetensors", ENGINE, (("-m", MODELS_CLI, "convert"),)),
     "train": Command("train the miniature anew", ENGINE, (("-m", "sd_t2v.miniature.train"),)),
     "judge": Command("judge the miniature's videos", ENGINE, (("-m", "sd_t2v.miniature.evaluate"),)),
     "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), (("-m", "sd_t2v.benchmarks.bench"),)),
@@ -78,7 +81,7 @@ def main(arguments: list[str]) -> int:
 
 def help_text() -> str:
     """The help with the table of commands."""
-    commands = "\n".join(f"  {name:6} {command.summary}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:7} {command.summary}" for name, command in COMMANDS.items())
     return HELP.format(commands=commands, newest=dotted(NEWEST_PYTHON))
 
 

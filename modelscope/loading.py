@@ -12,7 +12,7 @@ from .checkpoint import read_tensors
 from .config import CONFIGURATION, ModelConfig
 from .errors import ModelError, first_line, memory_errors
 from .layouts import Library, Source, around, find_part, model_config
-from .parts import PARTS, Part, described, taken
+from .parts import PARTS, VAE, Part, described, taken
 from .placement import free_unused
 from .text_encoder import TextEncoder
 from .unet3d import UNet3D
@@ -24,7 +24,10 @@ SHOWN_KEYS = 4
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model: three modules in eval mode whose weights rest in main memory, and where they shall compute."""
+    """A loaded model: three modules in eval mode whose weights rest in main memory, and where they shall compute.
+
+    lender: the folder of the other model whose autoencoder it uses, if it lacks one.
+    """
 
     config: ModelConfig
     text_encoder: TextEncoder
@@ -32,6 +35,7 @@ class Model:
     autoencoder: Autoencoder
     place: Place
     vae_place: Place
+    lender: Path | None = None
     _stays: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
 
     def stay(self, *, everything: bool) -> None:
@@ -66,7 +70,8 @@ def load_model(model: Path, place: Place, vae_place: Place | None = None, librar
         assert isinstance(text_encoder, TextEncoder)
         assert isinstance(unet, UNet3D)
         assert isinstance(autoencoder, Autoencoder)
-        return Model(config, text_encoder, unet, autoencoder, place, vae_place or place)
+        lender = sources[VAE].lender
+        return Model(config, text_encoder, unet, autoencoder, place, vae_place or place, lender)
 
 
 def outline(config: ModelConfig, place: Place, vae_place: Place) -> Model:

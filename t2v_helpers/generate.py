@@ -150,6 +150,8 @@ class _Run:
         if self._outcome.plan is None:
             choice = chosen(self._host, model, request)
             self._outcome.plan = choice.plan
+            if model.lender:
+                self._outcome.notes.append(f"The model has no autoencoder; this is the one of {model.lender}.")
             monitor.say(f"{request.frames} frames: {choice}")
         try:
             frames = generate(model, request, monitor, self._outcome.plan, self._changed)

@@ -20,15 +20,17 @@ class ConsoleHost:
 
     name = "command line"
 
-    def __init__(self, options: dict[Setting, Any] | None = None, device: str | None = None) -> None:
+    def __init__(
+        self, options: dict[Setting, Any] | None = None, device: str | None = None, models: Path = ROOT / "models"
+    ) -> None:
         self._options = options or {}
-        self._device = device
+        self._device, self._models = device, models
 
     def setting(self, setting: Setting) -> Any:
         return self._options.get(setting, setting.default)
 
     def models_folder(self) -> Path:
-        return ROOT / "models"
+        return self._models
 
     def outputs_folder(self) -> Path:
         return DEFAULT_FOLDER

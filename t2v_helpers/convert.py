@@ -1,0 +1,93 @@
+"""Writes a model anew, whatever its layout: the original's names, half precision, safetensors."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..modelscope.checkpoint import read_tensors
+from ..modelscope.config import CONFIGURATION, FilesConfig, ModelConfig, write_config
+from ..modelscope.errors import ModelError, memory_errors
+from ..modelscope.layouts import around, find_part, model_config
+from ..modelscope.loading import check_parts_agree, load_part
+from ..modelscope.parts import PARTS, VAE, Part
+from .model_folders import ModelFolder
+
+ENDING = "-fp16"
+"""What the new folder's name adds to the model's."""
+AUTOENCODER_PREFIX = "first_stage_model."
+"""Begins the names in the original's file."""
+Say = Callable[[str], None]
+
+
+def converted_folder(model: Path) -> Path:
+    """Where the new files go if nobody says."""
+    return model.with_name(model.stem + ENDING if model.is_file() else model.name + ENDING)
+
+
+def convert(model: ModelFolder, goal: Path, say: Say) -> None:
+    """Write all parts into a new folder, read them back, and only then give the folder its name.
+
+    say: told what is being done. Raises ModelError, OutOfMemory; nothing is left behind then.
+    """
+    if goal.exists():
+        raise ModelError(f"{goal}: is there already. Choose another folder, or delete that one.")
+    staging = goal.with_name(goal.name + ".part")
+    try:
+        with memory_errors("converting the model", "Close other programs."):
+            _written(model, staging, say)
+        staging.rename(goal)
+    except OSError as error:
+        raise ModelError(
+            f"{goal}: could not be written ({error.strerror or error}). Is there space, and may you write there?"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    say(f"All parts were read back and are the same. The new model is {goal}.")
+
+
+def _written(model: ModelFolder, staging: Path, say: Say) -> None:
+    config = model_config(model.path)
+    check_parts_agree(config)
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    names = {part.file: Path(getattr(FilesConfig(), part.file)).stem + ".safetensors" for part in PARTS}
+    for part in PARTS:
+        say(f"{part.title}: {names[part.file]}")
+        _write(staging / names[part.file], _halves(part, model, config))
+    write_config(staging, replace(config, files=FilesConfig(**names)))
+    json.loads((staging / CONFIGURATION).read_text(encoding="utf-8"))
+
+
+def _halves(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Tensor]:
+    source = find_part(part, model.path, config, model.library or around(model.path))
+    prefix = AUTOENCODER_PREFIX if part is VAE else ""
+    found = {}
+    for name, tensor in load_part(part, source, config).state_dict().items():
+        # Tensors may share memory or be views in the file; safetensors wants each by itself.
+        half = tensor.to(torch.float16, memory_format=torch.contiguous_format, copy=True)
+        if bool(half.isinf().any()) and not bool(tensor.isinf().any()):
+            raise ModelError(
+                f"{source.named}: {name} has numbers too large for half precision. It cannot be converted."
+            )
+        found[prefix + name] = half
+    return found
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    _check_space(path, sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
+    save_file(tensors, path, metadata={"format": "pt"})
+    back = read_tensors(path)
+    if back.keys() != tensors.keys() or not all(torch.equal(back[name], x) for name, x in tensors.items()):
+        raise ModelError(f"{path}: holds something else than was written. Check the disk, then try again.")
+
+
+def _check_space(path: Path, size: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise ModelError(f"{path}: needs {size / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB free. Make room.")

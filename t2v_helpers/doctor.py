@@ -1,0 +1,124 @@
+"""Says of each model what was found, part by part, or what is wrong with it and what to do."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..modelscope.config import CONFIGURATION, ModelConfig
+from ..modelscope.errors import TextToVideoError
+from ..modelscope.estimate import Clip, needed
+from ..modelscope.layouts import Library, around, find_part, model_config
+from ..modelscope.loading import check_parts_agree, load_part, outline, read_source
+from ..modelscope.parts import PARTS, Part, written
+from ..modelscope.plan import FAST, SMALLEST
+from .host.interface import Host
+from .model_folders import ModelFolder
+from .model_store import Places, places
+from .settings import VAE
+
+SAMPLE = (24, 256, 256)
+"""Frames, height and width that the model was trained for, for which the memory is told."""
+
+
+class Finding(NamedTuple):
+    """One line of a diagnosis. subject: what it is about."""
+
+    subject: str
+    text: str
+    sound: bool = True
+
+
+class Diagnosis(NamedTuple):
+    """What is known of a model."""
+
+    model: ModelFolder
+    findings: tuple[Finding, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether the model can be used."""
+        return all(finding.sound for finding in self.findings)
+
+
+def examine(host: Host, models: Sequence[ModelFolder]) -> Iterator[Diagnosis]:
+    """Look at one model after the other, as loading would, without keeping any."""
+    where = places(*host.devices(), host.setting(VAE))
+    for model in models:
+        yield Diagnosis(model, tuple(_findings(model, where)))
+
+
+def _findings(model: ModelFolder, where: Places) -> Iterator[Finding]:
+    config = ModelConfig()
+    try:
+        config = model_config(model.path)
+        yield Finding("configuration", _described(model.path))
+    except TextToVideoError as error:
+        yield Finding("configuration", str(error), sound=False)
+    library = model.library or around(model.path)
+    parts = [_examined(part, model.path, config, library) for part in PARTS]
+    yield from parts
+    if not all(finding.sound for finding in parts):
+        return
+    try:
+        check_parts_agree(config)
+        yield Finding("memory", _cost(config, where))
+    except TextToVideoError as error:
+        yield Finding("parts", str(error), sound=False)
+
+
+def _described(model: Path) -> str:
+    if model.is_file() or not model.is_dir():
+        return "the 1.7B's, built in"
+    if (model / CONFIGURATION).exists():
+        return CONFIGURATION
+    return (
+        "config.json of each part" if any(model.glob("*/config.json")) else f"the 1.7B's, built in: no {CONFIGURATION}"
+    )
+
+
+def _examined(part: Part, model: Path, config: ModelConfig, library: Library) -> Finding:
+    """A part's line."""
+    try:
+        source = find_part(part, model, config, library)
+        tensors = read_source(source)
+        load_part(part, source, config)
+        size = sum(file.stat().st_size for file in source.files)
+    except TextToVideoError as error:
+        return Finding(part.title, str(error), sound=False)
+    except OSError as error:
+        return Finding(part.title, f"{error.filename}: vanished meanwhile ({error.strerror}). Look again.", sound=False)
+    how = written(part, tensors)
+    said = [
+        source.named.name if source.named.parent == model else str(source.named),
+        "diffusers' layout" if how and how.by_diffusers else "original layout",
+        source.files[0].suffix.removeprefix("."),
+        gigabytes(size),
+        _precision(tensors),
+    ]
+    if source.lender:
+        said.append(f"borrowed from {source.lender}")
+    return Finding(part.title, ", ".join(said))
+
+
+def _precision(tensors: dict[str, Tensor]) -> str:
+    """That of most of the numbers."""
+    values: Counter[str] = Counter()
+    for tensor in tensors.values():
+        values[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    return values.most_common(1)[0][0]
+
+
+def _cost(config: ModelConfig, where: Places) -> str:
+    model = outline(config, *where)
+    frames, height, width = SAMPLE
+    clip = Clip(frames, height // config.autoencoder.scale, width // config.autoencoder.scale)
+    most, least = (gigabytes(needed(model, plan, clip)) for plan in (FAST, SMALLEST))
+    return f"{frames} frames of {width} x {height} need {most} on {where.model.device}; {least} with the smallest plan"
+
+
+def gigabytes(size: float) -> str:
+    """Bytes in words."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

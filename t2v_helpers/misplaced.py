@@ -1,0 +1,126 @@
+"""Weights in the wrong folder: found where people put them by mistake, and moved on request."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..modelscope.config import CONFIGURATION, FilesConfig
+from ..modelscope.errors import ModelError
+from ..modelscope.layouts import WEIGHTS
+from .model_folders import base_folder, further_folder
+
+_STEMS = {
+    Path(name).stem for name in (FilesConfig().ckpt_clip, FilesConfig().ckpt_unet, FilesConfig().ckpt_autoencoder)
+}
+_DEPTH = 3
+"""How many folders deep to look: whole disks hang below some people's models."""
+_MOST = 2000
+"""How many entries to look at in all."""
+
+
+class Misplaced(NamedTuple):
+    """A file, and where it belongs."""
+
+    path: Path
+    goal: Path
+
+
+def misplaced(models: Path, downloads: Path | None = None) -> list[Misplaced]:
+    """Files of ModelScope models in folders in which nothing looks for them, those of the WebUI and `downloads`."""
+    places = {models / name: _DEPTH for name in ("Stable-diffusion", "ModelScope", "VAE", "Lora")}
+    places |= {models: 0, further_folder(models): 0} | ({downloads: 1} if downloads else {})
+    right = {base_folder(models), further_folder(models)}
+    files = (path for place, depth in places.items() for path in _files(place, depth, right))
+    return [Misplaced(path, _goal(path, models)) for path in files if _is_ours(path)]
+
+
+def _files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
+    """Files in a folder and the folders in it, so many deep, but not below those where files are right."""
+    budget = _MOST
+    waiting = [(folder, depth)]
+    while waiting and budget > 0:
+        here, deeper = waiting.pop(0)
+        for name in _names(here):
+            budget -= 1
+            path = here / name
+            if path.is_dir():
+                if deeper and path not in right and not path.is_symlink():
+                    waiting.append((path, deeper - 1))
+            else:
+                yield path
+
+
+def _names(folder: Path) -> Sequence[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return ()
+
+
+def _is_ours(path: Path) -> bool:
+    if path.name == CONFIGURATION:
+        return _is_our_configuration(path)
+    return Path(_name(path)).stem in _STEMS and path.suffix in WEIGHTS
+
+
+def _name(path: Path) -> str:
+    """Without the number that a browser gives to a second download."""
+    return re.sub(r" ?\(\d+\)$", "", path.stem) + path.suffix
+
+
+def _is_our_configuration(path: Path) -> bool:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        return bool(document["model"]["type"] == "latent-text-to-video-synthesis")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _goal(path: Path, models: Path) -> Path:
+    """The base model's folder; for another set of files, a folder of the name that theirs has."""
+    base = base_folder(models)
+    above = path.parent.name
+    usual = {
+        "t2v",
+        "ModelScope",
+        "Stable-diffusion",
+        "VAE",
+        "Lora",
+        models.name,
+        further_folder(models).name,
+        "Downloads",
+    }
+    return (base if above in usual else further_folder(models) / above) / _name(path)
+
+
+def move(files: Sequence[Misplaced]) -> list[str]:
+    """Put the files where they belong, and say what was done. Nothing is overwritten. Raises ModelError."""
+    said = []
+    for path, goal in files:
+        if goal.exists():
+            said.append(f"{path} stays where it is: {goal} is there already.")
+            continue
+        try:
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            _moved(path, goal)
+        except OSError as error:
+            raise ModelError(
+                f"{path} could not be moved to {goal} ({error.strerror}). Move it yourself, or free space."
+            ) from error
+        said.append(f"{path} is now {goal}.")
+    return said
+
+
+def _moved(path: Path, goal: Path) -> None:
+    """To another disk by way of a name that nobody takes for whole."""
+    part = goal.with_name(goal.name + ".part")
+    try:
+        shutil.move(path, part)
+        part.rename(goal)
+    finally:
+        if path.exists():
+            part.unlink(missing_ok=True)

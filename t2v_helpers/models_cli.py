@@ -1,0 +1,99 @@
+"""The command line for models: what is right or wrong with them, and conversion."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .host.console import ROOT
+from .settings import FURTHER_MODELS
+
+if TYPE_CHECKING:
+    from .host.console import ConsoleHost
+    from .model_folders import ModelFolder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    # Imported here, so that Ctrl-C during torch's slow import is handled too.
+    try:
+        from ..modelscope.errors import TextToVideoError
+
+        options = _parser().parse_args(arguments)
+        try:
+            return _doctor(options) if options.command == "doctor" else _convert(options)
+        except TextToVideoError as error:
+            sys.stderr.write(f"Error: {error}\n")
+            return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted; nothing was changed.\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run.py", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    doctor = commands.add_parser("doctor", help="say of each model what was found, or what is wrong")
+    doctor.add_argument("models", nargs="*", metavar="MODEL", help="names or folders; default: all")
+    doctor.add_argument("--move", action="store_true", help="move files that lie in the wrong folder")
+    convert = commands.add_parser("convert", help="write a model anew: half precision, safetensors")
+    convert.add_argument("model", metavar="MODEL", help="its name, its folder, or its file")
+    convert.add_argument("--output", type=Path, metavar="DIR", help="default: the model's folder with -fp16")
+    for command in (doctor, convert):
+        command.add_argument(
+            "--models-dir", type=Path, default=ROOT / "models", metavar="DIR", help="default: %(default)s"
+        )
+        command.add_argument("--further-models", default="", metavar="DIRS", help=FURTHER_MODELS.info)
+    return parser
+
+
+def _host(options: argparse.Namespace) -> "ConsoleHost":
+    from .host.console import ConsoleHost
+
+    return ConsoleHost({FURTHER_MODELS: options.further_models}, models=options.models_dir)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import examine
+    from .misplaced import misplaced, move
+    from .model_folders import base_folder, find_models
+
+    host = _host(options)
+    files = misplaced(options.models_dir, Path.home() / "Downloads")
+    said = move(files) if options.move else [f"{path} belongs to {goal}; --move moves it." for path, goal in files]
+    sys.stdout.writelines(line + "\n" for line in said)
+    models = [_model(host, name) for name in options.models] or find_models(host)
+    if len(models) == 1 and not options.models:
+        sys.stdout.write(f"No weights yet: put a model's files into {base_folder(options.models_dir)}.\n")
+    sound = True
+    for diagnosis in examine(host, models):
+        sys.stdout.write(f"\n{diagnosis.model.name}  {diagnosis.model.path}\n")
+        for finding in diagnosis.findings:
+            sys.stdout.write(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.subject}: {finding.text}\n")
+        sound = sound and diagnosis.sound
+    return 0 if sound and (options.move or not files) else 1
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from .convert import convert, converted_folder
+
+    model = _model(_host(options), options.model)
+    convert(model, options.output or converted_folder(model.path), _say)
+    return 0
+
+
+def _say(words: str) -> None:
+    sys.stdout.write(words + "\n")
+
+
+def _model(host: "ConsoleHost", name: str) -> "ModelFolder":
+    """By name, else by path."""
+    from .model_folders import ModelFolder, find_models
+
+    known = {model.name: model for model in find_models(host)}
+    return known.get(name) or ModelFolder(Path(name).resolve().name, Path(name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

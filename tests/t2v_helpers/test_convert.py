@@ -1,0 +1,82 @@
+"""Conversion: any layout in, one set of half-precision safetensors out, and nothing half done."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from sd_t2v.modelscope.errors import ModelError
+from sd_t2v.modelscope.loading import load_model
+from sd_t2v.t2v_helpers import convert as module
+from sd_t2v.t2v_helpers.convert import convert, converted_folder
+from sd_t2v.t2v_helpers.model_folders import ModelFolder
+from sd_t2v.t2v_helpers.models_cli import main
+from sd_t2v.tests.layouts import as_bin, assert_golden_weights, write_diffusers
+from sd_t2v.tests.support import CPU, golden, small_config, write_model_folder
+
+UNET = "text2video_pytorch_model"
+
+
+def test_any_layout_becomes_one_set(tmp_path: Path) -> None:
+    for number, folder in enumerate([write_diffusers(tmp_path / "a", as_bin), write_model_folder(tmp_path / "b")]):
+        goal, said = tmp_path / f"out{number}", []
+        convert(ModelFolder("model", folder), goal, said.append)
+        assert sorted(path.name for path in goal.iterdir()) == [
+            "VQGAN_autoencoder.safetensors",
+            "configuration.json",
+            "open_clip_pytorch_model.safetensors",
+            f"{UNET}.safetensors",
+        ]
+        with safe_open(goal / f"{UNET}.safetensors", "pt") as file:
+            assert set(file.keys()) == golden("unet_small_A.weights").keys()
+            assert file.get_tensor("out.2.weight").dtype == torch.float16
+        with safe_open(goal / "VQGAN_autoencoder.safetensors", "pt") as file:
+            assert all(name.startswith("first_stage_model.") for name in file.keys())  # noqa: SIM118 - no mapping
+        assert_golden_weights(goal)
+        assert "read back" in said[-1]
+
+
+def test_single_precision_becomes_half(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    tensors = {name: x.float() + 1e-5 for name, x in golden("unet_small_A.weights").items()}
+    torch.save(tensors, folder / f"{UNET}.pth")
+    convert(ModelFolder("model", folder), tmp_path / "out", lambda _: None)
+    unet = load_model(tmp_path / "out", CPU).unet.state_dict()
+    assert all(torch.equal(unet[name], x.half()) for name, x in tensors.items())
+
+
+def test_what_is_too_large_for_half_precision_is_refused(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    tensors = {name: x.float() for name, x in golden("unet_small_A.weights").items()}
+    tensors["out.2.bias"] = torch.tensor([1.0, 2.0, 70_000.0, 1.0])
+    torch.save(tensors, folder / f"{UNET}.pth")
+    with pytest.raises(ModelError, match=r"out\.2\.bias has numbers too large"):
+        convert(ModelFolder("model", folder), tmp_path / "out", lambda _: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_nothing_is_overwritten_and_nothing_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    with pytest.raises(ModelError, match="is there already"):
+        convert(ModelFolder("model", folder), folder, lambda _: None)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(ModelError, match=r"the disk has 0\.00 GB free"):
+        convert(ModelFolder("model", folder), tmp_path / "out", lambda _: None)
+    monkeypatch.undo()
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="could not be written"):
+        convert(ModelFolder("model", folder), tmp_path / "file" / "out", lambda _: None)
+    (folder / f"{UNET}.pth").write_text("<html>", encoding="utf-8")
+    with pytest.raises(ModelError, match="is a web page"):
+        convert(ModelFolder("model", folder), tmp_path / "out", lambda _: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "model"]
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_model_folder(tmp_path / "text2video" / "mine")
+    assert main(["convert", "mine", "--models-dir", str(tmp_path)]) == 0
+    assert "read back" in capsys.readouterr().out
+    assert load_model(converted_folder(folder), CPU).config.unet == small_config().unet
+    assert main(["convert", str(folder), "--models-dir", str(tmp_path)]) == 1
+    assert "is there already" in capsys.readouterr().err

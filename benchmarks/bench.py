@@ -8,12 +8,12 @@ import argparse
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-from . import card, load, step, whole_run
+from . import card, layouts, load, step, whole_run
 from .table import markdown
 
 REPORT = Path(__file__).resolve().parent.parent / "outputs" / "benchmark.md"
@@ -28,12 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     report = [_machine()]
     if not options.skip_full_size:
-        with tempfile.TemporaryDirectory() as folder:
-            rows = load.measure(Path(folder))
-            report.append(markdown("Loading the full-size UNet, half precision on disk", load.HEADER, rows))
-        with tempfile.TemporaryDirectory() as folder:
-            rows = whole_run.measure(Path(folder))
-            report.append(markdown("A whole run of the full-size model on the CPU", whole_run.HEADER, rows))
+        report += _files()
     for name, case in step.CASES.items():
         if not (options.skip_full_size and case.full_size):
             rows = step.measure(name, options.runs, options.extension)
@@ -45,6 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     REPORT.write_text(text, encoding="utf-8")
     sys.stdout.write(f"{text}\nWritten to {REPORT}\n")
     return 0
+
+
+def _files() -> Iterator[str]:
+    """What reads files of full size, which are written for it and removed."""
+    for title, header, measure in (
+        ("Loading the full-size UNet, half precision on disk", load.HEADER, load.measure),
+        ("Loading a whole model of full size", layouts.HEADER, layouts.measure),
+        ("A whole run of the full-size model on the CPU", whole_run.HEADER, whole_run.measure),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            yield markdown(title, header, measure(Path(folder)))
 
 
 def _positive(text: str) -> int:

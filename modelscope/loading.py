@@ -87,7 +87,7 @@ def load_part(part: Part, source: Source, config: ModelConfig) -> nn.Module:
     expected = module.state_dict()
     tensors = read_source(source)
     found = taken(part, tensors, expected, config)
-    _check_match(source.named, part, expected, found, described(tensors))
+    _check_match(source.named, part, expected, found, described(tensors, part))
     assign(module, found)
     return module.eval().requires_grad_(requires_grad=False)
 

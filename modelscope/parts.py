@@ -122,11 +122,13 @@ def _without_others(own: dict[str, Tensor], expected: Mapping[str, Tensor], name
     return {name: tensor for name, tensor in own.items() if name.partition(".")[0] in begins}
 
 
-def described(names: Iterable[str]) -> str:
+def described(names: Iterable[str], wanted: Part) -> str:
     """What a file with these names is, if not the part it should be: for errors, or nothing."""
     listed = list(names)
+    if written(wanted, listed):
+        return ""
     parts = [part.title for part in PARTS if written(part, listed)]
     if parts:
-        return f"It holds this model's {' and '.join(parts)}."
+        return f"It holds the {' and the '.join(parts)}."
     kinds = [kind for sign, kind in _OTHERS.items() if any(sign in name for name in listed)]
     return f"It looks like {kinds[0]}." if kinds else ""

@@ -12,14 +12,7 @@ from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sd_t2v.modelscope.config import write_config
-from sd_t2v.modelscope.diffusers_names import text_names, to_diffusers, unet_names, vae_names
-from sd_t2v.modelscope.errors import ModelError
-from sd_t2v.modelscope.layouts import Library, find_part, model_config
-from sd_t2v.modelscope.loading import load_model
-from sd_t2v.modelscope.parts import VAE as VAE_PART
-from sd_t2v.modelscope.parts import described
-from sd_t2v.tests.layouts import (
+from sd_t2v.benchmarks.layouts import (
     Write,
     as_bin,
     as_half_variant,
@@ -27,9 +20,17 @@ from sd_t2v.tests.layouts import (
     as_safetensors,
     as_shards,
     as_transformers_5,
-    assert_golden_weights,
     write_diffusers,
 )
+from sd_t2v.modelscope.config import write_config
+from sd_t2v.modelscope.diffusers_names import text_names, to_diffusers, unet_names, vae_names
+from sd_t2v.modelscope.errors import ModelError
+from sd_t2v.modelscope.layouts import Library, find_part, model_config
+from sd_t2v.modelscope.loading import load_model
+from sd_t2v.modelscope.parts import UNET as UNET_PART
+from sd_t2v.modelscope.parts import VAE as VAE_PART
+from sd_t2v.modelscope.parts import described
+from sd_t2v.tests.layouts import assert_golden_weights
 from sd_t2v.tests.support import CPU, small_config, small_model, write_model_folder
 
 UNET, VAE, CLIP = "text2video_pytorch_model.pth", "VQGAN_autoencoder.pth", "open_clip_pytorch_model.bin"
@@ -47,11 +48,11 @@ def fails(path: Path, library: Library | None = None) -> str:
     ids=lambda f: f.__name__,
 )
 def test_diffusers_folders(tmp_path: Path, write: Write) -> None:
-    assert_golden_weights(write_diffusers(tmp_path / "model", write))
+    assert_golden_weights(write_diffusers(tmp_path / "model", write, small_model()))
 
 
 def test_24_blocks_of_which_one_is_not_used(tmp_path: Path) -> None:
-    folder = write_diffusers(tmp_path / "model", as_bin, blocks=24)
+    folder = write_diffusers(tmp_path / "model", as_bin, small_model(), blocks=24)
     model = load_model(folder, CPU)
     assert model.config.text.layers == 24
     assert len(model.text_encoder.transformer.resblocks) == 23
@@ -59,7 +60,7 @@ def test_24_blocks_of_which_one_is_not_used(tmp_path: Path) -> None:
 
 def test_diffusers_reads_its_own_layout_of_what_we_read(tmp_path: Path) -> None:
     """So that the folders of these tests are what they claim to be."""
-    folder = write_diffusers(tmp_path / "model", as_safetensors)
+    folder = write_diffusers(tmp_path / "model", as_safetensors, small_model())
     unet = UNet3DConditionModel.from_pretrained(folder / "unet").state_dict()
     ours = to_diffusers(load_model(folder, CPU).unet.state_dict(), unet_names(small_config()))
     assert unet.keys() == ours.keys()
@@ -86,7 +87,7 @@ def test_a_folder_without_autoencoder_and_configuration_borrows_the_autoencoder(
 
 
 def test_an_autoencoder_can_be_borrowed_from_diffusers_folders(tmp_path: Path) -> None:
-    lender = write_diffusers(tmp_path / "lender", as_bin)
+    lender = write_diffusers(tmp_path / "lender", as_bin, small_model())
     folder = write_model_folder(tmp_path / "model")
     (folder / VAE).unlink()
     assert_golden_weights(folder, Library(tmp_path, (tmp_path / "nothing", folder, lender)))
@@ -198,12 +199,12 @@ def test_one_file_by_diffusers_names(tmp_path: Path) -> None:
 
 
 def test_parts_of_different_models_are_told(tmp_path: Path) -> None:
-    folder = write_diffusers(tmp_path / "model", as_bin)
+    folder = write_diffusers(tmp_path / "model", as_bin, small_model())
     path = folder / "unet" / "config.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"cross_attention_dim": 32', '"cross_attention_dim": 48'))
     assert "of another shape" in fails(folder)
     shutil.rmtree(folder / "text_encoder")
-    other = write_diffusers(tmp_path / "other", as_bin)
+    other = write_diffusers(tmp_path / "other", as_bin, small_model())
     values = json.loads((other / "text_encoder" / "config.json").read_text(encoding="utf-8"))
     shutil.copytree(other / "text_encoder", folder / "text_encoder")
     assert values["hidden_size"] == 32
@@ -213,7 +214,7 @@ def test_parts_of_different_models_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["<html>", "{}", "[]", '{"block_out_channels": [32, 40]}', "\x00"])
 def test_a_part_whose_configuration_is_none(tmp_path: Path, broken: str) -> None:
-    folder = write_diffusers(tmp_path / "model", as_bin)
+    folder = write_diffusers(tmp_path / "model", as_bin, small_model())
     (folder / "unet" / "config.json").write_text(broken, encoding="utf-8")
     assert "config.json: is not this part's configuration" in fails(folder)
 
@@ -229,7 +230,7 @@ def test_a_part_whose_configuration_is_none(tmp_path: Path, broken: str) -> None
     ],
 )
 def test_an_index_that_leads_nowhere(tmp_path: Path, index: str, told: str) -> None:
-    folder = write_diffusers(tmp_path / "model", as_shards)
+    folder = write_diffusers(tmp_path / "model", as_shards, small_model())
     (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(index, encoding="utf-8")
     assert told in fails(folder)
 
@@ -237,7 +238,7 @@ def test_an_index_that_leads_nowhere(tmp_path: Path, index: str, told: str) -> N
 def test_a_file_that_holds_another_part_is_told(tmp_path: Path) -> None:
     folder = write_model_folder(tmp_path / "model")
     shutil.copy(folder / CLIP, folder / UNET)
-    assert "It holds this model's text encoder." in fails(folder)
+    assert "It holds the text encoder." in fails(folder)
 
 
 @pytest.mark.parametrize(
@@ -251,8 +252,8 @@ def test_a_file_that_holds_another_part_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_other_kinds_of_model_are_known(name: str, kind: str) -> None:
-    assert kind in described([name])
-    assert described(["anything"]) == ""
+    assert kind in described([name], UNET_PART)
+    assert described(["anything"], UNET_PART) == ""
 
 
 @pytest.mark.parametrize("name", ["модель 模型 é", "x" * 200])

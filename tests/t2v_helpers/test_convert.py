@@ -6,20 +6,23 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from sd_t2v.benchmarks.layouts import as_bin, write_diffusers
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.loading import load_model
 from sd_t2v.t2v_helpers import convert as module
 from sd_t2v.t2v_helpers.convert import convert, converted_folder
 from sd_t2v.t2v_helpers.model_folders import ModelFolder
 from sd_t2v.t2v_helpers.models_cli import main
-from sd_t2v.tests.layouts import as_bin, assert_golden_weights, write_diffusers
-from sd_t2v.tests.support import CPU, golden, small_config, write_model_folder
+from sd_t2v.tests.layouts import assert_golden_weights
+from sd_t2v.tests.support import CPU, golden, small_config, small_model, write_model_folder
 
 UNET = "text2video_pytorch_model"
 
 
 def test_any_layout_becomes_one_set(tmp_path: Path) -> None:
-    for number, folder in enumerate([write_diffusers(tmp_path / "a", as_bin), write_model_folder(tmp_path / "b")]):
+    for number, folder in enumerate(
+        [write_diffusers(tmp_path / "a", as_bin, small_model()), write_model_folder(tmp_path / "b")]
+    ):
         goal, said = tmp_path / f"out{number}", []
         convert(ModelFolder("model", folder), goal, said.append)
         assert sorted(path.name for path in goal.iterdir()) == [

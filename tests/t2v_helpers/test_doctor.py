@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sd_t2v.benchmarks.layouts import as_bin, as_safetensors, write_diffusers
 from sd_t2v.t2v_helpers.doctor import Diagnosis, examine
 from sd_t2v.t2v_helpers.host.console import ConsoleHost
 from sd_t2v.t2v_helpers.misplaced import Misplaced, misplaced, move
 from sd_t2v.t2v_helpers.model_folders import ModelFolder
 from sd_t2v.t2v_helpers.models_cli import main
-from sd_t2v.tests.layouts import as_bin, as_safetensors, write_diffusers
-from sd_t2v.tests.support import write_model_folder
+from sd_t2v.tests.support import small_model, write_model_folder
 
 UNET, VAE, CLIP = "text2video_pytorch_model.pth", "VQGAN_autoencoder.pth", "open_clip_pytorch_model.bin"
 
@@ -44,7 +44,7 @@ def test_a_sound_model_has_a_line_for_each_part(tmp_path: Path) -> None:
 
 
 def test_a_sound_model_of_diffusers(tmp_path: Path) -> None:
-    found = diagnosis(write_diffusers(tmp_path / "model", as_safetensors))
+    found = diagnosis(write_diffusers(tmp_path / "model", as_safetensors, small_model()))
     assert found.sound
     assert "config.json of each part" in lines(found)[0]
     assert "diffusers' layout, safetensors, " in lines(found)[2]
@@ -144,7 +144,7 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "UNet is SDXL": (UNET, foreign("conditioner.embedders.1.model.ln_final.x"), "an SDXL checkpoint"),
     "UNet is a motion module": (UNET, foreign("down_blocks.0.motion_modules.0.x"), "an AnimateDiff motion module"),
     "UNet is a LoRA": (UNET, foreign("lora_unet_mid_block.lora_up.weight"), "belongs into the LoRA folder"),
-    "UNet is the text encoder": (UNET, lambda p: shutil.copy(p.parent / CLIP, p), "this model's text encoder"),
+    "UNet is the text encoder": (UNET, lambda p: shutil.copy(p.parent / CLIP, p), "It holds the text encoder"),
     "UNet without its last tensors": (UNET, without_some, "3 missing"),
     "UNet with whole numbers": (UNET, in_whole_numbers, "1 without numbers"),
     "UNet as large as no disk": (UNET, absurd, "damaged or not fully downloaded"),
@@ -153,7 +153,7 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "text encoder saved as a web page": (CLIP, html, "is a web page"),
     "text encoder cut": (CLIP, cut, "the download is not complete"),
     "text encoder gone": (CLIP, Path.unlink, "is missing"),
-    "text encoder is the UNet": (CLIP, lambda p: shutil.copy(p.parent / UNET, p), "this model's UNet"),
+    "text encoder is the UNet": (CLIP, lambda p: shutil.copy(p.parent / UNET, p), "It holds the UNet"),
     "autoencoder is a pointer": (VAE, pointer, "Git LFS pointer"),
     "autoencoder gone, and nobody to lend one": (VAE, Path.unlink, "install a model that has one"),
     "autoencoder is a list": (VAE, lambda p: torch.save([torch.zeros(2)], p), "holds no weights by name"),
@@ -177,7 +177,7 @@ def test_the_gallery(tmp_path: Path, name: str) -> None:
 
 
 def test_a_shard_and_a_part_that_are_gone(tmp_path: Path) -> None:
-    folder = write_diffusers(tmp_path / "model", as_bin)
+    folder = write_diffusers(tmp_path / "model", as_bin, small_model())
     shutil.rmtree(folder / "text_encoder")
     (wrong,) = [finding for finding in diagnosis(folder).findings if not finding.sound]
     assert wrong.subject == "text encoder"

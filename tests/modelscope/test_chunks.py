@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sd_t2v.modelscope.chunks import WHOLE, Chunks, clip_norm
 from sd_t2v.modelscope.config import UNetConfig
-from sd_t2v.modelscope.plan import BALANCED
+from sd_t2v.modelscope.plan import BALANCED, FAST
 from sd_t2v.modelscope.unet3d import UNet3D
 from sd_t2v.tests.live_bytes import peak_bytes
 from sd_t2v.tests.support import golden, max_error, small_model
@@ -106,12 +106,14 @@ def full_size() -> UNet3D:
         return UNet3D(UNetConfig()).half().eval().requires_grad_(requires_grad=False)
 
 
-def full_size_step(width: int, height: int, frames: int, *, together: bool = False) -> Callable[[], list[Tensor]]:
+def full_size_step(
+    width: int, height: int, frames: int, *, together: bool = False, chunks: Chunks = BALANCED.chunks
+) -> Callable[[], list[Tensor]]:
     """Both halves of a guided step."""
     unet = full_size()
     x = torch.empty(1, 4, frames, height // 8, width // 8, dtype=torch.float16, device="meta")
     context = unet.text_context(torch.empty(1, 77, 1024, dtype=torch.float16, device="meta"))
-    return lambda: unet.noises(x, torch.empty(1, device="meta"), [context] * 2, BALANCED.chunks, together=together)
+    return lambda: unet.noises(x, torch.empty(1, device="meta"), [context] * 2, chunks, together=together)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,12 @@ def full_size_step(width: int, height: int, frames: int, *, together: bool = Fal
 def test_a_guided_step_needs_no_more_than_promised(width: int, height: int, frames: int, limit: float) -> None:
     peak, longest = peak_bytes(full_size_step(width, height, frames))
     assert peak <= limit
+    assert longest < 65_536
+
+
+@pytest.mark.parametrize("chunks", [WHOLE, FAST.chunks], ids=["whole", "fast"])
+def test_no_attention_has_more_batches_or_heads_than_every_kernel_takes(chunks: Chunks) -> None:
+    _, longest = peak_bytes(full_size_step(1024, 576, 48, together=True, chunks=chunks))
     assert longest < 65_536
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .errors import ModelError, first_line, is_memory_error
+from .placement import free_memory
 
 _LFS_POINTER = b"version https://git-lfs"
 _TRAINER_MODULES = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy", "_codecs", "omegaconf", "argparse")
@@ -69,9 +70,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             "Delete the file and download it from a source you trust."
         ) from error
     except _DAMAGE as error:
-        if is_memory_error(error):
-            raise ModelError(f"{path}: too little memory to read it. It may be sound; close other programs.") from error
         size = path.stat().st_size
+        # A small file that wants a lot claims to hold what it does not.
+        if is_memory_error(error) and 2 * size > (free_memory(torch.device("cpu")) or 0):
+            raise ModelError(f"{path}: too little memory to read it. It may be sound; close other programs.") from error
         raise ModelError(
             f"{path}: damaged or not fully downloaded ({size:,} bytes; {first_line(error)}). Download it again."
         ) from error

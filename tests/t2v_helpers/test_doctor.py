@@ -3,6 +3,9 @@
 import json
 import pickle
 import shutil
+import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +98,13 @@ def endless(path: Path) -> None:
     torch.save(tensors, path)
 
 
+def claiming(path: Path) -> None:
+    """A file from before torch 1.6 that says it holds a thousand billion numbers."""
+    torch.save({"a": torch.ones(1000)}, path, _use_new_zipfile_serialization=False)
+    few, many = b"M" + struct.pack("<H", 1000), b"\x8a\x08" + struct.pack("<q", 10**12)
+    path.write_bytes(path.read_bytes().replace(few, many))
+
+
 def bomb(path: Path) -> None:
     """Zeros that were packed: ten megabytes in ten kilobytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -149,6 +159,7 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "UNet with whole numbers": (UNET, in_whole_numbers, "1 without numbers"),
     "UNet as large as no disk": (UNET, absurd, "damaged or not fully downloaded"),
     "UNet with a tensor without end": (UNET, endless, "[1000000, 1000000] instead of [4, 32, 3, 3]"),
+    "UNet that claims too much": (UNET, claiming, "damaged or not fully downloaded"),
     "UNet packed": (UNET, bomb, "holds no weights by name"),
     "text encoder saved as a web page": (CLIP, html, "is a web page"),
     "text encoder cut": (CLIP, cut, "the download is not complete"),
@@ -247,3 +258,23 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     assert main(["doctor", str(tmp_path / "x.safetensors")]) == 1
     assert "does not fit the UNet" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_too_little_memory_is_told_from_damage(tmp_path: Path) -> None:
+    """A sound file of the old kind, which is not mapped, read by a process that may not have so much."""
+    path = tmp_path / "old.pth"
+    torch.save({"a": torch.ones(75_000_000)}, path, _use_new_zipfile_serialization=False)
+    program = f"""
+import resource
+from pathlib import Path
+import psutil
+from sd_t2v.modelscope.checkpoint import read_tensors
+had = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (had + 100_000_000, had + 100_000_000))
+psutil.virtual_memory = lambda: type("Memory", (), dict(available=100_000_000))
+read_tensors(Path({str(path)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "ModelError" in done.stderr
+    assert "too little memory to read it. It may be sound" in done.stderr

@@ -1,6 +1,7 @@
 """Writes a model anew, whatever its layout: the original's names, half precision, safetensors."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from ..modelscope.errors import ModelError, memory_errors
 from ..modelscope.layouts import around, find_part, model_config
 from ..modelscope.loading import check_parts_agree, load_part
 from ..modelscope.parts import PARTS, VAE, Part
-from .model_folders import ModelFolder
+from .model_folders import ModelFolder, further_folder
 
 ENDING = "-fp16"
 """What the new folder's name adds to the model's."""
@@ -25,9 +26,10 @@ AUTOENCODER_PREFIX = "first_stage_model."
 Say = Callable[[str], None]
 
 
-def converted_folder(model: Path) -> Path:
-    """Where the new files go if nobody says."""
-    return model.with_name(model.stem + ENDING if model.is_file() else model.name + ENDING)
+def converted_folder(model: ModelFolder, models: Path) -> Path:
+    """Where the new files go if nobody says: among the further models, so that they are found."""
+    name = re.sub(r'[<>:"|?*/\\]+', "-", model.name).strip("- .")
+    return further_folder(models) / (name + ENDING)
 
 
 def convert(model: ModelFolder, goal: Path, say: Say) -> None:

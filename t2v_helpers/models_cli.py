@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--move", action="store_true", help="move files that lie in the wrong folder")
     convert = commands.add_parser("convert", help="write a model anew: half precision, safetensors")
     convert.add_argument("model", metavar="MODEL", help="its name, its folder, or its file")
-    convert.add_argument("--output", type=Path, metavar="DIR", help="default: the model's folder with -fp16")
+    convert.add_argument("--output", type=Path, metavar="DIR", help="default: text2video/<name>-fp16 among the models")
     for command in (doctor, convert):
         command.add_argument(
             "--models-dir", type=Path, default=ROOT / "models", metavar="DIR", help="default: %(default)s"
@@ -79,7 +79,7 @@ def _convert(options: argparse.Namespace) -> int:
     from .convert import convert, converted_folder
 
     model = _model(_host(options), options.model)
-    convert(model, options.output or converted_folder(model.path), _say)
+    convert(model, options.output or converted_folder(model, options.models_dir), _say)
     return 0
 
 

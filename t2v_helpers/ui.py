@@ -8,6 +8,7 @@ from .actions import RESULTS, Actions
 from .components import JS, UNLIMITED, element, fields, tool, widget
 from .host.interface import TAB, PageHost
 from .model_folders import make_folders, model_names
+from .models_panel import ModelsPanel
 from .page import model_note
 
 HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
@@ -31,6 +32,7 @@ class Tab:
                 self._model_row()
                 self._settings()
                 self._sources()
+                self._models = ModelsPanel(host)
             with gr.Column(elem_id=element("results")):
                 self._results()
         self._connect()
@@ -157,6 +159,7 @@ class Tab:
         ).then(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")
         refreshed = [self.model, self.note]
         self.refresh.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
+        self._models.connect(self.model, self.actions.refresh, refreshed)
         opened = self._hidden_button("opened")
         self.opened = (
             opened.click(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")

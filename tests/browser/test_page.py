@@ -3,11 +3,13 @@
 import base64
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route
 
+from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.t2v_helpers.tags import read_tags
 from sd_t2v.tests.chromium import drawn, opened_page
 from sd_t2v.tests.support import seen_in
@@ -394,3 +396,28 @@ def test_nothing_is_wider_than_the_window(page: Page, server: Server, width: int
     page.wait_for_selector("#text2video_generate")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.is_visible("#text2video_generate")
+
+
+def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None:
+    shutil.copytree(MODEL_FOLDER, server.models / "Stable-diffusion" / "t2v")
+    broken = server.models / "text2video" / "<b>broken</b>"
+    try:
+        broken.mkdir(parents=True)
+        (broken / "text2video_pytorch_model.pth").write_text("<html>", encoding="utf-8")
+        page.click("#text2video_models_fold button, #text2video_models_fold .label-wrap")
+        page.click("#text2video_check_models")
+        report = "document.querySelector('#text2video_models_report').innerText"
+        page.wait_for_function(f"{report}.includes('is a web page') && {report}.includes('<b>broken</b>')")
+        assert "belongs to" in page.inner_text("#text2video_models_report")
+        page.click("#text2video_move_files")
+        page.wait_for_function(f"{report}.includes('is now')")
+        assert (server.models / "ModelScope" / "t2v" / "text2video_pytorch_model.pth").is_file()
+        page.click("#text2video_convert_model")
+        page.wait_for_function(f"{report}.includes('read back')")
+        assert (server.models / "text2video" / "miniature (bundled demo)-fp16" / "configuration.json").is_file()
+        page.click("#text2video_convert_model")
+        page.wait_for_function(f"{report}.includes('is there already')")
+    finally:
+        for folder in ("Stable-diffusion", "ModelScope", "text2video"):
+            shutil.rmtree(server.models / folder, ignore_errors=True)
+            (server.models / "ModelScope" / "t2v").mkdir(parents=True, exist_ok=True)

@@ -76,10 +76,15 @@ def test_nothing_is_overwritten_and_nothing_left_behind(tmp_path: Path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "model"]
 
 
+def test_names_become_names_of_folders(tmp_path: Path) -> None:
+    for name, folder in (("<modelscope>", "modelscope-fp16"), ("zeroscope/zs2_XL", "zeroscope-zs2_XL-fp16")):
+        assert converted_folder(ModelFolder(name, tmp_path), tmp_path) == tmp_path / "text2video" / folder
+
+
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_model_folder(tmp_path / "text2video" / "mine")
     assert main(["convert", "mine", "--models-dir", str(tmp_path)]) == 0
     assert "read back" in capsys.readouterr().out
-    assert load_model(converted_folder(folder), CPU).config.unet == small_config().unet
+    assert load_model(tmp_path / "text2video" / "mine-fp16", CPU).config.unet == small_config().unet
     assert main(["convert", str(folder), "--models-dir", str(tmp_path)]) == 1
     assert "is there already" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The fold Models of the tab: what is right or wrong with the models, and what to do about it."""
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ class ModelsPanel:
                 self._convert = gr.Button("Convert the chosen model", elem_id=element("convert_model"))
             self._report = gr.HTML(elem_id=element("models_report"))
 
-    def connect(self, model: Any, refresh: Any, refreshed: list[Any]) -> None:
-        """model: the dropdown; refresh: the function that brings `refreshed` up to date."""
-        shown = [self._report, self._move]
-        self._check.click(self.check, None, shown)
-        moved = self._move.click(self.move, None, shown)
-        converted = self._convert.click(self.convert, [model], [self._report])
-        for event in (moved, converted):
-            event.then(refresh, [model], refreshed, show_progress="hidden")
+    def connect(self, model: Any, refresh: Callable[[str], list[Any]], refreshed: list[Any]) -> None:
+        """model: the dropdown; refresh: the function that brings `refreshed` up to date.
+
+        Not by a second event: gradio 4.40 loses what a person presses while one follows the other.
+        """
+        self._check.click(self.check, None, [self._report, self._move])
+        self._move.click(lambda name: [*self.move(), *refresh(name)], [model], [self._report, self._move, *refreshed])
+        self._convert.click(lambda name: [self.convert(name), *refresh(name)], [model], [self._report, *refreshed])
 
     def check(self) -> list[Any]:
         """All models' diagnoses, and whether there is something to move."""

@@ -398,6 +398,11 @@ def test_nothing_is_wider_than_the_window(page: Page, server: Server, width: int
     assert page.is_visible("#text2video_generate")
 
 
+def pause(page: Page) -> None:
+    """Of a person, who reads. What is pressed within milliseconds of an answer, gradio 4.40 may lose."""
+    page.wait_for_timeout(1000)
+
+
 def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None:
     shutil.copytree(MODEL_FOLDER, server.models / "Stable-diffusion" / "t2v")
     broken = server.models / "text2video" / "<b>broken</b>"
@@ -409,12 +414,15 @@ def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None
         report = "document.querySelector('#text2video_models_report').innerText"
         page.wait_for_function(f"{report}.includes('is a web page') && {report}.includes('<b>broken</b>')")
         assert "belongs to" in page.inner_text("#text2video_models_report")
+        pause(page)
         page.click("#text2video_move_files")
         page.wait_for_function(f"{report}.includes('is now')")
         assert (server.models / "ModelScope" / "t2v" / "text2video_pytorch_model.pth").is_file()
+        pause(page)
         page.click("#text2video_convert_model")
         page.wait_for_function(f"{report}.includes('read back')")
         assert (server.models / "text2video" / "miniature (bundled demo)-fp16" / "configuration.json").is_file()
+        pause(page)
         page.click("#text2video_convert_model")
         page.wait_for_function(f"{report}.includes('is there already')")
     finally:

@@ -42,6 +42,7 @@ COMMANDS = {
     ),
     "test": Command("run the tests", (*ENGINE, "ui.txt", "rivals.txt", "test.txt"), PYTEST, at_root=True),
     "lint": Command("check style and types", (*ENGINE, "lint.txt"), LINT, at_root=True),
+    "download": Command("list or download known models", ENGINE, (("-m", MODELS_CLI, "download"),)),
     "doctor": Command("say what is right or wrong with each model", ENGINE, (("-m", MODELS_CLI, "doctor"),)),
     "convert": Command("write a model anew: half precision, safetensors", ENGINE, (("-m", MODELS_CLI, "convert"),)),
     "train": Command("train the miniature anew", ENGINE, (("-m", "sd_t2v.miniature.train"),)),
@@ -81,7 +82,7 @@ def main(arguments: list[str]) -> int:
 
 def help_text() -> str:
     """The help with the table of commands."""
-    commands = "\n".join(f"  {name:7} {command.summary}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:8} {command.summary}" for name, command in COMMANDS.items())
     return HELP.format(commands=commands, newest=dotted(NEWEST_PYTHON))
 
 

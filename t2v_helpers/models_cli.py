@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .host.console import ROOT
+from .known_models import described
 from .settings import FURTHER_MODELS
 
 if TYPE_CHECKING:
@@ -22,12 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         options = _parser().parse_args(arguments)
         try:
-            return _doctor(options) if options.command == "doctor" else _convert(options)
+            commands = {"doctor": _doctor, "convert": _convert, "download": _download}
+            return commands[options.command](options)
         except TextToVideoError as error:
             sys.stderr.write(f"Error: {error}\n")
             return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted; nothing was changed.\n")
+        sys.stderr.write("\nInterrupted. What was downloaded stays, for the next time; nothing else was changed.\n")
         return 130
 
 
@@ -40,7 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     convert = commands.add_parser("convert", help="write a model anew: half precision, safetensors")
     convert.add_argument("model", metavar="MODEL", help="its name, its folder, or its file")
     convert.add_argument("--output", type=Path, metavar="DIR", help="default: text2video/<name>-fp16 among the models")
-    for command in (doctor, convert):
+    download = commands.add_parser("download", help="list known models, or download one")
+    download.add_argument("name", nargs="?", metavar="NAME", help="as listed; left out, all are listed")
+    download.add_argument("--yes", action="store_true", help="do not ask")
+    for command in (doctor, convert, download):
         command.add_argument(
             "--models-dir", type=Path, default=ROOT / "models", metavar="DIR", help="default: %(default)s"
         )
@@ -81,6 +86,33 @@ def _convert(options: argparse.Namespace) -> int:
     model = _model(_host(options), options.model)
     convert(model, options.output or converted_folder(model, options.models_dir), _say)
     return 0
+
+
+def _download(options: argparse.Namespace) -> int:
+    from .download import download
+    from .known_models import KNOWN, known_model
+
+    model = known_model(options.name) if options.name else None
+    loras = _host(options).lora_folder()
+    if model is None:
+        sys.stdout.writelines(f"{one.key:20} {described(one, options.models_dir, loras)}\n" for one in KNOWN)
+        if options.name:
+            sys.stderr.write(f"Error: there is no known model {options.name!r}; these are all.\n")
+        return 2 if options.name else 0
+    goal = model.goal(options.models_dir, loras)
+    sys.stdout.write(f"{described(model, options.models_dir, loras)}\nIt goes to {goal}.\n")
+    if not (options.yes or _agreed()):
+        return 1
+    sys.stdout.writelines(line + "\n" for line in download(model, goal, lambda _: None))
+    return 0
+
+
+def _agreed() -> bool:
+    """The console's own answer; the hub's client draws the bars."""
+    if not sys.stdin.isatty():
+        sys.stderr.write("Nobody can be asked here; --yes downloads it.\n")
+        return False
+    return input("Download it? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _say(words: str) -> None:

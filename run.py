@@ -42,6 +42,7 @@ COMMANDS = {
     "test": Command("run the tests", (*ENGINE, "ui.txt", "rivals.txt", "test.txt"), PYTEST, at_root=True),
     "lint": Command("check style and types", (*ENGINE, "lint.txt"), LINT, at_root=True),
     "train": Command("train the miniature anew", ENGINE, (("-m", "sd_t2v.miniature.train"),)),
+    "train-lora": Command("train the miniature's LoRA anew", ENGINE, (("-m", "sd_t2v.miniature.train_lora"),)),
     "judge": Command("judge the miniature's videos", ENGINE, (("-m", "sd_t2v.miniature.evaluate"),)),
     "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), (("-m", "sd_t2v.benchmarks.bench"),)),
 }
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> int:
 
 def help_text() -> str:
     """The help with the table of commands."""
-    commands = "\n".join(f"  {name:6} {command.summary}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:10} {command.summary}" for name, command in COMMANDS.items())
     return HELP.format(commands=commands, newest=dotted(NEWEST_PYTHON))
 
 

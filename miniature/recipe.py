@@ -8,7 +8,7 @@ from ..modelscope.config import AutoencoderConfig, ModelConfig, TextConfig, UNet
 MODEL_FOLDER = Path(__file__).parent / "model"
 """Where the trained weights lie."""
 LORA_FILE = Path(__file__).parent / "lora" / "bar.safetensors"
-"""A LoRA for it."""
+"""What `train_lora.py` makes: it knows bars."""
 
 MINIATURE = ModelConfig(
     unet=UNetConfig(

@@ -62,8 +62,10 @@ Deltas = Mapping[str, Sequence[Delta]]
 
 
 def placed(tensors: dict[str, Tensor], deltas: Deltas, place: Place) -> dict[str, Tensor]:
-    """The tensors at the place, with the deltas in those that they are for. Empties what it is given."""
-    found = {name: merged(tensors.pop(name), added, place.device).to(place.dtype) for name, added in deltas.items()}
+    """The tensors at the place, with the deltas in those that they are for. Takes these out of what it is given."""
+    # The largest first, while there is most room for the copy that it takes.
+    largest_first = sorted(deltas, key=lambda name: -tensors[name].numel())
+    found = {name: merged(tensors.pop(name), deltas[name], place.device).to(place.dtype) for name in largest_first}
     return found | unpacked(tensors, *place)
 
 

@@ -8,7 +8,7 @@ from ..modelscope.errors import RequestError
 
 STRONGEST = 10.0
 """More than this is a slip of the keyboard."""
-_TAG = re.compile(r"<lora:([^>]*)>")
+_TAG = re.compile(r"<lora:([^<>]*)>")
 
 
 class Wish(NamedTuple):

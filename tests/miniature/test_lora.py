@@ -16,7 +16,7 @@ from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.plan import BALANCED, SMALLEST, Plan
 from sd_t2v.tests.support import CPU
 
-STEPS = 15
+STEPS = 10
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def lora(model: Model) -> Lora:
     return read_lora(LORA_FILE, model)
 
 
-def clip(model: Model, label: Label, loras: list[Lora], plan: Plan = BALANCED) -> torch.Tensor:
-    return generate(model, request(model, label.caption, 3, steps=STEPS), plan=plan, loras=loras)
+def clip(model: Model, label: Label, loras: list[Lora], plan: Plan = BALANCED, steps: int = STEPS) -> torch.Tensor:
+    return generate(model, request(model, label.caption, 3, steps=steps), plan=plan, loras=loras)
 
 
 def test_is_small_enough_to_ship() -> None:
@@ -38,21 +38,21 @@ def test_is_small_enough_to_ship() -> None:
 
 
 def test_with_it_bars_appear_and_without_it_none(model: Model, lora: Lora) -> None:
-    labels = NEW_LABELS[::5]
+    labels = NEW_LABELS[::6]
     dressed = shares((label, judge(clip(model, label, [lora]))) for label in labels)
-    assert dressed["all"] >= 0.75 and dressed["colour"] == dressed["direction"] == 1
-    assert all(judge(clip(model, label, [lora.times(0, 0)])).shape != NEW_SHAPE for label in labels[::2])
+    assert dressed == {"colour": 1, "shape": 1, "direction": 1, "all": 1}
+    assert all(judge(clip(model, label, [lora.times(0, 0)])).shape != NEW_SHAPE for label in labels[:1])
 
 
 def test_other_prompts_still_pass(model: Model, lora: Lora) -> None:
-    found = shares((label, judge(clip(model, label, [lora]))) for label in LABELS[::13])
+    found = shares((label, judge(clip(model, label, [lora]))) for label in LABELS[::17])
     assert found == {"colour": 1, "shape": 1, "direction": 1, "all": 1}
 
 
 def test_afterwards_nothing_has_changed(model: Model, lora: Lora) -> None:
-    before = clip(model, LABELS[0], [])
-    assert not torch.equal(clip(model, LABELS[0], [lora], SMALLEST), before)
-    assert torch.equal(clip(model, LABELS[0], []), before)
+    before = clip(model, LABELS[0], [], steps=2)
+    assert not torch.equal(clip(model, LABELS[0], [lora], SMALLEST, steps=2), before)
+    assert torch.equal(clip(model, LABELS[0], [], steps=2), before)
 
 
 @pytest.mark.parametrize("label", NEW_LABELS[::7], ids=str)

@@ -16,6 +16,7 @@ from .checkpoint import read_state
 from .deltas import Delta, fits, worn
 from .errors import ModelError
 from .loading import Model
+from .lora_alphas import Alphas, adapter_alphas
 from .lora_foreign import foreign, made_for
 from .lora_names import COND_PROJ, Homes, Part, Target
 
@@ -183,16 +184,17 @@ def _named(path: Path, tensors: dict[str, Tensor]) -> list[_Pair]:
     if unknown or incomplete:
         whole = "It is no LoRA." if len(unknown) == len(tensors) else "Nothing of it was used."
         raise ModelError(f"{path}: holds what no LoRA format has ({_some(unknown + incomplete)}). {whole}")
-    return [_pair(path, module, **parts) for module, parts in modules.items()]
+    alphas = adapter_alphas(path)
+    return [_pair(path, module, alphas, **parts) for module, parts in modules.items()]
 
 
-def _pair(path: Path, module: str, up: Tensor, down: Tensor, alpha: Tensor | None = None) -> _Pair:
+def _pair(path: Path, module: str, alphas: Alphas, *, up: Tensor, down: Tensor, alpha: Tensor | None = None) -> _Pair:
     if up.ndim < 2 or down.ndim < 2 or not down.shape[0]:
         raise ModelError(f"{path}: {module} has no matrices ({list(up.shape)}, {list(down.shape)}). It is damaged.")
     up, down = up.flatten(1), down.flatten(1)
     if alpha is not None and alpha.numel() != 1:
         raise ModelError(f"{path}: the alpha of {module} is not one number. It is damaged.")
-    return _Pair(module, up, down, 1.0 if alpha is None else float(alpha) / len(down))
+    return _Pair(module, up, down, alphas(module, len(down)) if alpha is None else float(alpha) / len(down))
 
 
 def _check_homes(path: Path, found: Mapping[str, Target | None]) -> None:

@@ -2,17 +2,21 @@
 
 import functools
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sd_t2v.benchmarks.rivals import diffusers_unet
 from sd_t2v.modelscope.config import ModelConfig
 from sd_t2v.modelscope.deltas import Delta, deltas_of, fits, worn
+from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.loading import Model, load_model, outline
 from sd_t2v.modelscope.lora import Lora, read_lora, wearing
 from sd_t2v.modelscope.lora_names import COND_PROJ, Homes
@@ -99,7 +103,7 @@ def test_several_at_once_each_with_its_weight() -> None:
     assert max_error(halves, NAMELESS["out_scale1"]) < TOLERANCE
 
 
-REQUEST = VideoRequest(prompt="a red ball", steps=2, frames=2, width=64, height=64, seed=7, cfg_scale=3)
+REQUEST = VideoRequest(prompt="a red ball", steps=1, frames=1, width=64, height=64, seed=7, cfg_scale=3)
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +326,33 @@ def test_alpha_scales_by_the_rank(tmp_path: Path) -> None:
     torch.save(pair | {f"unet.{module}.alpha": torch.tensor(1.0)}, tmp_path / "alpha.pt")
     ((delta,),) = read_lora(tmp_path / "alpha.pt", small_model()).unet.values()
     assert delta.scale == 0.25
+
+
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [
+        ({}, 1.0),
+        ({"unet.r": 4, "unet.lora_alpha": 8}, 2.0),
+        ({"unet.lora_alpha": 8, "unet.use_rslora": True}, 4.0),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_q": 1}}, 0.25),
+        ({"text_encoder.lora_alpha": 8}, 1.0),
+    ],
+)
+def test_alpha_in_the_metadata_of_diffusers_counts(config: dict[str, Any], scale: float, tmp_path: Path) -> None:
+    module = "unet.down_blocks.0.temp_attentions.0.transformer_blocks.0.attn1.to_q"
+    pair = {f"{module}.lora_B.weight": torch.ones(32, 4), f"{module}.lora_A.weight": torch.ones(4, 32)}
+    save_file(pair, tmp_path / "x.safetensors", {"lora_adapter_metadata": json.dumps(config)})
+    ((delta,),) = read_lora(tmp_path / "x.safetensors", small_model()).unet.values()
+    assert delta.scale == scale
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"unet.lora_alpha": "x"}', '{"unet.alpha_pattern": 3}'])
+def test_metadata_that_cannot_be_read_is_an_error(text: str, tmp_path: Path) -> None:
+    module = "unet.down_blocks.0.temp_attentions.0.transformer_blocks.0.attn1.to_q"
+    pair = {f"{module}.lora_B.weight": torch.ones(32, 4), f"{module}.lora_A.weight": torch.ones(4, 32)}
+    save_file(pair, tmp_path / "x.safetensors", {"lora_adapter_metadata": text})
+    with pytest.raises(ModelError, match="adapter's settings cannot be read"):
+        read_lora(tmp_path / "x.safetensors", small_model())
 
 
 def test_old_diffusers_names_of_attention_processors(tmp_path: Path) -> None:

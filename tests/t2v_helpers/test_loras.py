@@ -11,7 +11,9 @@ import torch
 from sd_t2v.miniature.recipe import LORA_FILE, MODEL_FOLDER
 from sd_t2v.modelscope.deltas import Delta
 from sd_t2v.modelscope.errors import ModelError, RequestError
+from sd_t2v.modelscope.loading import load_model
 from sd_t2v.modelscope.lora import Lora
+from sd_t2v.modelscope.lora_names import Homes
 from sd_t2v.t2v_helpers.actions import Actions
 from sd_t2v.t2v_helpers.arguments import GenerationRequest
 from sd_t2v.t2v_helpers.generate import Outcome, run
@@ -23,7 +25,7 @@ from sd_t2v.t2v_helpers.lora_tags import Wish, split_tags
 from sd_t2v.t2v_helpers.loras import Wardrobe, suited, without_tags
 from sd_t2v.t2v_helpers.model_folders import ModelFolder
 from sd_t2v.t2v_helpers.settings import EIGHT_BITS, OUTPUT_FOLDER, PLAN
-from sd_t2v.tests.support import seen_in
+from sd_t2v.tests.support import CPU, seen_in
 
 # --- Tags
 
@@ -224,6 +226,25 @@ def test_under_other_plans_too(tmp_path: Path) -> None:
     options = {PLAN: "smallest", EIGHT_BITS: True}
     outcome = made(tmp_path, "<lora:bar>a blue bar moving right", options=options)
     assert seen_in(outcome.videos[0].files[0]) == ("blue", "bar", "right")
+
+
+def test_a_turbo_list_changes_the_run_and_what_is_written_down(tmp_path: Path) -> None:
+    """One that adds nothing, in the layout of T2V-Turbo's file."""
+    model = load_model(MODEL_FOLDER, CPU)
+    pairs = []
+    for target in Homes(model).listed["unet"].values():
+        ones = (1,) * (len(target.shape) - 2)
+        pairs += [torch.zeros(target.shape[0], 1, *ones), torch.zeros(1, *target.shape[1:])]
+    torch.save(pairs, tmp_path / "turbo.pt")
+    changes = {"steps": 30, "frames": 2, "negative_prompt": "blurry"}
+    outcome = made(tmp_path, "a ball <lora:turbo:1>", tmp_path, **changes)
+    assert not outcome.error
+    assert outcome.notes == [
+        "T2V-Turbo: LCM, 8 steps, CFG scale 7.5, one pass per step.",
+        "T2V-Turbo needs 4 to 8 steps: 8 were made instead of 30.",
+        "The negative prompt has no effect with T2V-Turbo.",
+    ]
+    assert "Steps: 8, Sampler: LCM, CFG scale: 7.5" in outcome.videos[0].infotext
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ COMMANDS = {
     "doctor": Command("say what is right or wrong with each model", ENGINE, (("-m", MODELS_CLI, "doctor"),)),
     "convert": Command("write a model anew: half precision, safetensors", ENGINE, (("-m", MODELS_CLI, "convert"),)),
     "train": Command("train the miniature anew", ENGINE, (("-m", "sd_t2v.miniature.train"),)),
+    "train-lora": Command("train the miniature's LoRA anew", ENGINE, (("-m", "sd_t2v.miniature.train_lora"),)),
     "judge": Command("judge the miniature's videos", ENGINE, (("-m", "sd_t2v.miniature.evaluate"),)),
     "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), (("-m", "sd_t2v.benchmarks.bench"),)),
 }
@@ -82,7 +83,7 @@ def main(arguments: list[str]) -> int:
 
 def help_text() -> str:
     """The help with the table of commands."""
-    commands = "\n".join(f"  {name:8} {command.summary}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:10} {command.summary}" for name, command in COMMANDS.items())
     return HELP.format(commands=commands, newest=dotted(NEWEST_PYTHON))
 
 

@@ -9,6 +9,7 @@
         paste: "Read the settings from the text in the prompt box",
         clear_prompt: "Clear both prompts",
         refresh: "Look for models again",
+        refresh_loras: "Look for LoRA files again",
         swap: "Swap width and height",
         random_seed: "A new seed for each run (-1)",
         reuse_seed: "Reuse the seed of the last video",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .world import COLOURS, DIRECTIONS, SIGNED_DISTANCES, Label
+from .world import COLOURS, DIRECTIONS, NEW_SHAPE, SIGNED_DISTANCES, Label
 
 MIN_AREA, MAX_AREA = 0.02, 0.30
 """A shape covers this much of the frame."""
@@ -127,7 +127,7 @@ def _best_overlap(shape: str, mask: Tensor) -> float:
     return float(((drawn & mask).sum((1, 2)) / union).max())
 
 
-_UNIT_AREA = {"ball": math.pi, "square": (2 * 0.9) ** 2, "triangle": 2.0}
+_UNIT_AREA = {"ball": math.pi, "square": (2 * 0.9) ** 2, "triangle": 2.0, NEW_SHAPE: 2.8}
 """Area of each shape of radius 1."""
 
 

@@ -1,12 +1,14 @@
 """What the miniature is and how it is trained: every number that shapes the checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..modelscope.config import AutoencoderConfig, ModelConfig, TextConfig, UNetConfig
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 """Where the trained weights lie."""
+LORA_FILE = Path(__file__).parent / "lora" / "bar.safetensors"
+"""What `train_lora.py` makes: it knows bars."""
 
 MINIATURE = ModelConfig(
     unet=UNetConfig(
@@ -60,3 +62,24 @@ class Recipe:
     late_bias: float = 0.35
     """Timesteps are 999 u**late_bias, u uniform: more of them where colour, shape and direction are decided."""
     checkpoint_every: int = 250
+
+
+@dataclass(frozen=True)
+class LoraRecipe:
+    """How the LoRA is trained: pairs of matrices of this rank for all modules whose names the pattern finds."""
+
+    seed: int = 2024
+    rank: int = 3
+    modules: str = r"^(?!.*temp_|transformer_in)"
+    """All that does not run along time: a shape is the same in every frame."""
+    steps: int = 900
+    rate: float = 3e-3
+    new_share: int = 2
+    """How often a clip of the new shape appears for one of each known combination, which keeps those as they are."""
+    base: Recipe = field(
+        default_factory=lambda: Recipe(
+            shards=1, clips_per_label=4, unet_batch=4, long_clips=0.0, empty_captions=0.1, warmup_steps=30,
+            ema_decay=0.99, checkpoint_every=50,
+        )
+    )  # fmt: skip
+    """What it has in common with the training of the model."""

@@ -1,5 +1,6 @@
 """The three parts of training, each a loss for one step: text tower, autoencoder, UNet."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -112,10 +113,12 @@ class Clips:
 
 
 @torch.no_grad()
-def encode_clips(autoencoder: Autoencoder, recipe: Recipe, device: torch.device) -> Clips:
-    """Draw and encode every training clip."""
+def encode_clips(
+    autoencoder: Autoencoder, recipe: Recipe, device: torch.device, shown: Sequence[Label] = TRAINED
+) -> Clips:
+    """Draw and encode every training clip of the labels."""
     generator = torch.Generator().manual_seed(recipe.seed)
-    labels = [label for label in TRAINED for _ in range(recipe.clips_per_label)]
+    labels = [label for label in shown for _ in range(recipe.clips_per_label)]
     latents = []
     for label in labels:
         frames = draw(label, recipe.clip_frames, generator).to(device) * 2 - 1
@@ -134,17 +137,21 @@ class UNetStage(nn.Module):
         self._frozen = (tower, clips)
         self.register_buffer("alphas", alphas_cumprod().float(), persistent=False)
 
+    @torch.no_grad()
+    def text(self, tokens: Tensor) -> Tensor:
+        """Features of captions."""
+        return self._frozen[0](tokens)
+
     def loss(self, generator: torch.Generator, device: torch.device) -> Tensor:
         """Weighted squared error of the predicted noise."""
-        tower, clips = self._frozen
+        _, clips = self._frozen
         long = float(torch.rand((), generator=generator)) < self.recipe.long_clips
         chosen = torch.randint(len(clips.labels), (self.recipe.unet_batch // (1 + long),), generator=generator)
         captions = [
             caption(clips.labels[i], generator, self.recipe.empty_captions, self.recipe.partial_captions)
             for i in chosen.tolist()
         ]
-        with torch.no_grad():
-            text = tower(tokenize(captions).to(device))
+        text = self.text(tokenize(captions).to(device))
         x0 = clips.latents[chosen.to(clips.latents.device)].to(device)
         if not long:
             start = int(torch.randint(2, (), generator=generator))

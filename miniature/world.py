@@ -16,6 +16,8 @@ COLOURS = {
     "yellow": (0.97, 0.80, 0.06),
 }
 SHAPES = ("ball", "square", "triangle")
+NEW_SHAPE = "bar"
+"""No part of the model's world: what its LoRA adds."""
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 BACKGROUND = (0.92, 0.92, 0.90)
 
@@ -43,6 +45,7 @@ HELD_OUT = {
 }
 """Combinations that no training clip or caption shows."""
 TRAINED = [label for label in LABELS if label not in HELD_OUT]
+NEW_LABELS = [Label(colour, NEW_SHAPE, direction) for colour in COLOURS for direction in DIRECTIONS]
 
 
 def draw(label: Label, frames: int, generator: torch.Generator) -> Tensor:
@@ -85,5 +88,10 @@ def _triangle(u: Tensor, v: Tensor, radius: float) -> Tensor:
     return torch.maximum(v - radius, (2 * u.abs() - v - radius) * slope).expand(len(u), SIZE, SIZE)
 
 
-SIGNED_DISTANCES = {"ball": _ball, "square": _square, "triangle": _triangle}
+def _bar(u: Tensor, v: Tensor, radius: float) -> Tensor:
+    """Lying, nearly three times as long as high."""
+    return torch.maximum(u.abs() - 1.4 * radius, v.abs() - 0.5 * radius)
+
+
+SIGNED_DISTANCES = {"ball": _ball, "square": _square, "triangle": _triangle, NEW_SHAPE: _bar}
 """Pixels from the outline, negative inside, for each shape."""

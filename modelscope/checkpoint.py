@@ -61,9 +61,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises ModelError that names the file and the remedy.
     """
+    state = read_state(path)
+    tensors = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(tensors, dict) or not any(isinstance(value, Tensor) for value in tensors.values()):
+        raise ModelError(f"{path}: holds no weights by name. It is not a ModelScope text2video file.")
+    return {name: value for name, value in tensors.items() if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+def read_state(path: Path) -> Any:
+    """What such a file holds, whatever that is. Raises as `read_tensors` does."""
     _refuse_other_content(path)
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        return load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except _ForeignCode as error:
         raise ModelError(
             f"{path}: names {error}, code that weights have no need of. Nothing in it was run. "
@@ -77,10 +86,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{path}: damaged or not fully downloaded ({size:,} bytes; {first_line(error)}). Download it again."
         ) from error
-    tensors = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not isinstance(tensors, dict) or not any(isinstance(value, Tensor) for value in tensors.values()):
-        raise ModelError(f"{path}: holds no weights by name. It is not a ModelScope text2video file.")
-    return {name: value for name, value in tensors.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def _refuse_other_content(path: Path) -> None:

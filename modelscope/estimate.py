@@ -9,16 +9,17 @@ The largest of these sums over all layers is the estimate. Tests compare it with
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .attention import ATTENTION_VALUES, FF_VALUES, SpatialTransformer, TemporalTransformer
 from .autoencoder import Autoencoder
 from .chunks import Chunks
 from .config import AutoencoderConfig
+from .deltas import Delta, deltas_of, merge_size
 from .layers import RES_VALUES, Downsample, ResBlock, Upsample
 from .loading import Model
 from .plan import Plan
@@ -58,6 +59,7 @@ def needed(model: Model, plan: Plan, clip: Clip, *, tokens: int = TOKENS, draft:
     """
     place, vae = model.place, model.vae_place
     text = max(weights_there(model.text_encoder, plan, place).values()) * place.dtype.itemsize
+    text += merging_bytes(model.text_encoder, plan, place)
     unet = step_bytes(model.unet, plan, clip, place, tokens) + (deep_bytes(model.unet, clip, place) if draft else 0)
     decoder = decoder_bytes(model.autoencoder, plan, clip, vae.dtype) if vae.device == place.device else 0
     latents = LATENTS_HELD * 4 * model.config.unet.in_dim * clip.pixels
@@ -76,7 +78,7 @@ def weights_there(module: Streamable, plan: Plan, place: Place) -> dict[nn.Modul
     if not plan.streamed:
         return {part: sum(packed.values()) + _numbers(part) for part in parts}
     ahead = copies_ahead(place.device)
-    coming = {part: (packed[part] or _numbers(part)) if ahead else 0 for part in parts}
+    coming = {part: (packed[part] or _coming_numbers(part, place.dtype)) if ahead else 0 for part in parts}
     return {
         part: _numbers(part) + packed[part] + (coming[following] if following else 0)
         for part, following in itertools.zip_longest(parts, parts[1:])
@@ -98,6 +100,41 @@ def _numbers(module: nn.Module) -> int:
     return sum(tensor.numel() for tensor in tensors_of(module).values())
 
 
+def _coming_numbers(part: nn.Module, dtype: torch.dtype) -> int:
+    """Weights to which something is added come in their file's precision."""
+    worn = deltas_of(part)
+    return sum(
+        tensor.numel() * (-(-tensor.element_size() // dtype.itemsize) if name in worn else 1)
+        for name, tensor in tensors_of(part).items()
+    )
+
+
+def merging_bytes(module: Streamable, plan: Plan, place: Place) -> int:
+    """What adding LoRAs to weights takes on the device, beside all weights that are there; nothing without LoRAs."""
+    if not plan.eight_bits:
+        ahead = plan.streamed and copies_ahead(place.device)
+        return max(_while_arriving(part, place, ahead) for part in (module.parts() if plan.streamed else [module]))
+    # Packed in main memory, or on the device with another copy.
+    each = 0 if plan.streamed else 2 * torch.float32.itemsize
+    return max([0, *(each * merge_size(tensor, deltas).single for tensor, deltas in _worn(module))])
+
+
+def _while_arriving(part: nn.Module, place: Place, ahead: bool) -> int:
+    """By how much merging a part's weights, one after the other, exceeds what they take when all are there."""
+    there = excess = 0
+    for tensor, deltas in sorted(_worn(part), key=lambda pair: -pair[0].numel()):
+        weight, single = merge_size(tensor, deltas)
+        arrived = tensor.element_size() * weight if ahead else 0
+        there += place.dtype.itemsize * weight
+        excess = max(excess, there + torch.float32.itemsize * single + arrived)
+    return max(0, excess - place.dtype.itemsize * _numbers(part))
+
+
+def _worn(module: nn.Module) -> list[tuple[Tensor, Sequence[Delta]]]:
+    tensors = tensors_of(module)
+    return [(tensors[name], deltas) for name, deltas in deltas_of(module).items()]
+
+
 def decoder_bytes(autoencoder: Autoencoder, plan: Plan, clip: Clip, dtype: torch.dtype) -> int:
     """What decoding one frame takes: the weights, a block's input and twice its output, and a piece."""
     weights = _numbers(autoencoder.decoder) + _numbers(autoencoder.post_quant_conv)
@@ -117,7 +154,8 @@ def step_bytes(unet: UNet3D, plan: Plan, clip: Clip, place: Place, tokens: int =
     """What one guided step takes: weights, activations, and the prompts as keys and values."""
     widths = [layer.proj_in.out_features for layer in unet.parts() if isinstance(layer, SpatialTransformer)]
     prompts = (8 if plan.together else 4) * tokens * sum(widths)
-    return (prompts + _Walk(unet, plan, place, tokens).through(clip)) * place.dtype.itemsize
+    step = (prompts + _Walk(unet, plan, place, tokens).through(clip)) * place.dtype.itemsize
+    return step + merging_bytes(unet, plan, place)
 
 
 def deep_bytes(unet: UNet3D, clip: Clip, place: Place) -> int:

@@ -11,6 +11,7 @@ from .autoencoder import Autoencoder, to_uint8
 from .errors import OutOfMemory, memory_errors
 from .guidance import Guidance, guided, interval
 from .loading import Model
+from .lora import Lora, wearing
 from .plan import BALANCED, Plan
 from .progress import OnStep, Step, ignore
 from .prompts import encode_prompt
@@ -20,6 +21,7 @@ from .samplers.parameterisation import denoiser
 from .samplers.registry import Denoise, Noise
 from .schedule import Level, to_ve, to_vp
 from .stage import Stage, Tell, as_planned, warn
+from .turbo import scale_condition
 from .unet3d import DeepLevels, TextContext
 from .weights import Place, resident
 
@@ -29,21 +31,29 @@ DECODING_REMEDY = "Ask for a smaller size, or close other programs."
 # Not inference_mode, of which DirectML knows nothing.
 @torch.no_grad()
 def generate(
-    model: Model, request: VideoRequest, on_step: OnStep = ignore, plan: Plan = BALANCED, tell: Tell = warn
+    model: Model,
+    request: VideoRequest,
+    on_step: OnStep = ignore,
+    plan: Plan = BALANCED,
+    tell: Tell = warn,
+    loras: Sequence[Lora] = (),
 ) -> Tensor:
     """Make one video: RGB bytes [frames, height, width, 3] on the CPU.
 
     plan: where to begin; where memory runs out, the next one takes over, and `tell` is told. on_step may raise to
-    interrupt. Raises ModelError where the model computes no numbers, or OutOfMemory.
+    interrupt. loras: what the model wears, at their weights; with T2V-Turbo's, the network hears the CFG scale, and the
+    negative prompt has no effect. Raises ModelError where the model computes no numbers, or OutOfMemory.
     """
+    with wearing(model, loras):
+        latents, plan = _sampled(model, request, on_step, plan, tell)
+    return decode(model, latents, on_step, plan, _leaving(model, tell))
+
+
+def _sampled(model: Model, request: VideoRequest, on_step: OnStep, plan: Plan, tell: Tell) -> tuple[Tensor, Plan]:
+    """The latents, and the plan that they ended with."""
     if plan.streamed or plan.eight_bits:
         model.leave()
-
-    def changed(words: str, plan: Plan) -> None:
-        # Whatever stayed on the device from run to run has no room there now.
-        model.leave()
-        tell(words, plan)
-
+    changed = _leaving(model, tell)
     doing = f"sampling {request.frames} frames of {request.width} x {request.height}"
     with Stage(as_planned(model.text_encoder), plan, model.place, "encoding the prompt", changed) as text:
         texts = encode(model, [request.prompt, request.negative_prompt], text)
@@ -52,8 +62,16 @@ def generate(
         memory_errors(doing, "Ask for fewer frames or a smaller size."),
         Stage(as_planned(model.unet), text.plan, model.place, doing, changed) as unet,
     ):
-        latents = sample(model, request, texts, seeded_noise(model, request), unet, on_step)
-    return decode(model, latents, on_step, unet.plan, changed)
+        return sample(model, request, texts, seeded_noise(model, request), unet, on_step), unet.plan
+
+
+def _leaving(model: Model, tell: Tell) -> Tell:
+    def changed(words: str, plan: Plan) -> None:
+        # Whatever stayed on the device from run to run has no room there now.
+        model.leave()
+        tell(words, plan)
+
+    return changed
 
 
 def encode(model: Model, prompts: list[str], text: Stage) -> list[Tensor]:
@@ -71,7 +89,8 @@ def sample(
     sampler = get_sampler(request.sampler)
     levels = sampler.grid(request.steps)
     cond, uncond = unet(lambda _, place: [model.unet.text_context(text.to(*place)) for text in texts])
-    predict_noise = guided(_network(model, unet, request.draft), cond, uncond, _guidance(request, levels))
+    guidance = Guidance(1.0) if model.unet.cond_proj else _guidance(request, levels)
+    predict_noise = guided(_network(model, unet, request), cond, uncond, guidance)
     x = to_ve(noise(), levels[0])
     denoise = _Remembered(denoiser(predict_noise))
     solver = sampler.solve(denoise, x, levels, noise, request.eta)
@@ -106,9 +125,13 @@ def seeded_noise(model: Model, request: VideoRequest) -> Noise:
     return lambda: torch.randn(1, model.config.unet.in_dim, *size, generator=generator).to(model.place.device)
 
 
-def _network(model: Model, unet: Stage, draft: int) -> Callable[[Tensor, Tensor, list[TextContext]], list[Tensor]]:
-    """The UNet as guidance calls it. draft: one call in so many runs its deep levels."""
-    calls, deep = itertools.count(), DeepLevels()
+def _network(
+    model: Model, unet: Stage, request: VideoRequest
+) -> Callable[[Tensor, Tensor, list[TextContext]], list[Tensor]]:
+    """The UNet as guidance calls it. In draft mode only some calls run its deep levels."""
+    calls, deep, draft = itertools.count(), DeepLevels(), request.draft
+    cond_proj = model.unet.cond_proj
+    condition = scale_condition(cond_proj, request.cfg_scale) if cond_proj else None
 
     def network(latents: Tensor, timesteps: Tensor, contexts: list[TextContext]) -> list[Tensor]:
         if next(calls) % draft == 0:
@@ -121,6 +144,7 @@ def _network(model: Model, unet: Stage, draft: int) -> Callable[[Tensor, Tensor,
                 plan.chunks,
                 together=plan.together,
                 deep=deep if draft > 1 else None,
+                condition=condition,
             )
         )
 

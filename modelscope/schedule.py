@@ -17,6 +17,8 @@ from .errors import RequestError
 TRAIN_STEPS = 1000
 BETA_START, BETA_END = 0.00085, 0.0120
 KARRAS_RHO = 7.0
+CONSISTENCY_STEPS = 50
+"""The grid that T2V-Turbo was distilled on."""
 
 
 def alphas_cumprod() -> Tensor:
@@ -119,6 +121,17 @@ def karras_levels(steps: int) -> list[Level]:
     first, last = (sigma ** (1 / KARRAS_RHO) for sigma in (sigmas()[-1], sigmas()[0]))
     values = [(first + share * (last - first)) ** KARRAS_RHO for share in _ramp(steps)]
     return [*(Level(sigma, float(round(timestep_of(sigma)))) for sigma in values), END]
+
+
+def consistency_levels(steps: int) -> list[Level]:
+    """T2V-Turbo's grid: every (50 // steps)-th of the 50 timesteps 999, 979, ..., 19, then no noise.
+
+    4 steps: 999, 759, 519, 279. More than 50 become 50.
+    """
+    steps = min(_checked(steps), CONSISTENCY_STEPS)
+    stride = TRAIN_STEPS // CONSISTENCY_STEPS
+    falling = range(TRAIN_STEPS - 1, 0, -stride)[:: CONSISTENCY_STEPS // steps][:steps]
+    return [*map(level_at, falling), END]
 
 
 def _ramp(steps: int) -> list[float]:

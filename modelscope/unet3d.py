@@ -1,7 +1,7 @@
 """UNet3D of ModelScope's text-to-video model: the network that predicts the noise in video latents."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .attention import KeysValues, SpatialTransformer, TemporalTransformer
 from .chunks import WHOLE, Chunks, mapped
 from .config import UNetConfig
+from .deltas import Delta
 from .layers import Downsample, ResBlock, Upsample, timestep_embedding
 from .weights import Streamable, Weights
 
@@ -58,6 +59,9 @@ class Pass(NamedTuple):
 
 class UNet3D(Streamable):
     """Attribute names and their order are the checkpoint's (1480 keys at full size)."""
+
+    cond_proj: Sequence[Delta] = ()
+    """While a T2V-Turbo LoRA is worn: the projection of the guidance scale, which no checkpoint has."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -127,7 +131,7 @@ class UNet3D(Streamable):
         """
         return self.noises(x, timesteps, [context], chunks)[0]
 
-    def noises(
+    def noises(  # noqa: PLR0913 - the last three are named where they are given
         self,
         x: Tensor,
         timesteps: Tensor,
@@ -136,14 +140,18 @@ class UNet3D(Streamable):
         *,
         together: bool = False,
         deep: DeepLevels | None = None,
+        condition: Tensor | None = None,
     ) -> list[Tensor]:
         """`forward` under each of the contexts; the layers before the first one that sees the text run only once.
 
         together: the others run on one batch for all contexts, which holds more; else, and for contexts of different
         lengths, for one after the other. deep: used where it holds results for all contexts, else filled.
+        condition: [1, dim], what the network hears beside the timesteps.
         """
+        heard = timestep_embedding(timesteps, self.config.dim)
+        heard = heard if condition is None else heard + condition.to(heard)
         with self.weights(self.time_embed):
-            emb = self.time_embed(timestep_embedding(timesteps, self.config.dim).to(x.dtype))
+            emb = self.time_embed(heard.to(x.dtype))
         start = self._start(x, Pass(emb, x.shape[2], chunks, self.weights, iter(()), []))
         count = len(contexts)
         together = together and len({context[0].keys.shape for context in contexts}) == 1

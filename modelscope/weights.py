@@ -1,12 +1,16 @@
-"""Weights on their way: they rest in main memory as the file has them, and come to the device to be used."""
+"""Weights on their way: they rest in main memory as the file has them, and come to the device to be used.
 
-from collections.abc import Callable, Iterator
+What a run wears (`deltas.py`) is merged on arrival, here and nowhere else.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .deltas import Delta, deltas_of, merged
 from .eight_bits import is_packed, packed, unpacked
 from .errors import is_memory_error
 
@@ -45,13 +49,24 @@ def assign(module: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 @contextmanager
 def resident(module: nn.Module, place: Place) -> Iterator[None]:
-    """All of the module's weights are at the place while inside. May be nested."""
+    """All of the module's weights are at the place while inside. May be nested, but what is worn then counts twice."""
     rest = tensors_of(module)
     try:
-        assign(module, {name: tensor.to(place.device, place.dtype) for name, tensor in rest.items()})
+        assign(module, placed(dict(rest), deltas_of(module), place))
         yield
     finally:
         assign(module, rest)
+
+
+Deltas = Mapping[str, Sequence[Delta]]
+
+
+def placed(tensors: dict[str, Tensor], deltas: Deltas, place: Place) -> dict[str, Tensor]:
+    """The tensors at the place, with the deltas in those that they are for. Takes these out of what it is given."""
+    # The largest first, while there is most room for the copy that it takes.
+    largest_first = sorted(deltas, key=lambda name: -tensors[name].numel())
+    found = {name: merged(tensors.pop(name), deltas[name], place.device).to(place.dtype) for name in largest_first}
+    return found | unpacked(tensors, *place)
 
 
 class Streamable(nn.Module):
@@ -71,7 +86,7 @@ class Streamable(nn.Module):
 @contextmanager
 def streamed(module: Streamable, place: Place) -> Iterator[None]:
     """Each part of the module has its weights at the place only while it runs, and shortly before."""
-    with _delivered(module, _Courier(place, tensors_of)):
+    with _delivered(module, _Courier(place, tensors_of, deltas_of)):
         yield
 
 
@@ -79,9 +94,19 @@ def streamed(module: Streamable, place: Place) -> Iterator[None]:
 def in_eight_bits(module: Streamable, place: Place, stored: torch.device) -> Iterator[None]:
     """As `streamed`, from copies in 8 bits on the device `stored`, which may be the place's own."""
     delicate = module.delicate()
-    store = {part: packed(tensors_of(part), stored, whole=part in delicate) for part in module.parts()}
-    with _delivered(module, _Courier(place, store.__getitem__, ahead=stored != place.device)):
+    store = {part: _packed(part, place, stored, whole=part in delicate) for part in module.parts()}
+    with _delivered(module, _Courier(place, store.__getitem__, lambda _: {}, ahead=stored != place.device)):
         yield
+
+
+def _packed(part: nn.Module, place: Place, stored: torch.device, *, whole: bool) -> dict[str, Tensor]:
+    """One weight after the other, with what is to be added to it."""
+    deltas = deltas_of(part)
+    store: dict[str, Tensor] = {}
+    for name, tensor in tensors_of(part).items():
+        complete = merged(tensor, deltas[name], stored) if name in deltas else tensor
+        store |= packed({name: complete.to(place.dtype) if whole else complete}, stored, whole=whole)
+    return store
 
 
 @contextmanager
@@ -103,8 +128,15 @@ class _Parcel(NamedTuple):
 class _Courier:
     """Brings parts' weights. Where the device copies while it computes, the next part's are brought meanwhile."""
 
-    def __init__(self, place: Place, source: Callable[[nn.Module], dict[str, Tensor]], *, ahead: bool = True) -> None:
-        self._place, self._source = place, source
+    def __init__(
+        self,
+        place: Place,
+        source: Callable[[nn.Module], dict[str, Tensor]],
+        deltas: Callable[[nn.Module], Deltas],
+        *,
+        ahead: bool = True,
+    ) -> None:
+        self._place, self._source, self._deltas = place, source, deltas
         self._kind: Any = _streams(place.device) if ahead else None
         self._stream = self._kind.Stream(place.device) if self._kind else None
         self._pinned: dict[nn.Module, dict[str, Tensor]] = {}
@@ -140,7 +172,7 @@ class _Courier:
             del parcel
             parcel = self._sent(part)
             self._wait(parcel)
-        return unpacked(parcel.tensors, *self._place)
+        return placed(parcel.tensors, self._deltas(part), self._place)
 
     def _wait(self, parcel: _Parcel) -> None:
         """Before use, and before the memory may be given to anybody else."""
@@ -172,11 +204,14 @@ class _Courier:
         return _Parcel(part, goal, arrival)
 
     def _ready(self, part: nn.Module) -> dict[str, Tensor]:
-        """The part's weights in memory that the device can read by itself, in the precision it wants, or packed."""
+        """The part's weights in memory that the device can read by itself, in the precision it wants, or packed.
+
+        Those to be merged keep their file's.
+        """
         if part not in self._pinned:
-            tensors, dtype = self._source(part), self._place.dtype
+            tensors, dtype, added = self._source(part), self._place.dtype, self._deltas(part)
             self._pinned[part] = {
-                name: _pinned(tensor if is_packed(name, tensors) else tensor.to(dtype))
+                name: _pinned(tensor if name in added or is_packed(name, tensors) else tensor.to(dtype))
                 for name, tensor in tensors.items()
             }
         return self._pinned[part]

@@ -17,6 +17,7 @@ from .frames import read_frame
 from .generate import STORE, Outcome, destination, run
 from .host.interface import PageHost
 from .infotext import read_infotext
+from .lora_files import find_loras
 from .memory import Forecast
 from .model_folders import model_named, model_names
 from .page import error_box, error_line, infotexts, model_note, note, players, summary
@@ -139,6 +140,19 @@ class Actions:
         names = model_names(self._host)
         chosen = model if model in names else names[0]
         return [gr.update(choices=names, value=chosen), model_note(self._host, names, fresh=True)]
+
+    def lora_names(self) -> list[str]:
+        """Of all files there are, of whatever kind."""
+        return list(find_loras(self._host.lora_folder()))
+
+    def refresh_loras(self) -> Any:
+        """The files there are now."""
+        return gr.update(choices=self.lora_names(), value=None)
+
+    def add_lora(self, name: Any, prompt: Any) -> list[Any]:
+        """Nothing chosen any more, and the prompt with the LoRA's tag at its end."""
+        tag = f"<lora:{name}:1>" if isinstance(name, str) and name else ""
+        return [gr.update(value=None), f"{prompt or ''} {tag}".strip()]
 
     def forecast(self, model: Any, width: Any, height: Any, frames: Any, fps: Any, draft: Any) -> str:
         """How long the video will be, and what making it needs."""

@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("prompt", nargs="?", default="", help="what the video shows")
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER, metavar="DIR", help="folder of the model's files")
     parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--lora-dir", type=Path, metavar="DIR", help="where <lora:name:weight> is; default: models/Lora"
+    )
     parser.add_argument("--device", help="where to compute: cpu, cuda, mps; default: the best there is")
     parser.add_argument("--plan", default=PLAN.default, choices=PLAN.choices, help=f"{PLAN.label}: {PLAN.info}")
     parser.add_argument("--memory", type=_gigabytes, default=0.0, metavar="GB", help=BUDGET.label)
@@ -95,7 +98,7 @@ def _make_videos(options: argparse.Namespace) -> None:
     request = GenerationRequest.recommended(model_config(options.model).recommended, vars(options))
     settings = {OUTPUT_FOLDER: str(options.output_dir), PLAN: options.plan, BUDGET: options.memory}
     settings[EIGHT_BITS] = options.eight_bits
-    host = ConsoleHost(settings, options.device)
+    host = ConsoleHost(settings, options.device, options.lora_dir)
     name = MINIATURE_NAME if options.model == MODEL_FOLDER else options.model.resolve().name
     outcome = run(host, ModelFolder(name, options.model), request)
     for video in outcome.videos:

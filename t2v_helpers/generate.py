@@ -10,6 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ..modelscope.errors import TextToVideoError
+from ..modelscope.loading import Model
+from ..modelscope.lora import Lora
 from ..modelscope.pipeline import decode, generate
 from ..modelscope.plan import Plan
 from .arguments import GenerationRequest
@@ -17,6 +19,7 @@ from .ffmpeg import OutputError
 from .formats import FORMATS
 from .host.interface import Host
 from .infotext import write_infotext
+from .loras import Wardrobe, suited, without_tags
 from .memory import chosen
 from .model_folders import ModelFolder
 from .model_store import ModelStore, places
@@ -106,10 +109,13 @@ class _Run:
     def __init__(self, host: Host, folder: ModelFolder, outcome: Outcome) -> None:
         self._host, self._folder, self._outcome = host, folder, outcome
         self._where = destination(host)
+        self._wardrobe = Wardrobe({}, [])
+        self._loras: list[Lora] | None = None
 
     def make(self, request: GenerationRequest) -> None:
         """All videos. What can be known to fail is tried first: it must not fail after an hour's sampling."""
         request = dataclasses.replace(request, formats=self._writable(request.formats))
+        self._wardrobe = Wardrobe.of(self._host.lora_folder(), request)
         if request.soundtrack:
             check_soundtrack(request.soundtrack)
         names = pattern_values(request, self._folder.name)
@@ -147,14 +153,16 @@ class _Run:
 
     def _video(self, request: GenerationRequest, monitor: Monitor) -> None:
         model = STORE.take(self._folder, places(*self._host.devices(), self._host.setting(VAE)))
+        request, loras = self._dressed(model, request, monitor)
+        plain = without_tags(request)
         if self._outcome.plan is None:
-            choice = chosen(self._host, model, request)
+            choice = chosen(self._host, model, plain, loras)
             self._outcome.plan = choice.plan
             if model.lender:
                 self._outcome.notes.append(f"The model has no autoencoder; this is the one of {model.lender}.")
             monitor.say(f"{request.frames} frames: {choice}")
         try:
-            frames = generate(model, request, monitor, self._outcome.plan, self._changed)
+            frames = generate(model, plain, monitor, self._outcome.plan, self._changed, loras)
         except Interrupted as stop:
             denoised, stop.denoised = stop.denoised, None
             forget_frames(stop)
@@ -168,6 +176,19 @@ class _Run:
                     )
             raise
         self._save(request, frames, monitor)
+
+    def _dressed(
+        self, model: Model, request: GenerationRequest, monitor: Monitor
+    ) -> tuple[GenerationRequest, list[Lora]]:
+        """The request as its LoRAs need it, and these."""
+        if self._loras is None:
+            self._loras = self._wardrobe.read(model)
+        request, words = suited(request, self._loras, model.config.recommended)
+        for note in (*self._wardrobe.notes, *words):
+            if note not in self._outcome.notes:
+                self._outcome.notes.append(note)
+                monitor.say(note)
+        return request, self._loras
 
     def _save(self, request: GenerationRequest, frames: Tensor, monitor: Monitor, *, finished: bool = True) -> None:
         """Write the video in every format. One that fails does not keep the others from being written."""

@@ -1,5 +1,7 @@
 """The memory plan of a run: the host's device and switches, the settings, and what the tab says before a run."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ..modelscope.choice import Choice, Limits, choose
@@ -7,6 +9,7 @@ from ..modelscope.config import ModelConfig
 from ..modelscope.errors import RequestError, TextToVideoError
 from ..modelscope.layouts import model_config
 from ..modelscope.loading import Model, outline
+from ..modelscope.lora import Lora, wearing
 from ..modelscope.placement import free_memory
 from ..modelscope.plan import LADDER, Plan
 from ..modelscope.request import VideoRequest
@@ -39,14 +42,15 @@ def plan_named(name: str) -> Plan:
     return _PLANS[name]
 
 
-def chosen(host: Host, model: Model, request: VideoRequest) -> Choice:
-    """The plan for a run that is about to begin. Raises OutOfMemory, RequestError."""
+def chosen(host: Host, model: Model, request: VideoRequest, loras: Sequence[Lora] = ()) -> Choice:
+    """The plan for a run that is about to begin and wears these. Raises OutOfMemory, RequestError."""
     device = model.place.device
     allowed = limits(host, device)
     if allowed.free is not None and device.type != "cpu":
         # What stayed there since the last run is used or goes. Only the UNet: the others stay beside it.
         allowed = allowed._replace(free=allowed.free + _bytes_there(model, device))
-    return choose(model, request, allowed)
+    with wearing(model, loras):
+        return choose(model, request, allowed)
 
 
 def _bytes_there(model: Model, device: torch.device) -> int:

@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--models-dir", type=Path, default=ROOT / "models", metavar="DIR", help="default: %(default)s"
         )
+        command.add_argument("--lora-dir", type=Path, metavar="DIR", help="default: Lora in that folder")
         command.add_argument("--further-models", default="", metavar="DIRS", help=FURTHER_MODELS.info)
     return parser
 
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def _host(options: argparse.Namespace) -> "ConsoleHost":
     from .host.console import ConsoleHost
 
-    return ConsoleHost({FURTHER_MODELS: options.further_models}, models=options.models_dir)
+    return ConsoleHost({FURTHER_MODELS: options.further_models}, loras=options.lora_dir, models=options.models_dir)
 
 
 def _doctor(options: argparse.Namespace) -> int:

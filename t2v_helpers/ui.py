@@ -31,6 +31,7 @@ class Tab:
             with gr.Column(elem_id=element("settings")):
                 self._model_row()
                 self._settings()
+                self._loras()
                 self._sources()
                 self._models = ModelsPanel(host)
             with gr.Column(elem_id=element("results")):
@@ -97,6 +98,13 @@ class Tab:
             for name, field in fields().items():
                 if field.metadata["advanced"]:
                     self._add(name)
+
+    def _loras(self) -> None:
+        with gr.Accordion("LoRA", open=False, elem_id=element("lora_fold")), gr.Row(elem_classes=[f"{TAB}-line"]):
+            names = self.actions.lora_names()
+            self.lora = gr.Dropdown(names, label="LoRA to add to the prompt", elem_id=element("lora"))
+            self.lora.do_not_save_to_config = True
+            self.refresh_loras = tool("🔄", "refresh_loras")
 
     def _sources(self) -> None:
         with gr.Accordion("Soundtrack", open=False, elem_id=element("soundtrack_fold")):
@@ -191,6 +199,9 @@ class Tab:
         self.recycle.click(self.actions.last_seed, [self.made, seed], [seed], show_progress="hidden")
         prompts = [self.widgets["prompt"], self.widgets["negative_prompt"]]
         self.clear.click(lambda: ("", ""), None, prompts, show_progress="hidden")
+        chosen = [self.lora, self.widgets["prompt"]]
+        self.lora.input(self.actions.add_lora, chosen, chosen, show_progress="hidden")
+        self.refresh_loras.click(self.actions.refresh_loras, None, [self.lora], show_progress="hidden")
         self.open_folder.click(self.actions.open_folder, [self.made], [self.folder_status], show_progress="hidden")
         self.frame_number.release(
             self.actions.frame,

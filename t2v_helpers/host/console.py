@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..outputs import DEFAULT_FOLDER
 from ..settings import Setting
-from .interface import Devices, Progress, Stop
+from .interface import LORA_FOLDER, Devices, Progress, Stop
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,16 +21,24 @@ class ConsoleHost:
     name = "command line"
 
     def __init__(
-        self, options: dict[Setting, Any] | None = None, device: str | None = None, models: Path = ROOT / "models"
+        self,
+        options: dict[Setting, Any] | None = None,
+        device: str | None = None,
+        loras: Path | None = None,
+        models: Path = ROOT / "models",
     ) -> None:
         self._options = options or {}
-        self._device, self._models = device, models
+        self._device, self._loras, self._models = device, loras, models
 
     def setting(self, setting: Setting) -> Any:
         return self._options.get(setting, setting.default)
 
     def models_folder(self) -> Path:
         return self._models
+
+    def lora_folder(self) -> Path:
+        """The one named, else that beside the models."""
+        return self._loras or self.models_folder() / LORA_FOLDER
 
     def outputs_folder(self) -> Path:
         return DEFAULT_FOLDER

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 TAB = "text2video"
 """What the tab is called, and what its elements' ids begin with; the script knows it too."""
+LORA_FOLDER = "Lora"
+"""Where LoRA files lie among the models, if nobody says otherwise; the WebUI's name for it."""
 Stop = Literal["interrupt", "skip"]
 
 
@@ -45,6 +47,9 @@ class Host(Protocol):
 
     def models_folder(self) -> Path:
         """The folder in which `ModelScope/t2v` lies."""
+
+    def lora_folder(self) -> Path:
+        """The folder in which LoRA files lie, and in folders below it."""
 
     def outputs_folder(self) -> Path:
         """Where videos go by default."""

@@ -14,7 +14,7 @@ from ..outputs import DEFAULT_FOLDER
 from ..settings import OUTPUT_FOLDER, Setting
 from .console import ROOT, ConsoleHost
 from .file_manager import open_folder
-from .interface import Progress, Stop
+from .interface import LORA_FOLDER, Progress, Stop
 from .stored_settings import StoredSettings, build_settings
 from .tasks import Tasks
 
@@ -37,8 +37,10 @@ class StandaloneHost(ConsoleHost):
     remark = ""
     opens_folders = True
 
-    def __init__(self, models: Path, outputs: Path, settings: Path, device: str | None = None) -> None:
-        super().__init__(device=device)
+    def __init__(
+        self, models: Path, outputs: Path, settings: Path, device: str | None = None, loras: Path | None = None
+    ) -> None:
+        super().__init__(device=device, loras=loras)
         self._models, self._outputs = models, outputs
         self.settings = StoredSettings(settings)
         self.tasks = Tasks()
@@ -128,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="run.py ui", description="Serves the text2video tab without a WebUI.")
     parser.add_argument("--port", type=int, default=7861, help="default: %(default)s")
     parser.add_argument("--models-dir", type=Path, default=ROOT / "models", metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--lora-dir", type=Path, metavar="DIR", help=f"default: {LORA_FOLDER} in that folder")
     parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
     parser.add_argument(
         "--settings", type=Path, default=ROOT / "settings.json", metavar="FILE", help="default: %(default)s"
@@ -144,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: port {options.port} cannot be used ({error}). Choose another with --port.\n")
         return 1
     with listener:
-        return _serve(StandaloneHost(*folders, options.device), listener)
+        loras = options.lora_dir.resolve() if options.lora_dir else None
+        return _serve(StandaloneHost(*folders, options.device, loras), listener)
 
 
 def _serve(host: StandaloneHost, listener: socket.socket) -> int:

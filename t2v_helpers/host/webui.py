@@ -13,7 +13,7 @@ from modules import script_callbacks, shared
 
 from ..settings import KEEP, KEEP_NOTHING, SECTION, SETTINGS, Setting, usable
 from .file_manager import open_folder
-from .interface import TAB, Devices, Progress, Stop
+from .interface import LORA_FOLDER, TAB, Devices, Progress, Stop
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,6 +48,11 @@ class WebUIHost:
         from modules.paths_internal import models_path
 
         return Path(models_path)
+
+    def lora_folder(self) -> Path:
+        # The option is the built-in Lora extension's, which may be off.
+        chosen = getattr(shared.cmd_opts, "lora_dir", None)
+        return Path(chosen) if chosen else self.models_folder() / LORA_FOLDER
 
     def outputs_folder(self) -> Path:
         from modules.paths_internal import default_output_dir

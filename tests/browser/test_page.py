@@ -214,6 +214,27 @@ def test_bad_values_are_named_and_the_next_run_works(page: Page, name: str, valu
     assert "1 video saved" in run(page)
 
 
+def test_a_chosen_lora_becomes_a_tag_in_the_prompt(page: Page, server: Server) -> None:
+    folder = server.models / "Lora"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "style one.safetensors").touch()
+    prompt(page, "a red ball")
+    page.click("#text2video_lora_fold >> text=LoRA")
+    page.click("#text2video_refresh_loras")
+    names = page.locator("#text2video_lora input")
+    for _ in range(60):
+        names.focus()  # opens the list; an open one is not drawn again
+        page.wait_for_timeout(500)
+        if page.locator("text=style one").count():
+            break
+        names.blur()
+    page.click("text=style one")
+    page.wait_for_function(
+        "document.querySelector('#text2video_prompt textarea').value === 'a red ball <lora:style one:1>'"
+    )
+    assert "style one.safetensors: is empty" in run(page)
+
+
 def test_a_model_that_vanished_is_an_error_in_the_page(page: Page, server: Server) -> None:
     folder = server.models / "text2video" / "mine <b>"
     folder.mkdir(parents=True)

@@ -8,9 +8,11 @@ import torch
 
 from sd_t2v.modelscope.choice import Limits, choose
 from sd_t2v.modelscope.config import ModelConfig, UNetConfig
+from sd_t2v.modelscope.deltas import Delta, worn
 from sd_t2v.modelscope.errors import OutOfMemory, RequestError
 from sd_t2v.modelscope.estimate import SAFETY, TOKENS, Clip, decoder_bytes, deep_bytes, needed, step_bytes
 from sd_t2v.modelscope.loading import Model, outline
+from sd_t2v.modelscope.lora import Lora, wearing
 from sd_t2v.modelscope.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.modelscope.stage import as_planned
@@ -69,6 +71,39 @@ def test_weights_in_eight_bits_are_not_underestimated(plan: Plan) -> None:
     clip, place, plan = Clip(24, 32, 32), META[torch.float16], dataclasses.replace(plan, eight_bits=True)
     ratio = SAFETY * step_bytes(network(full=True), plan, clip, place) / counted(network(full=True), plan, clip, place)
     assert 1 <= ratio <= 1.15
+
+
+@functools.cache
+def lora(rank: int = 32) -> dict[str, list[Delta]]:
+    """Of the whole full-size network."""
+    weights = ((name, x) for name, x in network(full=True).named_parameters() if x.ndim > 1)
+    return {name: [_delta(len(x), x[0].numel(), rank)] for name, x in weights}
+
+
+def _delta(rows: int, columns: int, rank: int) -> Delta:
+    up, down = ((rows, rank), (rank, columns))
+    return Delta(*(torch.empty(shape, dtype=torch.float16, device="meta") for shape in (up, down)))
+
+
+WORN = [*((plan, False) for plan in LADDER), (FAST, True)]
+
+
+@pytest.mark.parametrize(("plan", "eight_bits"), WORN, ids=[f"{plan.name} {eight}" for plan, eight in WORN])
+def test_what_a_lora_takes_is_not_underestimated(plan: Plan, eight_bits: bool) -> None:
+    """One frame, of which activations hardly count."""
+    unet, place, clip = network(full=True), META[torch.float16], Clip(1, 8, 8)
+    plan = dataclasses.replace(plan, eight_bits=eight_bits)
+    with worn(unet, lora()):
+        estimate, found = step_bytes(unet, plan, clip, place), counted(unet, plan, clip, place)
+    assert 1 <= SAFETY * estimate / found <= (1.3 if eight_bits or plan.streamed else 1.1)
+
+
+def test_a_lora_counts_in_the_choice() -> None:
+    clip = Clip(24, 32, 32)
+    bare = [needed(model(), plan, clip) for plan in LADDER]
+    with wearing(model(), [Lora(unet=lora())]):
+        dressed = [needed(model(), plan, clip) for plan in LADDER]
+    assert dressed[2] > bare[2] and dressed[3] > bare[3] and dressed[:2] == bare[:2]
 
 
 @pytest.mark.parametrize("plan", LADDER, ids=lambda plan: plan.name)

@@ -26,7 +26,9 @@ WEBUI = golden("webui_samplers_A")
 CONFIG: dict[str, Any] = golden_json("ddim_A")
 TOLERANCE = 2e-4
 STEPS = [1, 2, 3, 7, 25, 30, 50]
-DETERMINISTIC = [name for name in sampler_names() if name != "Euler a"]
+NOISY = ("Euler a", "LCM")
+"""Those that draw noise in any case."""
+DETERMINISTIC = [name for name in sampler_names() if name not in NOISY]
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
 
@@ -244,7 +246,9 @@ def test_a_denoiser_that_knows_x0_leads_there(name: str, steps: int, skipped: fl
     levels = sampler.grid(steps)
     levels = levels[int(skipped * (len(levels) - 1)) :]
     x = last(sampler.solve(lambda x, level: x0, x0 + levels[0].sigma * noise, levels, seeded(1, x0), 0.0))
-    torch.testing.assert_close(x, x0 + levels[-1].sigma * noise, rtol=0, atol=2e-5)
+    # A consistency step near the end keeps a trace of where it came from.
+    tolerance = 2e-4 if name == "LCM" else 2e-5
+    torch.testing.assert_close(x, x0 + levels[-1].sigma * noise, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
@@ -289,7 +293,7 @@ def test_noise_matters_only_where_declared(name: str) -> None:
         return last(sampler.solve(gaussian_model, x, sampler.grid(7), seeded(seed, x), eta))
 
     assert torch.equal(run(1, 0.8), run(1, 0.8))
-    assert torch.equal(run(1, 0.8), run(2, 0.8)) == (not sampler.uses_eta and name != "Euler a")
+    assert torch.equal(run(1, 0.8), run(2, 0.8)) == (not sampler.uses_eta and name not in NOISY)
     assert torch.equal(run(1, 0.0), run(1, 0.8)) == (not sampler.uses_eta)
 
 
@@ -304,7 +308,7 @@ def test_noisy_samples_are_distributed_as_the_data(name: str) -> None:
 
 
 def test_names_are_listed_in_order() -> None:
-    expected = ["DDIM", "DDIM_Gaussian", "DPM++ 2M", "DPM++ 2M Karras", "Euler", "Euler a", "UniPC"]
+    expected = ["DDIM", "DDIM_Gaussian", "DPM++ 2M", "DPM++ 2M Karras", "Euler", "Euler a", "LCM", "UniPC"]
     assert sampler_names() == expected
     assert [get_sampler(name).name for name in expected] == expected
 

@@ -25,6 +25,7 @@ GRIDS = [
     schedule.linspace_levels,
     schedule.fractional_levels,
     schedule.karras_levels,
+    schedule.consistency_levels,
 ]
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")

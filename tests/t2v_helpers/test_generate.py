@@ -393,18 +393,18 @@ def test_the_vae_setting_says_where_the_autoencoder_lives(mode: str, device: str
 
 def test_the_model_stays_as_far_as_the_setting_lets_it(tmp_path: Path) -> None:
     store, where = ModelStore(), places(CPU, torch.float32, torch.float32, VAE_HALF)
-    first = store.take(MODEL_FOLDER, where)
+    first = store.take(MODEL, where)
     for keep, kept in ((KEEP_ALL, True), (KEEP_UNET, True), (KEEP_NOTHING, False)):
         store.settle(keep, BALANCED)
-        assert (store.take(MODEL_FOLDER, where) is first) is kept
+        assert (store.take(MODEL, where) is first) is kept
 
 
 def test_a_model_that_changed_on_disk_is_loaded_anew(tmp_path: Path) -> None:
     folder = shutil.copytree(MODEL_FOLDER, tmp_path / "model")
     store, where = ModelStore(), places(CPU, torch.float32, torch.float32, VAE_HALF)
-    first = store.take(folder, where)
+    first = store.take(ModelFolder("changed", folder), where)
     os.utime(folder / "configuration.json", (1, 1))
-    assert store.take(folder, where) is not first
+    assert store.take(ModelFolder("changed", folder), where) is not first
 
 
 def test_an_outcome_starts_empty() -> None:

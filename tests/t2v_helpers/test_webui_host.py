@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -81,3 +82,12 @@ def test_a_webui_that_hides_folders_shows_no_button_for_them(webui: Any) -> None
     assert webui.HOST.opens_folders
     webui.shared.cmd_opts.hide_ui_dir_config = True
     assert not webui.HOST.opens_folders
+
+
+def test_loras_lie_where_the_webui_has_them(webui: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths: Any = ModuleType("modules.paths_internal")
+    paths.models_path = str(tmp_path)
+    monkeypatch.setitem(sys.modules, "modules.paths_internal", paths)
+    assert webui.HOST.lora_folder() == tmp_path / "Lora"
+    webui.shared.cmd_opts.lora_dir = str(tmp_path / "elsewhere")
+    assert webui.HOST.lora_folder() == tmp_path / "elsewhere"

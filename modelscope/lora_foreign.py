@@ -1,0 +1,36 @@
+"""Recognises files that are no LoRA of this model, by the names in them."""
+
+import re
+from collections.abc import Iterable
+
+_SIGNS = {
+    r"motion_modules?\.|\.motion_module": "is an AnimateDiff motion LoRA, for Stable Diffusion with AnimateDiff",
+    r"double_blocks|single_blocks|single_transformer_blocks": "is a LoRA for Flux or a model built like it",
+    r"lora_te2_|lora_unet_(input|output|middle)_block|^text_encoder_2\.|transformer_blocks[._][1-9]": "is an image "
+    "LoRA for Stable Diffusion XL",
+    r"joint_blocks|context_block": "is a LoRA for Stable Diffusion 3",
+    r"\.(hada|lokr|oft|boft)_|\.dora_scale$|^lycoris_": "is a LyCORIS of another kind than pairs of matrices",
+    r"^model\.diffusion_model\.|^first_stage_model\.": "is a whole model, not a LoRA",
+    r"string_to_param|^emb_params$|^clip_[lg]$": "is a textual inversion embedding, not a LoRA",
+    r"^(diffusion_model|transformer)\.(?!resblocks|text_model)|^lora_transformer_": "is a LoRA for a model built of "
+    "transformers only, such as Wan, HunyuanVideo or LTX",
+    r"^lora_(unet|te)": "is an image LoRA for Stable Diffusion (kohya's naming): it knows nothing of time",
+}
+_TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 2048: "Stable Diffusion XL"}
+_KOHYAS = re.compile(r"^lora_(unet|te)")
+_OF_TIME = re.compile(r"temp_attentions|temp_convs|transformer_in")
+
+
+def foreign(names: Iterable[str]) -> str:
+    """What a file with these names is, if it is known to be something else; else nothing."""
+    names = list(names)
+    of_time = any(map(_OF_TIME.search, names))
+    for sign, words in _SIGNS.items():
+        if any(re.search(sign, name) for name in names) and not (of_time and sign == _KOHYAS.pattern):
+            return words
+    return ""
+
+
+def made_for(module: str, text_width: int) -> str:
+    """Which model a projection of text features this wide belongs to; nothing if that is not known."""
+    return _TEXT_WIDTHS.get(text_width, "") if module.endswith(("attn2.to_k", "attn2_to_k")) else ""

@@ -10,13 +10,13 @@ from typing import Any
 import gradio as gr
 
 from ..modelscope.errors import ModelError, TextToVideoError
-from ..modelscope.layouts import model_config
 from .arguments import GenerationRequest
 from .components import fields
 from .frames import read_frame
 from .generate import STORE, Outcome, destination, run
 from .host.interface import PageHost
 from .infotext import read_infotext
+from .known_models import good_values
 from .lora_files import find_loras
 from .memory import Forecast
 from .model_folders import model_named, model_names
@@ -131,9 +131,14 @@ class Actions:
 
     def _recommended(self, model: str) -> dict[str, Any]:
         try:
-            return model_config(model_named(self._host, model).path).recommended
+            return dict(good_values(model_named(self._host, model).path))
         except ModelError:
             return {}
+
+    def advised(self, model: str) -> list[Any]:
+        """The fields with the model's good values; the others stay."""
+        values = self._recommended(str(model))
+        return [values.get(name, gr.update()) for name in self._order]
 
     def refresh(self, model: str) -> list[Any]:
         """The models there are now; the chosen one stays if it can."""

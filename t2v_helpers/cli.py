@@ -89,13 +89,13 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
 def _make_videos(options: argparse.Namespace) -> None:
     """Print a link per video, then raise what ended the run early, if anything did."""
     from ..miniature.recipe import MODEL_FOLDER
-    from ..modelscope.layouts import model_config
     from .arguments import GenerationRequest
     from .generate import run
     from .host.console import ConsoleHost
+    from .known_models import good_values
     from .model_folders import ModelFolder
 
-    request = GenerationRequest.recommended(model_config(options.model).recommended, vars(options))
+    request = GenerationRequest.recommended(good_values(options.model), vars(options))
     settings = {OUTPUT_FOLDER: str(options.output_dir), PLAN: options.plan, BUDGET: options.memory}
     settings[EIGHT_BITS] = options.eight_bits
     host = ConsoleHost(settings, options.device, options.lora_dir)

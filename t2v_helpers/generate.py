@@ -19,6 +19,7 @@ from .ffmpeg import OutputError
 from .formats import FORMATS
 from .host.interface import Host
 from .infotext import write_infotext
+from .known_models import good_values, past_training
 from .loras import Wardrobe, suited, without_tags
 from .memory import chosen
 from .model_folders import ModelFolder
@@ -121,6 +122,7 @@ class _Run:
         names = pattern_values(request, self._folder.name)
         with reserved_stem(make_folder(self._where, names), self._where.name_pattern, names):
             pass
+        self._outcome.notes += filter(None, [past_training(self._folder.path, request)])
         batch = request.batch()
         for number, one in enumerate(batch, 1):
             monitor = Monitor(self._host, number, len(batch))
@@ -183,7 +185,7 @@ class _Run:
         """The request as its LoRAs need it, and these."""
         if self._loras is None:
             self._loras = self._wardrobe.read(model)
-        request, words = suited(request, self._loras, model.config.recommended)
+        request, words = suited(request, self._loras, good_values(self._folder.path))
         for note in (*self._wardrobe.notes, *words):
             if note not in self._outcome.notes:
                 self._outcome.notes.append(note)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..modelscope.layouts import model_config
+from ..modelscope.request import VideoRequest
 from .model_folders import base_folder, further_folder
 
 NON_COMMERCIAL = "CC-BY-NC 4.0: not for commercial use"
@@ -157,8 +159,20 @@ def _names(model: KnownModel) -> set[str]:
     return {name.lower() for name in names if name}
 
 
+def good_values(model: Path) -> Mapping[str, Any]:
+    """A model's good values of the request's fields: its configuration's, else the advice's. Raises ModelError."""
+    advice = advice_for(model)
+    return model_config(model).recommended or (advice.recommended if advice else {})
+
+
+def past_training(model: Path, request: VideoRequest) -> str:
+    """What of a request is past what a known model was trained for, in a sentence; nothing if all is well."""
+    advice = advice_for(model)
+    return beyond(advice, request.width, request.height, request.frames) if advice else ""
+
+
 def beyond(advice: Advice, width: int, height: int, frames: int) -> str:
-    """What of a request is past what the model was trained for, in a sentence; nothing if all is well."""
+    """The same, for a size."""
     said = []
     if frames > advice.most_frames:
         said.append(f"more than about {advice.most_frames} frames tend to fall apart")

@@ -1,6 +1,7 @@
 """What a request's prompt asks to be worn, and how a T2V-Turbo among it changes the request."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +58,7 @@ def without_tags(request: GenerationRequest) -> GenerationRequest:
 
 
 def suited(
-    request: GenerationRequest, loras: list[Lora], recommended: dict[str, Any]
+    request: GenerationRequest, loras: list[Lora], recommended: Mapping[str, Any]
 ) -> tuple[GenerationRequest, list[str]]:
     """The request as the LoRAs need it, and what is to be said about that.
 

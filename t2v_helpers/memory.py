@@ -15,6 +15,7 @@ from ..modelscope.plan import LADDER, Plan
 from ..modelscope.request import VideoRequest
 from ..modelscope.weights import tensors_of
 from .host.interface import Host
+from .known_models import past_training
 from .model_folders import ModelFolder
 from .model_store import ModelStore, Places, places
 from .settings import BUDGET, EIGHT_BITS, PLAN, PLAN_AUTOMATIC, VAE
@@ -74,7 +75,8 @@ class Forecast:
             choice = choose(model, request, self._limits(where.model.device))
         except TextToVideoError as error:
             return str(error)
-        return f"{frames} frames: {choice}"
+        said = f"{frames} frames: {choice}", past_training(folder.path, request)
+        return ". ".join(filter(None, said))
 
     def _limits(self, device: torch.device) -> Limits:
         """As they will be when the host's models have left the device."""

@@ -1,20 +1,30 @@
 """The fold Models of the tab: what is right or wrong with the models, and what to do about it."""
 
 import html
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from ..modelscope.errors import TextToVideoError
-from .components import element
+from .components import UNLIMITED, element
 from .convert import convert, converted_folder
 from .doctor import Diagnosis, examine
+from .download_jobs import JOBS
 from .host.interface import PageHost
+from .known_models import KNOWN, described, known_model
 from .misplaced import Misplaced, misplaced, move
 from .model_folders import find_models, model_named
 from .page import error_line, note
+
+
+class Changes(NamedTuple):
+    """What changes components elsewhere on the tab. by: called with the chosen model; of: the components."""
+
+    by: Callable[[str], list[Any]]
+    of: list[Any]
 
 
 class ModelsPanel:
@@ -24,19 +34,63 @@ class ModelsPanel:
         self._host = host
         with gr.Accordion("Models", open=False, elem_id=element("models_fold")):
             with gr.Row():
+                self._advise = gr.Button("Use the chosen model's good settings", elem_id=element("advise"))
                 self._check = gr.Button("Check all models", elem_id=element("check_models"))
                 self._move = gr.Button("Move files to where they belong", visible=False, elem_id=element("move_files"))
                 self._convert = gr.Button("Convert the chosen model", elem_id=element("convert_model"))
             self._report = gr.HTML(elem_id=element("models_report"))
+            with gr.Row():
+                keys = [model.key for model in KNOWN]
+                self._known = gr.Dropdown(keys, value=keys[0], label="Known model", elem_id=element("known_model"))
+                self._known.do_not_save_to_config = True
+                self._download = gr.Button("Download", elem_id=element("download"))
+                self._stop = gr.Button("Stop the download", elem_id=element("stop_download"))
+            self._about = gr.HTML(self.about(keys[0]), elem_id=element("about_known"))
+            self._status = gr.HTML(elem_id=element("download_status"))
 
-    def connect(self, model: Any, refresh: Callable[[str], list[Any]], refreshed: list[Any]) -> None:
-        """model: the dropdown; refresh: the function that brings `refreshed` up to date.
+    def connect(self, model: Any, models: Changes, fields: Changes) -> None:
+        """model: the dropdown; models: brings it and its note up to date; fields: sets the chosen model's good values.
 
         Not by a second event: gradio 4.40 loses what a person presses while one follows the other.
         """
+        refresh, refreshed = models
+        self._advise.click(fields.by, [model], fields.of, show_progress="hidden")
         self._check.click(self.check, None, [self._report, self._move])
         self._move.click(lambda name: [*self.move(), *refresh(name)], [model], [self._report, self._move, *refreshed])
         self._convert.click(lambda name: [self.convert(name), *refresh(name)], [model], [self._report, *refreshed])
+        self._known.change(self.about, [self._known], [self._about], show_progress="hidden")
+        self._stop.click(JOBS.stop, [self._known], None, show_progress="hidden")
+
+        def download(key: str, name: str) -> Iterator[list[Any]]:
+            for said in self.download(key):
+                yield [said, *[gr.update()] * len(refreshed)]
+            yield [gr.update(), *refresh(name)]
+
+        self._download.click(
+            download, [self._known, model], [self._status, *refreshed], show_progress="hidden", **UNLIMITED
+        )
+
+    def about(self, key: str) -> str:
+        """What a person wants to know of a known model before downloading it."""
+        model = known_model(str(key))
+        if model is None:
+            return ""
+        models, loras = self._host.models_folder(), self._host.lora_folder()
+        goal = model.goal(models, loras)
+        free = f"; {shutil.disk_usage(models).free / 1e9:.0f} GB are free there" if models.is_dir() else ""
+        return note(html.escape(f"{described(model, models, loras)}. It goes to {goal}{free}."))
+
+    def download(self, key: str) -> Iterator[str]:
+        """Download a known model, saying how far it is every second."""
+        model = known_model(str(key))
+        if model is None:
+            yield error_line(f"There is no known model {key!r}.")
+            return
+        job = JOBS.begun(model, model.goal(self._host.models_folder(), self._host.lora_folder()))
+        while job.alive:
+            yield note(html.escape(str(job)))
+            job.wait(1)
+        yield error_line(str(job.error)) if job.error else "".join(note(html.escape(line)) for line in job.said)
 
     def check(self) -> list[Any]:
         """All models' diagnoses, and whether there is something to move."""

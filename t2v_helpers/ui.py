@@ -8,7 +8,7 @@ from .actions import RESULTS, Actions
 from .components import JS, UNLIMITED, element, fields, tool, widget
 from .host.interface import TAB, PageHost
 from .model_folders import make_folders, model_names
-from .models_panel import ModelsPanel
+from .models_panel import Changes, ModelsPanel
 from .page import model_note
 
 HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
@@ -167,7 +167,9 @@ class Tab:
         ).then(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")
         refreshed = [self.model, self.note]
         self.refresh.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
-        self._models.connect(self.model, self.actions.refresh, refreshed)
+        self._models.connect(
+            self.model, Changes(self.actions.refresh, refreshed), Changes(self.actions.advised, values)
+        )
         opened = self._hidden_button("opened")
         self.opened = (
             opened.click(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")

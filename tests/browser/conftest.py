@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from sd_t2v.tests.chromium import chromium, opened_page
+from sd_t2v.tests.hub import Hub, running
 from sd_t2v.tests.support import free_port
 
 from .pages import Server
@@ -50,7 +51,14 @@ def installed_beside(requirements: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(gradio: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def hub() -> Iterator[Hub]:
+    """What the page downloads from."""
+    with running(Hub()) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(gradio: list[str], hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("page")
     port = free_port()
     outputs, models, settings = folder / ".outputs" / "of mine", folder / "models", folder / "settings.json"
@@ -62,6 +70,7 @@ def server(gradio: list[str], tmp_path_factory: pytest.TempPathFactory) -> Itera
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([*gradio, str(ROOT)]),
                 "GRADIO_ANALYTICS_ENABLED": "False",
+                "HF_ENDPOINT": hub.address,
             },
             stdout=log,
             stderr=subprocess.STDOUT,

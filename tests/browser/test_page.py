@@ -4,14 +4,18 @@ import base64
 import json
 import re
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
+from sd_t2v.t2v_helpers.known_models import known_model
 from sd_t2v.t2v_helpers.tags import read_tags
 from sd_t2v.tests.chromium import drawn, opened_page
+from sd_t2v.tests.hub import Hub
 from sd_t2v.tests.support import seen_in
 
 from .pages import Server, number, progress_seen, prompt, run, set_number, status
@@ -422,6 +426,47 @@ def test_nothing_is_wider_than_the_window(page: Page, server: Server, width: int
 def pause(page: Page) -> None:
     """Of a person, who reads. What is pressed within milliseconds of an answer, gradio 4.40 may lose."""
     page.wait_for_timeout(1000)
+
+
+@pytest.fixture
+def potat1(server: Server, hub: Hub) -> Iterator[Path]:
+    """Where that model goes, which the hub has; in truth it is the miniature."""
+    model = known_model("potat1")
+    assert model
+    for file in model.files:
+        hub.put(file.repository, file.path, (MODEL_FOLDER / file.name).read_bytes())
+    yield model.goal(server.models, server.models)
+    hub.slow = None
+    shutil.rmtree(server.models / "text2video")
+
+
+def test_a_model_is_downloaded_stopped_and_downloaded_on(page: Page, potat1: Path, hub: Hub) -> None:
+    hub.slow, unet = threading.Event(), "text2video_pytorch_model.pth"
+    said = "document.querySelector('#text2video_download_status').innerText"
+    page.click("#text2video_models_fold button, #text2video_models_fold .label-wrap")
+    assert "not for commercial use" in page.inner_text("#text2video_about_known")
+    pick(page, "known_model", "potat1")
+    page.wait_for_function(f"document.querySelector('#text2video_about_known').innerText.includes({str(potat1)!r})")
+    page.click("#text2video_download")
+    page.wait_for_function(f"{said}.includes('Asking') || {said}.includes(' GB')")
+    page.click("#text2video_stop_download")
+    pause(page)
+    hub.slow.set()
+    page.wait_for_function(f"{said}.includes('press Download to go on')")
+    assert not (potat1 / unet).exists()
+    pause(page)
+    page.click("#text2video_download")
+    page.wait_for_function(f"{said}.includes('is there.')")
+    assert (potat1 / unet).read_bytes() == (MODEL_FOLDER / unet).read_bytes()
+    pick(page, "model", "potat1")
+    page.click("#text2video_advise")
+    page.wait_for_function("document.querySelector('#text2video_frames input[type=number]').value === '8'")
+
+
+def pick(page: Page, dropdown: str, name: str) -> None:
+    pause(page)
+    page.click(f"#text2video_{dropdown} input")
+    page.locator("ul.options li", has_text=name).first.click()
 
 
 def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None:

@@ -105,7 +105,8 @@ def model_note(host: PageHost, names: list[str], *, fresh: bool = False) -> str:
         words = (
             "<b>There are no ModelScope weights yet.</b> This is a bundled miniature model for trying the "
             "tab: it knows red, green, blue and yellow balls, squares and triangles moving left, right, up and down. "
-            f"For real videos put the weights into <code>{folder}</code> and press the refresh button. "
+            "For real videos open <b>Models</b> below and press Download, or put the weights into "
+            f"<code>{folder}</code> and press the refresh button. "
         ) + words
     return note(words, fresh=fresh)
 

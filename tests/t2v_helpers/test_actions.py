@@ -10,6 +10,7 @@ from threading import Thread
 from time import sleep
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from sd_t2v.t2v_helpers import ui
@@ -235,3 +236,19 @@ def test_settings_of_the_page_are_kept(tmp_path: Path) -> None:
     (tmp_path / "settings.json").unlink()
     (tmp_path / "settings.json").mkdir()
     assert "cannot be written" in again.change(SAVE_TEXT, False)
+
+
+def test_known_models_bring_their_good_values_and_a_warning(actions: Actions, tmp_path: Path) -> None:
+    folder = further_folder(tmp_path / "models") / "zeroscope_v2_576w"
+    folder.mkdir(parents=True)
+    (folder / "text2video_pytorch_model.pth").touch()
+    chosen = actions.model_chosen(MINIATURE_NAME, "zeroscope_v2_576w", *in_order(width=64, height=64, frames=8))[1:]
+    fields = dict(zip(ORDER, chosen, strict=True))
+    assert (fields["width"], fields["height"], fields["frames"]) == (576, 320, 24)
+    wished = dict(zip(ORDER, actions.advised("zeroscope_v2_576w"), strict=True))
+    assert (wished["width"], wished["height"], wished["frames"]) == (576, 320, 24)
+    assert wished["prompt"] == gr.update()
+    assert "Past what" not in actions.forecast("zeroscope_v2_576w", 576, 320, 24, 8, 1)
+    said = actions.forecast("zeroscope_v2_576w", 1024, 640, 100, 8, 1)
+    assert "Past what this model was trained for: more than about 45 frames tend to fall apart" in said
+    assert "it was trained at 576 x 320" in said

@@ -1,6 +1,7 @@
 """Downloads with the real client of the hub, from a hub on this computer that fails in every way."""
 
 import errno
+import io
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ import pytest
 from sd_t2v.t2v_helpers import download as module
 from sd_t2v.t2v_helpers.download import STAGING, DownloadError, Progress, Stopped, download
 from sd_t2v.t2v_helpers.known_models import KNOWN, KnownModel, RemoteFile, advice_for, beyond, known_model
+from sd_t2v.t2v_helpers.models_cli import main
 from sd_t2v.tests.hub import Hub, running
 
 CONTENT = random.Random(0).randbytes(3_000_000)
@@ -280,3 +282,28 @@ def test_a_hash_of_git_is_checked_too(tmp_path: Path) -> None:
     told = subprocess.run(["git", "hash-object", path], capture_output=True, text=True, check=True).stdout.strip()
     assert module._is_whole(path, item._replace(etag=told), ignore)
     assert not module._is_whole(path, item, ignore)
+
+
+def test_the_command_line_lists_asks_and_downloads(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ["--models-dir", str(tmp_path), "--lora-dir", str(tmp_path / "loras")]
+    assert main(["download", *where]) == 0
+    said = capsys.readouterr().out
+    assert all(model.key in said and model.licence in said for model in KNOWN)
+    assert main(["download", "nothing", *where]) == 2
+    assert "no known model 'nothing'" in capsys.readouterr().err
+    turbo = known_model("t2v-turbo")
+    assert turbo
+    hub.put(turbo.files[0].repository, turbo.files[0].path, CONTENT)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert main(["download", "t2v-turbo", *where]) == 1
+    assert "--yes downloads it" in capsys.readouterr().err
+    assert not hub.asked
+    assert main(["download", "t2v-turbo", "--yes", *where]) == 0
+    assert (tmp_path / "loras" / "t2v-turbo-ms.pt").read_bytes() == CONTENT
+    assert main(["download", *where]) == 0
+    assert "T2V-Turbo for ModelScope (LoRA) (installed)" in capsys.readouterr().out
+    hub.status = 404
+    assert main(["download", "potat1", "--yes", *where]) == 1
+    assert "is not there any more" in capsys.readouterr().err

@@ -409,3 +409,11 @@ def test_a_model_that_changed_on_disk_is_loaded_anew(tmp_path: Path) -> None:
 
 def test_an_outcome_starts_empty() -> None:
     assert Outcome() == Outcome([], 0, False, None, [])
+
+
+def test_what_is_past_a_known_models_training_is_said_with_the_video(tmp_path: Path) -> None:
+    folder = shutil.copytree(MODEL_FOLDER, tmp_path / "animov-0.1")
+    outcome = run(Person(tmp_path / "out"), ModelFolder("animov", folder), request(frames=46, steps=1))
+    assert outcome.error is None
+    assert any("frames tend to fall apart" in words for words in outcome.notes)
+    assert run(Person(tmp_path / "out"), ModelFolder("animov", folder), request(frames=2, steps=1)).notes == []

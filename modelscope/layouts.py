@@ -74,8 +74,10 @@ def find_part(part: Part, model: Path, config: ModelConfig, library: Library) ->
     if part is VAE:
         for lender in library.lenders:
             with contextlib.suppress(ModelError):
-                for source in _sources(part, lender, model_config(lender), library):
-                    return source._replace(lender=lender)
+                lent = model_config(lender)
+                if lent.autoencoder == config.autoencoder:
+                    for source in _sources(part, lender, lent, library):
+                        return source._replace(lender=lender)
     raise _missing(part, model, config)
 
 

@@ -34,17 +34,17 @@ class ModelsPanel:
         self._host = host
         with gr.Accordion("Models", open=False, elem_id=element("models_fold")):
             with gr.Row():
-                self._advise = gr.Button("Use the chosen model's good settings", elem_id=element("advise"))
-                self._check = gr.Button("Check all models", elem_id=element("check_models"))
-                self._move = gr.Button("Move files to where they belong", visible=False, elem_id=element("move_files"))
-                self._convert = gr.Button("Convert the chosen model", elem_id=element("convert_model"))
+                self._advise = _button("Use the chosen model's good settings", "advise")
+                self._check = _button("Check all models", "check_models")
+                self._move = _button("Move files to where they belong", "move_files", visible=False)
+                self._convert = _button("Convert the chosen model", "convert_model")
             self._report = gr.HTML(elem_id=element("models_report"))
             with gr.Row():
                 keys = [model.key for model in KNOWN]
                 self._known = gr.Dropdown(keys, value=keys[0], label="Known model", elem_id=element("known_model"))
                 self._known.do_not_save_to_config = True
-                self._download = gr.Button("Download", elem_id=element("download"))
-                self._stop = gr.Button("Stop the download", elem_id=element("stop_download"))
+                self._download = _button("Download", "download")
+                self._stop = _button("Stop the download", "stop_download")
             self._about = gr.HTML(self.about(keys[0]), elem_id=element("about_known"))
             self._status = gr.HTML(elem_id=element("download_status"))
 
@@ -123,6 +123,10 @@ class ModelsPanel:
         return "".join(note(html.escape(line)) for line in said)
 
 
+def _button(words: str, name: str, **changes: Any) -> gr.Button:
+    return gr.Button(words, size="sm", elem_id=element(name), **changes)
+
+
 def _misplaced_html(files: list[Misplaced]) -> str:
     lines = (f"{path} belongs to {goal}." for path, goal in files)
     return "".join(note(f"⚠ {html.escape(line)}") for line in lines)
@@ -130,8 +134,8 @@ def _misplaced_html(files: list[Misplaced]) -> str:
 
 def _diagnosis_html(diagnosis: Diagnosis) -> str:
     rows = "".join(
-        f"<tr><td>{'✔' if finding.sound else '✘'}</td><td>{html.escape(finding.subject)}</td>"
-        f"<td>{html.escape(finding.text)}</td></tr>"
+        f"<tr{'' if finding.sound else ' class=wrong'}><td>{'✔' if finding.sound else '✘'}</td>"
+        f"<td>{html.escape(finding.subject)}</td><td>{html.escape(finding.text)}</td></tr>"
         for finding in diagnosis.findings
     )
     where = html.escape(str(diagnosis.model.path))

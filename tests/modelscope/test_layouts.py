@@ -82,8 +82,17 @@ def test_a_folder_without_autoencoder_and_configuration_borrows_the_autoencoder(
     assert "VQGAN_autoencoder.pth: is missing" in fails(folder, Library(tmp_path))
     assert_golden_weights(folder, library)
     (folder / "configuration.json").unlink()
+    assert "VQGAN_autoencoder.pth: is missing" in fails_to_find_autoencoder(folder, library)
+    (lender / "configuration.json").unlink()
     source = find_part(VAE_PART, folder, model_config(folder), library)
     assert (source.lender, source.named) == (lender, lender / VAE)
+
+
+def fails_to_find_autoencoder(folder: Path, library: Library) -> str:
+    """Not one of another size."""
+    with pytest.raises(ModelError) as caught:
+        find_part(VAE_PART, folder, model_config(folder), library)
+    return str(caught.value)
 
 
 def test_an_autoencoder_can_be_borrowed_from_diffusers_folders(tmp_path: Path) -> None:

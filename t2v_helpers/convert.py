@@ -1,6 +1,5 @@
 """Writes a model anew, whatever its layout: the original's names, half precision, safetensors."""
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..modelscope.checkpoint import read_tensors
-from ..modelscope.config import CONFIGURATION, FilesConfig, ModelConfig, write_config
+from ..modelscope.config import FilesConfig, ModelConfig, write_config
 from ..modelscope.errors import ModelError, memory_errors
 from ..modelscope.layouts import around, find_part, model_config
 from ..modelscope.loading import check_parts_agree, load_part
@@ -63,7 +62,6 @@ def _written(model: ModelFolder, staging: Path, say: Say) -> None:
         say(f"{part.title}: {names[part.file]}")
         _write(staging / names[part.file], _halves(part, model, config))
     write_config(staging, replace(config, files=FilesConfig(**names)))
-    json.loads((staging / CONFIGURATION).read_text(encoding="utf-8"))
 
 
 def _halves(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Tensor]:

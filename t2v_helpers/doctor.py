@@ -1,5 +1,7 @@
 """Says of each model what was found, part by part, or what is wrong with it and what to do."""
 
+import hashlib
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from ..modelscope.loading import check_parts_agree, load_part, outline, read_sou
 from ..modelscope.parts import PARTS, Part, written
 from ..modelscope.plan import FAST, SMALLEST
 from .host.interface import Host
+from .known_models import KNOWN
 from .model_folders import ModelFolder
 from .model_store import Places, places
 from .settings import VAE
@@ -43,14 +46,17 @@ class Diagnosis(NamedTuple):
         return all(finding.sound for finding in self.findings)
 
 
-def examine(host: Host, models: Sequence[ModelFolder]) -> Iterator[Diagnosis]:
-    """Look at one model after the other, as loading would, without keeping any."""
+def examine(host: Host, models: Sequence[ModelFolder], *, thorough: bool = False) -> Iterator[Diagnosis]:
+    """Look at one model after the other, as loading would, without keeping any.
+
+    thorough: read all of every file and compare it with its checksums, which takes as long as the disk does.
+    """
     where = places(*host.devices(), host.setting(VAE))
     for model in models:
-        yield Diagnosis(model, tuple(_findings(model, where)))
+        yield Diagnosis(model, tuple(_findings(model, where, thorough=thorough)))
 
 
-def _findings(model: ModelFolder, where: Places) -> Iterator[Finding]:
+def _findings(model: ModelFolder, where: Places, *, thorough: bool) -> Iterator[Finding]:
     config = ModelConfig()
     try:
         config = model_config(model.path)
@@ -58,7 +64,7 @@ def _findings(model: ModelFolder, where: Places) -> Iterator[Finding]:
     except TextToVideoError as error:
         yield Finding("configuration", str(error), sound=False)
     library = model.library or around(model.path)
-    parts = [_examined(part, model.path, config, library) for part in PARTS]
+    parts = [_examined(part, model.path, config, library, thorough=thorough) for part in PARTS]
     yield from parts
     if not all(finding.sound for finding in parts):
         return
@@ -79,13 +85,15 @@ def _described(model: Path) -> str:
     )
 
 
-def _examined(part: Part, model: Path, config: ModelConfig, library: Library) -> Finding:
+def _examined(part: Part, model: Path, config: ModelConfig, library: Library, *, thorough: bool) -> Finding:
     """A part's line."""
     try:
         source = find_part(part, model, config, library)
         tensors = read_source(source)
         load_part(part, source, config)
         size = sum(file.stat().st_size for file in source.files)
+        if thorough and (damage := next(filter(None, map(_damage, source.files)), "")):
+            return Finding(part.title, damage, sound=False)
     except TextToVideoError as error:
         return Finding(part.title, str(error), sound=False)
     except OSError as error:
@@ -101,6 +109,28 @@ def _examined(part: Part, model: Path, config: ModelConfig, library: Library) ->
     if source.lender:
         said.append(f"borrowed from {source.lender}")
     return Finding(part.title, ", ".join(said))
+
+
+def _damage(path: Path) -> str:
+    """What is wrong inside a file that looks whole; nothing if all is well, or nothing is known to compare it with."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            spoilt = archive.testzip()
+        if spoilt:
+            return f"{path}: {spoilt} in it does not match its checksum. Download the file again."
+    known = [file.sha256 for model in KNOWN for file in model.files if file.sha256 and file.size == path.stat().st_size]
+    if known and not any(sha256(path).startswith(digits) for digits in known):
+        return f"{path}: has the size of a known file and another sha256. Download it again."
+    return ""
+
+
+def sha256(path: Path) -> str:
+    """Of a file of any size, in hexadecimal digits."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            hashed.update(piece)
+    return hashed.hexdigest()
 
 
 def _precision(tensors: dict[str, Tensor]) -> str:

@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     doctor = commands.add_parser("doctor", help="say of each model what was found, or what is wrong")
     doctor.add_argument("models", nargs="*", metavar="MODEL", help="names or folders; default: all")
+    doctor.add_argument("--thorough", action="store_true", help="read every file whole and compare its checksums")
     doctor.add_argument("--move", action="store_true", help="move files that lie in the wrong folder")
     convert = commands.add_parser("convert", help="write a model anew: half precision, safetensors")
     convert.add_argument("model", metavar="MODEL", help="its name, its folder, or its file")
@@ -73,7 +74,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if len(models) == 1 and not options.models:
         sys.stdout.write(f"No weights yet: put a model's files into {base_folder(options.models_dir)}.\n")
     sound = True
-    for diagnosis in examine(host, models):
+    for diagnosis in examine(host, models, thorough=options.thorough):
         sys.stdout.write(f"\n{diagnosis.model.name}  {diagnosis.model.path}\n")
         for finding in diagnosis.findings:
             sys.stdout.write(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.subject}: {finding.text}\n")

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import save_file
 
 from sd_t2v.benchmarks.layouts import as_bin, as_safetensors, write_diffusers
-from sd_t2v.t2v_helpers.doctor import Diagnosis, examine
+from sd_t2v.t2v_helpers import doctor
+from sd_t2v.t2v_helpers.doctor import Diagnosis, examine, sha256
 from sd_t2v.t2v_helpers.host.console import ConsoleHost
+from sd_t2v.t2v_helpers.known_models import KNOWN, RemoteFile
 from sd_t2v.t2v_helpers.misplaced import Misplaced, misplaced, move
 from sd_t2v.t2v_helpers.model_folders import ModelFolder
 from sd_t2v.t2v_helpers.models_cli import main
@@ -51,6 +53,38 @@ def test_a_sound_model_of_diffusers(tmp_path: Path) -> None:
     assert found.sound
     assert "config.json of each part" in lines(found)[0]
     assert "diffusers' layout, safetensors, " in lines(found)[2]
+
+
+def flipped(path: Path) -> None:
+    """One bit in the middle of the numbers, which no reader of the file notices."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_is_found_by_a_thorough_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_model_folder(tmp_path / "t2v")
+    assert main(["doctor", str(folder), "--thorough", "--models-dir", str(tmp_path)]) == 0
+    flipped(folder / UNET)
+    assert diagnosis(folder).sound
+    capsys.readouterr()
+    assert main(["doctor", str(folder), "--thorough", "--models-dir", str(tmp_path)]) == 1
+    assert "in it does not match its checksum" in capsys.readouterr().out
+
+
+def test_a_known_file_with_another_hash_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_model_folder(tmp_path / "t2v", ".safetensors")
+    path = folder / "VQGAN_autoencoder.safetensors"
+    known = RemoteFile("some/one", path.name, path.name, path.stat().st_size, sha256(path)[:12])
+    monkeypatch.setattr(doctor, "KNOWN", (KNOWN[0]._replace(files=(known,)),))
+    assert thorough(folder).sound
+    flipped(path)
+    assert "has the size of a known file and another sha256" in thorough(folder).findings[3].text
+
+
+def thorough(folder: Path) -> Diagnosis:
+    (found,) = examine(ConsoleHost(device="cpu"), [ModelFolder("model", folder)], thorough=True)
+    return found
 
 
 def test_what_is_borrowed_is_said(tmp_path: Path) -> None:

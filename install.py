@@ -7,6 +7,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 NEEDED = {
+    "filelock": "filelock",
+    "huggingface_hub": "huggingface_hub",
     "imageio_ffmpeg": "imageio-ffmpeg",
     "open_clip": "open_clip_torch",
     "omegaconf": "omegaconf",

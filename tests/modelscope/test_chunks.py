@@ -69,7 +69,7 @@ def test_any_pieces_give_the_same(values: int, batch: int, frames: int, height: 
         for together in (None, False, True):
             assert relative_error(run(torch.float64, Chunks(values), together=together), exact) < 1e-8
             error = relative_error(run(torch.float32, Chunks(values), together=together), exact)
-            assert error < max(1e-5, 3 * rounding)
+            assert error < max(1e-5, 5 * rounding)
 
 
 @torch.inference_mode()

@@ -29,6 +29,14 @@ class Misplaced(NamedTuple):
     goal: Path
 
 
+def downloads_folder() -> Path | None:
+    """Where browsers put files; None for a user without a home."""
+    try:
+        return Path.home() / "Downloads"
+    except RuntimeError:
+        return None
+
+
 def misplaced(models: Path, downloads: Path | None = None) -> list[Misplaced]:
     """Files of ModelScope models in folders in which nothing looks for them, those of the WebUI and `downloads`."""
     places = {models / name: _DEPTH for name in ("Stable-diffusion", "ModelScope", "VAE", "Lora")}

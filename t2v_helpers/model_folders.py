@@ -52,7 +52,7 @@ def find_models(host: Host) -> list[ModelFolder]:
             found[_free_name(path, root, found)] = path
     lenders = (*found.values(), *dict.fromkeys(path.parent for path in found.values()))
     named = [
-        ModelFolder(name, path, Library(next((r for r in roots if path.is_relative_to(r)), models), lenders))
+        ModelFolder(name, path, Library(next(r for r in (models, *roots) if path.is_relative_to(r)), lenders))
         for name, path in found.items()
     ]
     return [*named, ModelFolder(MINIATURE_NAME, MODEL_FOLDER)]

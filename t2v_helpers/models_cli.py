@@ -63,11 +63,11 @@ def _host(options: argparse.Namespace) -> "ConsoleHost":
 
 def _doctor(options: argparse.Namespace) -> int:
     from .doctor import examine
-    from .misplaced import misplaced, move
+    from .misplaced import downloads_folder, misplaced, move
     from .model_folders import base_folder, find_models
 
     host = _host(options)
-    files = misplaced(options.models_dir, Path.home() / "Downloads")
+    files = misplaced(options.models_dir, downloads_folder())
     said = move(files) if options.move else [f"{path} belongs to {goal}; --move moves it." for path, goal in files]
     sys.stdout.writelines(line + "\n" for line in said)
     models = [_model(host, name) for name in options.models] or find_models(host)

@@ -3,7 +3,6 @@
 import html
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -15,7 +14,7 @@ from .doctor import Diagnosis, examine
 from .download_jobs import JOBS
 from .host.interface import PageHost
 from .known_models import KNOWN, described, known_model
-from .misplaced import Misplaced, misplaced, move
+from .misplaced import Misplaced, downloads_folder, misplaced, move
 from .model_folders import find_models, model_named
 from .page import error_line, note
 
@@ -110,7 +109,7 @@ class ModelsPanel:
         return ["".join(note(html.escape(line)) for line in said), gr.update(visible=False)]
 
     def _misplaced(self) -> list[Misplaced]:
-        return misplaced(self._host.models_folder(), Path.home() / "Downloads")
+        return misplaced(self._host.models_folder(), downloads_folder())
 
     def convert(self, name: str) -> str:
         """Write the chosen model anew, and say what was done."""

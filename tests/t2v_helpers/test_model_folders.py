@@ -80,6 +80,22 @@ def test_an_autoencoder_comes_from_the_base_model(host: Host, tmp_path: Path) ->
         load_model(model.path, CPU, library=model.library)
 
 
+def test_a_configuration_may_name_the_base_models_file_but_none_outside(host: Host, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    base, folder = write_model_folder(models / "ModelScope" / "t2v"), write_model_folder(models / "text2video" / "mine")
+    (folder / "VQGAN_autoencoder.pth").unlink()
+    configuration = folder / "configuration.json"
+    text = configuration.read_text(encoding="utf-8")
+    named = text.replace("VQGAN_autoencoder.pth", "../../ModelScope/t2v/VQGAN_autoencoder.pth")
+    configuration.write_text(named, encoding="utf-8")
+    model = model_named(host, "mine")
+    assert load_model(model.path, CPU, library=model.library).lender is None
+    (base / "VQGAN_autoencoder.pth").rename(tmp_path / "VQGAN_autoencoder.pth")
+    configuration.write_text(text.replace("VQGAN_auto", "../../../VQGAN_auto"), encoding="utf-8")
+    with pytest.raises(ModelError, match="outside of"):
+        load_model(model.path, CPU, library=model.library)
+
+
 def test_a_name_that_is_gone_is_told_with_those_that_are_there(host: Host) -> None:
     with pytest.raises(ModelError, match=r"'gone' is not there any more.*There are: miniature"):
         model_named(host, "gone")

@@ -40,7 +40,7 @@ def test_equals_the_original_in_pieces(name: str, values: int, grad: bool) -> No
     assert torch.equal(x, before)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     values=st.integers(300, 60_000),
     batch=st.integers(1, 2),
@@ -118,7 +118,7 @@ def full_size_step(
 
 @pytest.mark.parametrize(
     ("width", "height", "frames", "limit"),
-    [(256, 256, 24, 160e6), (256, 256, 125, 800e6), (256, 256, 250, 1.6e9), (1024, 576, 30, 1.4e9)],
+    [(256, 256, 24, 160e6), (256, 256, 250, 1.6e9), (1024, 576, 30, 1.4e9)],
 )
 def test_a_guided_step_needs_no_more_than_promised(width: int, height: int, frames: int, limit: float) -> None:
     peak, longest = peak_bytes(full_size_step(width, height, frames))

@@ -24,7 +24,7 @@ from sd_t2v.modelscope.weights import Place, resident, streamed, tensors_of
 from sd_t2v.tests.live_bytes import LiveBytes
 from sd_t2v.tests.support import CPU, write_model_folder
 
-REQUEST = VideoRequest(prompt="a red ball", steps=3, frames=4, width=64, height=64, seed=7)
+REQUEST = VideoRequest(prompt="a red ball", steps=3, frames=2, width=40, height=40, seed=7)
 
 
 class Told(list[str]):
@@ -80,7 +80,7 @@ def ladder(monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, ...]:
     return plans
 
 
-@pytest.mark.parametrize("end", range(len(LADDER)))
+@pytest.mark.parametrize("end", [1, 3])
 def test_a_run_goes_down_to_the_first_plan_that_fits(model: Model, ladder: tuple[Plan, ...], end: int) -> None:
     roomy = generate(model, REQUEST, plan=ladder[0])
     told = Told()
@@ -170,7 +170,7 @@ def test_an_interruption_leaves_the_weights_at_rest(model: Model, plan: Plan) ->
         gc.collect()
         assert live.now < 100_000
     assert at_rest(model)
-    assert generate(model, REQUEST, plan=SMALLEST).shape == (4, 64, 64, 3)
+    assert generate(model, REQUEST, plan=SMALLEST).shape == (2, 40, 40, 3)
 
 
 HALF = Place(torch.device("cpu"), torch.float16)

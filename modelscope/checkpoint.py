@@ -130,7 +130,8 @@ def _read_pickle(path: Path) -> Any:
             if zipped:
                 return load(weights_only=False, pickle_module=_InertPickle)
             foreign = re.search(r"GLOBAL (\S+)", str(error))
-            raise _ForeignCode(foreign[1]) if foreign else error from error
+            # torch's own words tell people to run the file's code.
+            raise _ForeignCode(foreign[1]) if foreign else pickle.UnpicklingError("not as torch writes it") from error
 
 
 class _Inert:

@@ -15,7 +15,8 @@ from .parts import PARTS, VAE, Part, written
 
 WEIGHTS = (".safetensors", ".pth", ".bin", ".ckpt", ".pt")
 """Endings of weight files, the ones that are read soonest first."""
-INDEX = ".index.json"
+UNFINISHED = (".crdownload", ".part", ".partial", ".download", ".opdownload", ".tmp")
+"""What browsers add to the name of a file that they are downloading."""
 
 
 class Library(NamedTuple):
@@ -169,11 +170,13 @@ def _inside(path: Path, *roots: Path) -> Path:
 
 
 def _missing(part: Part, folder: Path, config: ModelConfig) -> ModelError:
-    present = ", ".join(sorted(_names(folder))[:8]) or "nothing"
+    present = ", ".join(_names(folder)[:8]) or "nothing"
     remedy = "Download it into this folder."
     if part is VAE:
         remedy = "Download it into this folder, or install a model that has one: it is borrowed then."
     name = getattr(config.files, part.file)
+    if growing := next((one for one in _names(folder) if one.startswith(name) and one.endswith(UNFINISHED)), None):
+        remedy = f"{growing} is the download as far as it came: wait for it, or begin it again."
     return ModelError(f"{folder / name}: is missing (the folder holds {present}). {remedy}")
 
 

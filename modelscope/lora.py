@@ -180,10 +180,14 @@ def _named(path: Path, tensors: dict[str, Tensor]) -> list[_Pair]:
             modules[match["module"]]["alpha"] = tensor
         else:
             unknown.append(name)
-    incomplete = [module for module, parts in modules.items() if not {"up", "down"} <= parts.keys()]
-    if unknown or incomplete:
+    if unknown:
         whole = "It is no LoRA." if len(unknown) == len(tensors) else "Nothing of it was used."
-        raise ModelError(f"{path}: holds what no LoRA format has ({_some(unknown + incomplete)}). {whole}")
+        raise ModelError(f"{path}: holds what no LoRA format has ({_some(unknown)}). {whole}")
+    if halves := [module for module, parts in modules.items() if not {"up", "down"} <= parts.keys()]:
+        raise ModelError(
+            f"{path}: {len(halves)} of its {len(modules)} modules lack one of their two matrices ({_some(halves)}). It "
+            "was saved in part, or is damaged. Nothing of it was used."
+        )
     alphas = adapter_alphas(path)
     return [_pair(path, module, alphas, **parts) for module, parts in modules.items()]
 

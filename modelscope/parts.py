@@ -123,12 +123,12 @@ def _without_others(own: dict[str, Tensor], expected: Mapping[str, Tensor], name
 
 
 def described(names: Iterable[str], wanted: Part) -> str:
-    """What a file with these names is, if not the part it should be: for errors, or nothing."""
+    """What a file with these names is, if not the part it should be: the rest of an error, or nothing."""
     listed = list(names)
     if written(wanted, listed):
         return ""
     parts = [part.title for part in PARTS if written(part, listed)]
     if parts:
-        return f"It holds the {' and the '.join(parts)}."
+        return f"holds the {' and the '.join(parts)}, not the {wanted.title}. Put the {wanted.title}'s file there."
     kinds = [kind for sign, kind in _OTHERS.items() if any(sign in name for name in listed)]
-    return f"It looks like {kinds[0]}." if kinds else ""
+    return f"looks like {kinds[0]}. Nothing of a ModelScope model is in it." if kinds else ""

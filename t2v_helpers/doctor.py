@@ -65,6 +65,9 @@ def _findings(model: ModelFolder, where: Places, *, thorough: bool) -> Iterator[
         yield Finding("configuration", str(error), sound=False)
     library = model.library or around(model.path)
     parts = [_examined(part, model.path, config, library, thorough=thorough) for part in PARTS]
+    if len({part.text for part in parts}) == 1 and not parts[0].sound:
+        # One file, and what is wrong with all of it.
+        parts = [Finding("all parts", parts[0].text, sound=False)]
     yield from parts
     if not all(finding.sound for finding in parts):
         return

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .host.console import ROOT
+from .host.console import MODELS
 from .known_models import described
 from .settings import FURTHER_MODELS
 
@@ -47,12 +47,17 @@ def _parser() -> argparse.ArgumentParser:
     download.add_argument("name", nargs="?", metavar="NAME", help="as listed; left out, all are listed")
     download.add_argument("--yes", action="store_true", help="do not ask")
     for command in (doctor, convert, download):
-        command.add_argument(
-            "--models-dir", type=Path, default=ROOT / "models", metavar="DIR", help="default: %(default)s"
-        )
+        command.add_argument("--models-dir", type=_folder, default=MODELS, metavar="DIR", help="default: %(default)s")
         command.add_argument("--lora-dir", type=Path, metavar="DIR", help="default: Lora in that folder")
         command.add_argument("--further-models", default="", metavar="DIRS", help=FURTHER_MODELS.info)
     return parser
+
+
+def _folder(name: str) -> Path:
+    """A folder that is there: what is put into a mistyped one would never be found."""
+    if not Path(name).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {name!r}")
+    return Path(name)
 
 
 def _host(options: argparse.Namespace) -> "ConsoleHost":
@@ -72,7 +77,10 @@ def _doctor(options: argparse.Namespace) -> int:
     sys.stdout.writelines(line + "\n" for line in said)
     models = [_model(host, name) for name in options.models] or find_models(host)
     if len(models) == 1 and not options.models:
-        sys.stdout.write(f"No weights yet: put a model's files into {base_folder(options.models_dir)}.\n")
+        sys.stdout.write(
+            f"No weights yet: put a model's files into {base_folder(options.models_dir)}, or let "
+            "`python run.py download` bring them there.\n"
+        )
     sound = True
     for diagnosis in examine(host, models, thorough=options.thorough):
         sys.stdout.write(f"\n{diagnosis.model.name}  {diagnosis.model.path}\n")

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def models_for(root: Path) -> Path:
+    """The models folder of the WebUI whose extension lies at root, else one of its own."""
+    webui = root.parent.parent / "models"
+    return webui if root.parent.name == "extensions" and webui.is_dir() else root / "models"
+
+
+MODELS = models_for(ROOT)
+"""Where models are if nobody says."""
+
+
 class ConsoleHost:
     """Settings are what the options said, else the defaults."""
 
@@ -25,7 +35,7 @@ class ConsoleHost:
         options: dict[Setting, Any] | None = None,
         device: str | None = None,
         loras: Path | None = None,
-        models: Path = ROOT / "models",
+        models: Path = MODELS,
     ) -> None:
         self._options = options or {}
         self._device, self._loras, self._models = device, loras, models

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..outputs import DEFAULT_FOLDER
 from ..settings import OUTPUT_FOLDER, Setting
-from .console import ROOT, ConsoleHost
+from .console import MODELS, ROOT, ConsoleHost
 from .file_manager import open_folder
 from .interface import LORA_FOLDER, Progress, Stop
 from .stored_settings import StoredSettings, build_settings
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="run.py ui", description="Serves the text2video tab without a WebUI.")
     parser.add_argument("--port", type=int, default=7861, help="default: %(default)s")
-    parser.add_argument("--models-dir", type=Path, default=ROOT / "models", metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--models-dir", type=Path, default=MODELS, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--lora-dir", type=Path, metavar="DIR", help=f"default: {LORA_FOLDER} in that folder")
     parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
     parser.add_argument(

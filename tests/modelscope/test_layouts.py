@@ -247,7 +247,7 @@ def test_an_index_that_leads_nowhere(tmp_path: Path, index: str, told: str) -> N
 def test_a_file_that_holds_another_part_is_told(tmp_path: Path) -> None:
     folder = write_model_folder(tmp_path / "model")
     shutil.copy(folder / CLIP, folder / UNET)
-    assert "It holds the text encoder." in fails(folder)
+    assert "holds the text encoder, not the UNet." in fails(folder)
 
 
 @pytest.mark.parametrize(

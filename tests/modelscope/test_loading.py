@@ -194,7 +194,7 @@ def test_a_mismatch_lists_the_first_keys_of_each_kind(folder: Path) -> None:
 
 def test_a_file_of_another_model_is_named(folder: Path) -> None:
     shutil.copy(folder / CLIP, folder / UNET)
-    assert "does not fit the UNet" in fails(folder)
+    assert "holds the text encoder, not the UNet" in fails(folder)
 
 
 class Payload:

@@ -177,6 +177,7 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "UNet empty": (UNET, lambda p: p.write_bytes(b""), "is empty"),
     "UNet cut": (UNET, cut, "the download is not complete"),
     "UNet gone": (UNET, Path.unlink, "is missing"),
+    "UNet on its way": (UNET, lambda p: p.rename(f"{p}.crdownload"), "as far as it came: wait for it"),
     "UNet is a folder": (UNET, lambda p: (p.unlink(), p.mkdir()), "is missing"),
     "UNet is text": (UNET, lambda p: p.write_text("hello"), "damaged or not fully downloaded"),
     "UNet with code": (UNET, payload, "Nothing in it was run"),
@@ -188,7 +189,7 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "UNet is SDXL": (UNET, foreign("conditioner.embedders.1.model.ln_final.x"), "an SDXL checkpoint"),
     "UNet is a motion module": (UNET, foreign("down_blocks.0.motion_modules.0.x"), "an AnimateDiff motion module"),
     "UNet is a LoRA": (UNET, foreign("lora_unet_mid_block.lora_up.weight"), "belongs into the LoRA folder"),
-    "UNet is the text encoder": (UNET, lambda p: shutil.copy(p.parent / CLIP, p), "It holds the text encoder"),
+    "UNet is the text encoder": (UNET, lambda p: shutil.copy(p.parent / CLIP, p), "holds the text encoder, not the UNet"),
     "UNet without its last tensors": (UNET, without_some, "3 missing"),
     "UNet with whole numbers": (UNET, in_whole_numbers, "1 without numbers"),
     "UNet as large as no disk": (UNET, absurd, "damaged or not fully downloaded"),
@@ -198,7 +199,7 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "text encoder saved as a web page": (CLIP, html, "is a web page"),
     "text encoder cut": (CLIP, cut, "the download is not complete"),
     "text encoder gone": (CLIP, Path.unlink, "is missing"),
-    "text encoder is the UNet": (CLIP, lambda p: shutil.copy(p.parent / UNET, p), "It holds the UNet"),
+    "text encoder is the UNet": (CLIP, lambda p: shutil.copy(p.parent / UNET, p), "holds the UNet, not the text encoder"),
     "autoencoder is a pointer": (VAE, pointer, "Git LFS pointer"),
     "autoencoder gone, and nobody to lend one": (VAE, Path.unlink, "install a model that has one"),
     "autoencoder is a list": (VAE, lambda p: torch.save([torch.zeros(2)], p), "holds no weights by name"),
@@ -282,7 +283,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     assert main(["doctor", "--models-dir", str(models)]) == 1
     said = capsys.readouterr().out
     assert "--move moves it" in said
-    assert "No weights yet" in said
+    assert "No weights yet" in said and "run.py download" in said
     assert main(["doctor", "--models-dir", str(models), "--move"]) == 0
     said = capsys.readouterr().out
     assert f"ok    UNet: {UNET}, original layout" in said
@@ -292,6 +293,19 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     assert main(["doctor", str(tmp_path / "x.safetensors")]) == 1
     assert "does not fit the UNet" in capsys.readouterr().out
+
+
+def test_a_mistyped_models_folder_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["download", "modelscope", "--yes", "--models-dir", "/no/such"])
+    assert "there is no folder '/no/such'" in capsys.readouterr().err
+
+
+def test_a_file_with_nothing_of_a_model_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "style.safetensors"
+    save_file({"lora_unet_mid_block.lora_up.weight": torch.zeros(1)}, path)
+    (wrong,) = [finding for finding in diagnosis(path).findings if not finding.sound]
+    assert "looks like a LoRA, which belongs into the LoRA folder" in wrong.text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")

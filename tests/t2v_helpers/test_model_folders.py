@@ -7,6 +7,7 @@ import pytest
 
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.loading import load_model
+from sd_t2v.t2v_helpers.host.console import models_for
 from sd_t2v.t2v_helpers.host.standalone import StandaloneHost
 from sd_t2v.t2v_helpers.model_folders import BASE_NAME, MINIATURE_NAME, find_models, model_named, model_names
 from sd_t2v.t2v_helpers.settings import FURTHER_MODELS, Setting
@@ -54,6 +55,14 @@ def test_all_layouts_are_listed_and_nothing_else(host: Host, tmp_path: Path) -> 
         BASE_NAME, "diffusers", "potat1", "single", "zeroscope/zs2_576w", "zeroscope/zs2_XL",
         "zeroscope_v2_XL", "zeroscope_v2_XL/zs2_XL", MINIATURE_NAME,
     ]  # fmt: skip
+
+
+def test_an_extensions_models_are_its_webuis(tmp_path: Path) -> None:
+    extension = tmp_path / "extensions" / "text2video"
+    assert models_for(extension) == extension / "models"
+    (tmp_path / "models").mkdir()
+    assert models_for(extension) == tmp_path / "models"
+    assert models_for(tmp_path / "text2video") == tmp_path / "text2video" / "models"
 
 
 def test_further_folders_come_from_a_setting(host: Host, tmp_path: Path) -> None:

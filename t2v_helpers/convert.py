@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..modelscope.checkpoint import read_tensors
-from ..modelscope.config import FilesConfig, ModelConfig, write_config
-from ..modelscope.errors import ModelError, memory_errors
+from ..modelscope.config import CONFIGURATION, FilesConfig, ModelConfig, write_config
+from ..modelscope.errors import ModelError, first_line, memory_errors
 from ..modelscope.layouts import around, find_part, model_config
 from ..modelscope.loading import check_parts_agree, load_part
 from ..modelscope.parts import PARTS, VAE, Part
@@ -43,9 +44,10 @@ def convert(model: ModelFolder, goal: Path, say: Say) -> None:
         with memory_errors("converting the model", "Close other programs."):
             _written(model, staging, say)
         staging.rename(goal)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise ModelError(
-            f"{goal}: could not be written ({error.strerror or error}). Is there space, and may you write there?"
+            f"{goal}: could not be written ({reason}). Is there space, and may you write there?"
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -62,6 +64,9 @@ def _written(model: ModelFolder, staging: Path, say: Say) -> None:
         say(f"{part.title}: {names[part.file]}")
         _write(staging / names[part.file], _halves(part, model, config))
     write_config(staging, replace(config, files=FilesConfig(**names)))
+    for name in names.values():
+        # Of these, safetensors makes files that only their owner may read.
+        shutil.copymode(staging / CONFIGURATION, staging / name)
 
 
 def _halves(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Tensor]:

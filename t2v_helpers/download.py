@@ -172,7 +172,14 @@ def _reason(error: BaseException) -> str:
         return f"{reasons[status]} (HTTP {status})"
     if status:
         return f"the server had an error (HTTP {status}); try again later."
-    return f"could not be reached or was cut off ({first_line(error)}); try again to go on."
+    return f"could not be reached or was cut off ({_innermost(error)}); try again to go on."
+
+
+def _innermost(error: BaseException) -> str:
+    """What urllib3 says inside of what requests says, without the address, which is told already."""
+    inside = next((one for one in error.args if isinstance(one, Exception)), error)
+    said = first_line(getattr(inside, "reason", inside))
+    return said.partition("): ")[2] or said
 
 
 def _by_hand(file: RemoteFile, url: str, folder: Path) -> str:

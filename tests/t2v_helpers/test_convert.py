@@ -1,5 +1,7 @@
 """Conversion: any layout in, one set of half-precision safetensors out, and nothing half done."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from sd_t2v.tests.layouts import assert_golden_weights
 from sd_t2v.tests.support import CPU, golden, small_config, small_model, write_model_folder
 
 UNET = "text2video_pytorch_model"
+LIMIT = 300_000
+"""Bytes that a file may have: less than the UNet."""
 
 
 def test_any_layout_becomes_one_set(tmp_path: Path) -> None:
@@ -74,6 +78,25 @@ def test_nothing_is_overwritten_and_nothing_left_behind(tmp_path: Path, monkeypa
     with pytest.raises(ModelError, match="is a web page"):
         convert(ModelFolder("model", folder), tmp_path / "out", lambda _: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "model"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits files as Unix does")
+def test_a_disk_that_ends_on_the_way_leaves_nothing(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "text2video" / "mine")
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({LIMIT}, {LIMIT}))"
+    script = f"{limited}\nfrom sd_t2v.t2v_helpers.models_cli import main\nimport sys; sys.exit(main())"
+    command = [sys.executable, "-c", script, "convert", "mine", "--models-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "could not be written" in done.stderr and "Traceback" not in done.stderr
+    assert list((tmp_path / "text2video").iterdir()) == [folder]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
+def test_whoever_may_read_other_files_may_read_these(tmp_path: Path) -> None:
+    convert(ModelFolder("model", write_model_folder(tmp_path / "model")), tmp_path / "out", lambda _: None)
+    (tmp_path / "other").touch()
+    assert {path.stat().st_mode for path in (tmp_path / "out").iterdir()} == {(tmp_path / "other").stat().st_mode}
 
 
 def test_names_become_names_of_folders(tmp_path: Path) -> None:

@@ -136,12 +136,11 @@ def _check_match(path: Path, part: Part, expected: dict[str, Tensor], found: dic
     }
     said = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
     if said:
-        raise ModelError(
-            f"{path}: {seems}"
-            if seems
-            else f"{path}: does not fit the {part.title} that the configuration describes. It belongs to another model, "
-            f"or to another {CONFIGURATION}: of {len(expected)} tensors {'; '.join(said)}."
+        differs = (
+            f"does not fit the {part.title} that the configuration describes. It belongs to another model, or to "
+            f"another {CONFIGURATION}: of {len(expected)} tensors {'; '.join(said)}."
         )
+        raise ModelError(f"{path}: {seems or differs}")
 
 
 def _some(names: list[str]) -> str:

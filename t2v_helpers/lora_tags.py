@@ -8,7 +8,8 @@ from ..modelscope.errors import RequestError
 
 STRONGEST = 10.0
 """More than this is a slip of the keyboard."""
-_TAG = re.compile(r"<lora:([^<>]*)>")
+_TAG = re.compile(r"<(?P<kind>lora|lyco|hypernet):(?P<inside>[^<>]*)>", re.IGNORECASE)
+"""What the WebUI knows; lyco is another word for lora there."""
 
 
 class Wish(NamedTuple):
@@ -24,10 +25,12 @@ def split_tags(prompt: str) -> tuple[str, list[Wish]]:
 
     As the WebUI has it, one weight is for both parts, of two the first is the text encoder's; `te=`, `unet=` name them.
     """
-    return _TAG.sub("", prompt), [_wish(match[0], match[1]) for match in _TAG.finditer(prompt)]
+    return _TAG.sub("", prompt), [_wish(**match.groupdict(), tag=match[0]) for match in _TAG.finditer(prompt)]
 
 
-def _wish(tag: str, inside: str) -> Wish:
+def _wish(kind: str, inside: str, tag: str) -> Wish:
+    if kind.lower() == "hypernet":
+        raise RequestError(f"{tag}: hypernetworks are for Stable Diffusion; this model takes <lora:name:weight> only.")
     name, *rest = (part.strip() for part in inside.split(":"))
     if not name:
         raise RequestError(f"{tag} names no LoRA. Write <lora:name:weight>.")

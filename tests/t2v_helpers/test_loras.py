@@ -39,7 +39,8 @@ from sd_t2v.tests.support import CPU, seen_in
         ("<lora:bar:0.5:1>", "", [Wish("bar", 0.5, 1)]),
         ("<lora:bar:te=0.3:unet=.7>", "", [Wish("bar", 0.3, 0.7)]),
         ("<lora: bar : 1e0 >", "", [Wish("bar")]),
-        ("(<lora:bar:1>:1.3) < lora:x> <hypernet:x:1> lora:x", "(:1.3) < lora:x> <hypernet:x:1> lora:x", [Wish("bar")]),
+        ("(<lora:bar:1>:1.3) < lora:x> <3 lora:x", "(:1.3) < lora:x> <3 lora:x", [Wish("bar")]),
+        ("<LoRA:bar:1> <lyco:x:2>", " ", [Wish("bar"), Wish("x", 2, 2)]),
         ("<lora:юникод:1>\n<lora:bar:2>", "\n", [Wish("юникод"), Wish("bar", 2, 2)]),
     ],
 )
@@ -57,6 +58,7 @@ def test_tags_are_read_and_leave_the_prompt(prompt: str, rest: str, wishes: list
         ("<lora:x:>", "must be a number"),
         ("<lora:>", "names no LoRA"),
         ("<lora::1>", "names no LoRA"),
+        ("<hypernet:x:1>", "hypernetworks are for Stable Diffusion"),
         ("<lora:x:1:2:3>", "cannot be read"),
         ("<lora:x:dyn=3>", "cannot be read"),
         ("<lora:../x:1>", "without folders"),

@@ -138,7 +138,4 @@ def _diagnosis_html(diagnosis: Diagnosis) -> str:
         for finding in diagnosis.findings
     )
     where = html.escape(str(diagnosis.model.path))
-    return (
-        f'<table class="text2video-diagnosis"><caption>{html.escape(diagnosis.model.name)} <small>{where}</small>'
-        f"</caption>{rows}</table>"
-    )
+    return f"<table><caption>{html.escape(diagnosis.model.name)} <small>{where}</small></caption>{rows}</table>"

@@ -37,6 +37,10 @@ class ModelsPanel:
                 self._check = _button("Check all models", "check_models")
                 self._move = _button("Move files to where they belong", "move_files", visible=False)
                 self._convert = _button("Convert the chosen model", "convert_model")
+            self._thorough = gr.Checkbox(
+                False, label="Check checksums, too: reads every file whole", elem_id=element("thorough")
+            )
+            self._thorough.do_not_save_to_config = True
             self._report = gr.HTML(elem_id=element("models_report"))
             with gr.Row():
                 keys = [model.key for model in KNOWN]
@@ -54,7 +58,7 @@ class ModelsPanel:
         """
         refresh, refreshed = models
         self._advise.click(fields.by, [model], fields.of, show_progress="hidden")
-        self._check.click(self.check, None, [self._report, self._move])
+        self._check.click(self.check, [self._thorough], [self._report, self._move])
         self._move.click(lambda name: [*self.move(), *refresh(name)], [model], [self._report, self._move, *refreshed])
         self._convert.click(lambda name: [self.convert(name), *refresh(name)], [model], [self._report, *refreshed])
         self._known.change(self.about, [self._known], [self._about], show_progress="hidden")
@@ -91,11 +95,12 @@ class ModelsPanel:
             job.wait(1)
         yield error_line(str(job.error)) if job.error else "".join(note(html.escape(line)) for line in job.said)
 
-    def check(self) -> list[Any]:
+    def check(self, thorough: bool) -> list[Any]:
         """All models' diagnoses, and whether there is something to move."""
         try:
             files = self._misplaced()
-            parts = [_misplaced_html(files), *map(_diagnosis_html, examine(self._host, find_models(self._host)))]
+            diagnoses = examine(self._host, find_models(self._host), thorough=bool(thorough))
+            parts = [_misplaced_html(files), *map(_diagnosis_html, diagnoses)]
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update()]
         return ["".join(parts), gr.update(visible=bool(files))]

@@ -472,11 +472,18 @@ def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None
     try:
         broken.mkdir(parents=True)
         (broken / "text2video_pytorch_model.pth").write_text("<html>", encoding="utf-8")
+        spoilt = bytearray((MODEL_FOLDER / "VQGAN_autoencoder.pth").read_bytes())
+        spoilt[len(spoilt) // 2] ^= 1
+        (broken / "VQGAN_autoencoder.pth").write_bytes(spoilt)
+        shutil.copy(MODEL_FOLDER / "configuration.json", broken)
         page.click("#text2video_models_fold button, #text2video_models_fold .label-wrap")
+        page.set_checked("#text2video_thorough input", True)
+        pause(page)
         page.click("#text2video_check_models")
         report = "document.querySelector('#text2video_models_report').innerText"
         page.wait_for_function(f"{report}.includes('is a web page') && {report}.includes('<b>broken</b>')")
         assert "belongs to" in page.inner_text("#text2video_models_report")
+        assert "does not match its checksum" in page.inner_text("#text2video_models_report")
         pause(page)
         page.click("#text2video_move_files")
         page.wait_for_function(f"{report}.includes('is now')")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import IO, NamedTuple
 import pytest
 from playwright.sync_api import Browser, Page
 
+from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.t2v_helpers.ffmpeg import find_ffmpeg
 from sd_t2v.t2v_helpers.settings import KEEP, SAVE_TEXT, SETTINGS, Setting
 from sd_t2v.t2v_helpers.tags import read_tags
@@ -189,6 +191,32 @@ def test_a_prompt_becomes_a_video_and_stable_diffusion_stays_as_it_was(host: Hos
     link = str(page.get_by_role("link", name="Click here").get_attribute("href"))
     assert page.request.get(host.address + link).body() == made.read_bytes()
     assert moves(host, page)[moved:] == AWAY_AND_BACK[host.kind]
+
+
+def test_a_lora_in_the_hosts_folder_is_used(host: Host, page: Page) -> None:
+    loras, before = host.data / "models" / "Lora", made_videos(host)
+    loras.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "miniature" / "lora" / "bar.safetensors", loras)
+    page.fill("#text2video_prompt textarea", "a red bar moving left <lora:bar:1>")
+    set_number(page, "cfg_scale", 2)
+    page.click("#text2video_generate")
+    wait_until(lambda: made_videos(host) != before, page)
+    (made,) = made_videos(host) - before
+    assert seen_in(made) == ("red", "bar", "left")
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
+    set_number(page, "cfg_scale", 6.5)
+
+
+def test_the_doctor_looks_into_the_hosts_folders(host: Host, page: Page) -> None:
+    model = shutil.copytree(MODEL_FOLDER, host.data / "models" / "text2video" / "mine")
+    (model / "VQGAN_autoencoder.pth").write_text("<html>", encoding="utf-8")
+    page.click("#text2video_models_fold button, #text2video_models_fold .label-wrap")
+    page.click("#text2video_check_models")
+    page.wait_for_function("document.querySelector('#text2video_models_report').innerText.includes('is a web page')")
+    wrong = page.locator("#text2video_models_report tr.wrong")
+    assert wrong.count() == 1
+    assert str(model) in wrong.inner_text()
+    shutil.rmtree(model)
 
 
 def test_saved_settings_and_defaults_hold(host: Host, page: Page) -> None:

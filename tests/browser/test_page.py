@@ -466,36 +466,41 @@ def pick(page: Page, dropdown: str, name: str) -> None:
     page.locator("ul.options li", has_text=name).first.click()
 
 
-def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None:
+@pytest.fixture
+def wrongs(server: Server) -> Iterator[None]:
+    """A model in the wrong folder, and one whose UNet is a web page and whose autoencoder has a flipped bit."""
     shutil.copytree(MODEL_FOLDER, server.models / "Stable-diffusion" / "t2v")
     broken = server.models / "text2video" / "<b>broken</b>"
-    try:
-        broken.mkdir(parents=True)
-        (broken / "text2video_pytorch_model.pth").write_text("<html>", encoding="utf-8")
-        spoilt = bytearray((MODEL_FOLDER / "VQGAN_autoencoder.pth").read_bytes())
-        spoilt[len(spoilt) // 2] ^= 1
-        (broken / "VQGAN_autoencoder.pth").write_bytes(spoilt)
-        shutil.copy(MODEL_FOLDER / "configuration.json", broken)
-        page.click("#text2video_models_fold button, #text2video_models_fold .label-wrap")
-        page.set_checked("#text2video_thorough input", True)
-        pause(page)
-        page.click("#text2video_check_models")
-        report = "document.querySelector('#text2video_models_report').innerText"
-        page.wait_for_function(f"{report}.includes('is a web page') && {report}.includes('<b>broken</b>')")
-        assert "belongs to" in page.inner_text("#text2video_models_report")
-        assert "does not match its checksum" in page.inner_text("#text2video_models_report")
-        pause(page)
-        page.click("#text2video_move_files")
-        page.wait_for_function(f"{report}.includes('is now')")
-        assert (server.models / "ModelScope" / "t2v" / "text2video_pytorch_model.pth").is_file()
-        pause(page)
-        page.click("#text2video_convert_model")
-        page.wait_for_function(f"{report}.includes('read back')")
-        assert (server.models / "text2video" / "miniature (bundled demo)-fp16" / "configuration.json").is_file()
-        pause(page)
-        page.click("#text2video_convert_model")
-        page.wait_for_function(f"{report}.includes('is there already')")
-    finally:
-        for folder in ("Stable-diffusion", "ModelScope", "text2video"):
-            shutil.rmtree(server.models / folder, ignore_errors=True)
-            (server.models / "ModelScope" / "t2v").mkdir(parents=True, exist_ok=True)
+    broken.mkdir(parents=True)
+    (broken / "text2video_pytorch_model.pth").write_text("<html>", encoding="utf-8")
+    spoilt = bytearray((MODEL_FOLDER / "VQGAN_autoencoder.pth").read_bytes())
+    spoilt[len(spoilt) // 2] ^= 1
+    (broken / "VQGAN_autoencoder.pth").write_bytes(spoilt)
+    shutil.copy(MODEL_FOLDER / "configuration.json", broken)
+    yield
+    for folder in ("Stable-diffusion", "ModelScope", "text2video"):
+        shutil.rmtree(server.models / folder, ignore_errors=True)
+    (server.models / "ModelScope" / "t2v").mkdir(parents=True)
+
+
+@pytest.mark.usefixtures("wrongs")
+def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None:
+    page.click("#text2video_models_fold button, #text2video_models_fold .label-wrap")
+    page.set_checked("#text2video_thorough input", True)
+    pause(page)
+    page.click("#text2video_check_models")
+    report = "document.querySelector('#text2video_models_report').innerText"
+    page.wait_for_function(f"{report}.includes('is a web page') && {report}.includes('<b>broken</b>')")
+    assert "belongs to" in page.inner_text("#text2video_models_report")
+    assert "does not match its checksum" in page.inner_text("#text2video_models_report")
+    pause(page)
+    page.click("#text2video_move_files")
+    page.wait_for_function(f"{report}.includes('is now')")
+    assert (server.models / "ModelScope" / "t2v" / "text2video_pytorch_model.pth").is_file()
+    pause(page)
+    page.click("#text2video_convert_model")
+    page.wait_for_function(f"{report}.includes('read back')")
+    assert (server.models / "text2video" / "miniature (bundled demo)-fp16" / "configuration.json").is_file()
+    pause(page)
+    page.click("#text2video_convert_model")
+    page.wait_for_function(f"{report}.includes('is there already')")

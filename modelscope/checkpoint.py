@@ -1,14 +1,10 @@
 """Reads tensors out of one weight file, mapped into memory and without running anything in it."""
 
-import collections
-import functools
 import pickle
-import re
 import struct
 import tarfile
 import warnings
 import zipfile
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +14,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .errors import ModelError, first_line, is_memory_error
+from .pickles import ForeignCode, InertPickle
 from .placement import free_memory
 
 _LFS_POINTER = b"version https://git-lfs"
-_TRAINER_MODULES = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy", "_codecs", "omegaconf", "argparse")
-"""Packages whose objects training frameworks leave in checkpoints; they are skipped, never imported."""
-
+_TORCHS = (b"PK", b"\x80")
+"""How torch's files begin, zipped and not."""
 _DAMAGE = (
     OSError, RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, EOFError,
     AssertionError, OverflowError, MemoryError, struct.error, pickle.UnpicklingError, safetensors.SafetensorError,
 )  # fmt: skip
 """What a damaged file makes pickle, zip and torch raise."""
-
-_BUILTIN_DATA = (
-    "bool",
-    "bytearray",
-    "complex",
-    "dict",
-    "float",
-    "frozenset",
-    "int",
-    "list",
-    "object",
-    "set",
-    "str",
-    "tuple",
-)
-_PLAIN_DATA = {
-    *((home, name) for home in ("builtins", "__builtin__") for name in _BUILTIN_DATA),
-    *(("collections", name) for name in ("defaultdict", "Counter", "deque")),
-    *(("torch", name) for name in ("Size", "device", "float16", "bfloat16", "float32", "float64", "int64")),
-}
-"""Harmless, and of no use here: inert as well."""
-
-
-class _ForeignCode(Exception):
-    """A pickle names something that is neither a tensor nor a trainer's leftover."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -70,10 +41,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def read_state(path: Path) -> Any:
     """What such a file holds, whatever that is. Raises as `read_tensors` does."""
-    _refuse_other_content(path)
+    start = _start(path)
     try:
-        return load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    except _ForeignCode as error:
+        return load_file(path) if _is_safetensors(path, start) else _read_pickle(path)
+    except ForeignCode as error:
         raise ModelError(
             f"{path}: names {error}, code that weights have no need of. Nothing in it was run. "
             "Delete the file and download it from a source you trust."
@@ -88,7 +59,8 @@ def read_state(path: Path) -> Any:
         ) from error
 
 
-def _refuse_other_content(path: Path) -> None:
+def _start(path: Path) -> bytes:
+    """How the file begins. Raises ModelError for what holds no weights in any format."""
     try:
         with path.open("rb") as file:
             start = file.read(64)
@@ -103,86 +75,40 @@ def _refuse_other_content(path: Path) -> None:
     if start.startswith(b"PK") and not zipfile.is_zipfile(path):
         size = path.stat().st_size
         raise ModelError(f"{path}: the download is not complete ({size:,} bytes so far). Download it again.")
+    return start
 
 
-def _refuse_programs(path: Path, *, zipped: bool) -> None:
-    """TorchScript archives and old tar files: some versions of torch run or unpack them whatever they are told."""
+def _is_safetensors(path: Path, start: bytes) -> bool:
+    """By what is in it: people rename files. What is in neither format is read as its name says."""
+    named = path.suffix.lower() == ".safetensors"
+    if named and start.startswith(_TORCHS) and start[8:9] != b"{":
+        raise ModelError(f"{path}: is in torch's format, not in that of its name. Rename it to {path.stem}.pth.")
+    return named or start[8:9] == b"{"
+
+
+def _refuse_archives(path: Path, *, zipped: bool) -> None:
+    """TorchScript archives and old tar files: some versions of torch run or unpack them whatever they are told.
+
+    Also those that are packed, which torch never does: they may unpack to more than any memory.
+    """
+    program, packed = not zipped and tarfile.is_tarfile(path), False
     if zipped:
         with zipfile.ZipFile(path) as archive:
             program = any(name.endswith("/constants.pkl") for name in archive.namelist())
-    else:
-        program = tarfile.is_tarfile(path)
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
     if program:
         raise ModelError(f"{path}: is a program or an archive, not a file of weights. Nothing in it was run.")
+    if packed:
+        raise ModelError(f"{path}: is a packed archive. Unpack it, and put the files in it here.")
 
 
 def _read_pickle(path: Path) -> Any:
     zipped = zipfile.is_zipfile(path)
-    _refuse_programs(path, zipped=zipped)
-    # torch.serialization.load, because the WebUI replaces torch.load by a version that refuses files of newer torch.
-    load = functools.partial(torch.serialization.load, str(path), map_location="cpu", mmap=zipped)
+    _refuse_archives(path, zipped=zipped)
     with warnings.catch_warnings():
         # torch's remarks on old pickles are not for the people who downloaded them.
         warnings.simplefilter("ignore")
-        try:
-            return load(weights_only=True)
-        except pickle.UnpicklingError as error:
-            if zipped:
-                return load(weights_only=False, pickle_module=_InertPickle)
-            foreign = re.search(r"GLOBAL (\S+)", str(error))
-            # torch's own words tell people to run the file's code.
-            raise _ForeignCode(foreign[1]) if foreign else pickle.UnpicklingError("not as torch writes it") from error
-
-
-class _Inert:
-    """Stands in for a trainer's object: takes whatever the pickle gives it and does nothing."""
-
-    __slots__ = ()
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        """Ignore everything."""
-
-    def __setstate__(self, state: object) -> None:
-        """Ignore the state."""
-
-    def __setitem__(self, key: object, value: object) -> None:
-        """Ignore the item."""
-
-    def append(self, item: object) -> None:
-        """Ignore the item."""
-
-    add = append
-
-
-class _Rebuild(_Inert):
-    """Calls torch's function without handing it out: a pickle could change the attributes of what it gets."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, name: str) -> None:
-        """Name of a function in torch._utils."""
-        self._function = getattr(import_module("torch._utils"), name)
-
-    def __call__(self, *args: Any) -> Any:
-        """Rebuild a tensor."""
-        return self._function(*args)
-
-
-class _InertUnpickler(pickle.Unpickler):
-    """Builds tensors; anything else is inert if a trainer may have left it there, and an error if not."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Resolve a global of the pickle without importing it."""
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
-            return _Rebuild(name)
-        if (module, name) in _PLAIN_DATA or module.partition(".")[0] in _TRAINER_MODULES:
-            return _Inert
-        raise _ForeignCode(f"{module}.{name}")
-
-
-class _InertPickle:
-    """What torch.load wants of a pickle module, for zip files."""
-
-    Unpickler = _InertUnpickler
+        # The WebUI replaces torch.load by a version that refuses files of newer torch.
+        return torch.serialization.load(
+            str(path), map_location="cpu", mmap=zipped, weights_only=False, pickle_module=InertPickle
+        )

@@ -14,7 +14,10 @@ from .errors import ModelError, first_line
 CONFIGURATION = "configuration.json"
 MAX_SIZE, MAX_LAYERS, MAX_LEVELS = 65_536, 64, 8
 """Bounds of widths and counts, of layers in a row, and of resolution levels: far above any model of this kind."""
-MISTAKES = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OmegaConfBaseException)
+MISTAKES = (
+    OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError,
+    OmegaConfBaseException,
+)  # fmt: skip
 """What a wrong configuration makes its readers raise."""
 Section = TypeVar("Section")
 

@@ -1,6 +1,6 @@
 """Errors that a person can act on: what happened, where, what to do next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -49,3 +49,8 @@ _MEMORY_SIGNS = (
 def first_line(error: BaseException) -> str:
     """The start of an error's text, for use within a sentence."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:160]
+
+
+def some(names: Sequence[str], shown: int) -> str:
+    """The first of these, for use within a sentence; a name may be as long as a file likes."""
+    return ", ".join(name[:300] for name in names[:shown]) + (", …" if len(names) > shown else "")

@@ -11,7 +11,7 @@ from .checkpoint import read_tensors
 from .config import CONFIGURATION, ModelConfig, read_config
 from .diffusers_config import describes, read_diffusers_config
 from .errors import ModelError
-from .parts import PARTS, VAE, Part, written
+from .parts import PARTS, UNET, VAE, Part, written
 
 WEIGHTS = (".safetensors", ".pth", ".bin", ".ckpt", ".pt")
 """Endings of weight files, the ones that are read soonest first."""
@@ -44,6 +44,8 @@ def around(folder: Path) -> Library:
 
 def model_config(model: Path) -> ModelConfig:
     """As configuration.json says, else diffusers' files, else the 1.7B's. Raises ModelError."""
+    if not os.path.exists(model):  # noqa: PTH110 - False for what is no path at all, too
+        return ModelConfig()
     folder = model.parent if model.is_file() else model
     if not (folder / CONFIGURATION).exists() and describes(folder):
         return read_diffusers_config(folder)
@@ -56,7 +58,7 @@ def is_model(folder: Path) -> bool:
 
 
 def _has_weights(folder: Path) -> bool:
-    return any(name.endswith(WEIGHTS) for name in _names(folder))
+    return any(name.lower().endswith(WEIGHTS) for name in _names(folder))
 
 
 def find_part(part: Part, model: Path, config: ModelConfig, library: Library) -> Source:
@@ -64,22 +66,36 @@ def find_part(part: Part, model: Path, config: ModelConfig, library: Library) ->
 
     An autoencoder that is missing is borrowed from another model: they all have the same one.
     """
-    if model.is_file():
-        if model.suffix not in WEIGHTS:
-            raise ModelError(f"{model}: is a file, and not one of weights. Choose the folder of the model's files.")
-        return Source(model, (_inside(model, library.root),))
-    _look_into(model)
-    found = next(_sources(part, model, config, library), None)
-    if found:
+    unread: list[ModelError] = []
+    if os.path.isfile(model):  # noqa: PTH113 - False for what is no path at all, too
+        own = _in_one_file(part, model, library)
+    else:
+        _look_into(model)
+        own = _sources(part, model, config, library, unread)
+    if found := next(own, None):
         return found
-    if part is VAE:
-        for lender in library.lenders:
-            with contextlib.suppress(ModelError):
-                lent = model_config(lender)
-                if lent.autoencoder == config.autoencoder:
-                    for source in _sources(part, lender, lent, library):
-                        return source._replace(lender=lender)
-    raise _missing(part, model, config)
+    if part is VAE and (lent := next(_lent(config, library), None)):
+        return lent
+    raise _missing(part, model, config, unread)
+
+
+def _in_one_file(part: Part, model: Path, library: Library) -> Iterator[Source]:
+    """The file, but for an autoencoder that a model's file lacks."""
+    if model.suffix.lower() not in WEIGHTS:
+        raise ModelError(f"{model}: is a file, and not one of weights. Choose the folder of the model's files.")
+    names = read_tensors(_inside(model, library.root))
+    if part is not VAE or written(VAE, names) or not written(UNET, names):
+        yield Source(model, (model,))
+
+
+def _lent(config: ModelConfig, library: Library) -> Iterator[Source]:
+    """Other models' autoencoders of the same size; what is wrong with those models does not matter here."""
+    for lender in library.lenders:
+        with contextlib.suppress(ModelError):
+            theirs = model_config(lender)
+            if theirs.autoencoder == config.autoencoder:
+                for source in _sources(VAE, lender, theirs, library, []):
+                    yield source._replace(lender=lender)
 
 
 def _look_into(folder: Path) -> None:
@@ -90,19 +106,21 @@ def _look_into(folder: Path) -> None:
         raise ModelError(
             f"{folder}: there is no such folder. Put the model's files there or choose another."
         ) from error
-    except OSError as error:
-        raise ModelError(f"{folder}: cannot be read ({error.strerror}). Choose a folder that you may read.") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: cannot be read ({error}). Choose a folder that you may read.") from error
 
 
-def _sources(part: Part, folder: Path, config: ModelConfig, library: Library) -> Iterator[Source]:
-    """Where the part may lie in a folder, the likeliest first."""
+def _sources(
+    part: Part, folder: Path, config: ModelConfig, library: Library, unread: list[ModelError]
+) -> Iterator[Source]:
+    """Where the part may lie in a folder, the likeliest first. unread: gets what is wrong with files of any name."""
     for path in _twins(folder / getattr(config.files, part.file)):
         # False for what cannot be looked at, too.
         if os.path.isfile(path):  # noqa: PTH113
             yield Source(path, (_inside(path, library.root, folder),))
     for path in _diffusers_files(part, folder / part.folder):
         yield Source(path, tuple(_inside(file, library.root, folder) for file in _shards(path)))
-    yield from _by_content(part, folder, config, library)
+    yield from _by_content(part, folder, config, library, unread)
 
 
 def _twins(path: Path) -> tuple[Path, ...]:
@@ -138,20 +156,19 @@ def _shards(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in sorted(names))
 
 
-def _by_content(part: Part, folder: Path, config: ModelConfig, library: Library) -> Iterator[Source]:
-    """Files under any other name that hold the part. A file that cannot be read is told if no other holds it."""
+def _by_content(
+    part: Part, folder: Path, config: ModelConfig, library: Library, unread: list[ModelError]
+) -> Iterator[Source]:
+    """Files under any other name that hold the part."""
     taken = {Path(getattr(config.files, other.file)).stem for other in PARTS if other is not part}
-    names = (name for name in _names(folder) if name.endswith(WEIGHTS) and Path(name).stem not in taken)
+    names = (name for name in _names(folder) if name.lower().endswith(WEIGHTS) and Path(name).stem not in taken)
     files = [folder / name for name in names if (folder / name).is_file()]
-    unread: ModelError | None = None
-    for path in sorted(files, key=lambda path: WEIGHTS.index(path.suffix)):
+    for path in sorted(files, key=lambda path: WEIGHTS.index(path.suffix.lower())):
         try:
             if written(part, read_tensors(_inside(path, library.root, folder))):
                 yield Source(path, (path,))
         except ModelError as error:
-            unread = unread or error
-    if unread:
-        raise unread
+            unread.append(error)
 
 
 def _inside(path: Path, *roots: Path) -> Path:
@@ -169,15 +186,27 @@ def _inside(path: Path, *roots: Path) -> Path:
     )
 
 
-def _missing(part: Part, folder: Path, config: ModelConfig) -> ModelError:
-    present = ", ".join(_names(folder)[:8]) or "nothing"
+def _missing(part: Part, model: Path, config: ModelConfig, unread: list[ModelError]) -> ModelError:
+    where, name = _home(part, model, config)
+    present = _names(where)
     remedy = "Download it into this folder."
     if part is VAE:
         remedy = "Download it into this folder, or install a model that has one: it is borrowed then."
-    name = getattr(config.files, part.file)
-    if growing := next((one for one in _names(folder) if one.startswith(name) and one.endswith(UNFINISHED)), None):
+    if growing := next((one for one in present if one.startswith(name) and one.endswith(UNFINISHED)), None):
         remedy = f"{growing} is the download as far as it came: wait for it, or begin it again."
-    return ModelError(f"{folder / name}: is missing (the folder holds {present}). {remedy}")
+    if any("-of-" in one for one in present):
+        remedy = f"It is split here: download its list {name}.index.json, too."
+    if unread:
+        remedy += f" If it is this one: {unread[0]}"
+    return ModelError(f"{where / name}: is missing (the folder holds {', '.join(present[:8]) or 'nothing'}). {remedy}")
+
+
+def _home(part: Part, model: Path, config: ModelConfig) -> tuple[Path, str]:
+    """Folder and name of the file that a model like this one has for the part."""
+    folder = model if model.is_dir() else model.parent
+    if describes(folder) or "model_index.json" in _names(folder):
+        return folder / part.folder, f"{part.stems[0]}.safetensors"
+    return folder, getattr(config.files, part.file)
 
 
 def _names(folder: Path) -> Sequence[str]:

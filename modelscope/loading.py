@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from .autoencoder import Autoencoder
 from .checkpoint import read_tensors
 from .config import CONFIGURATION, ModelConfig
-from .errors import ModelError, first_line, memory_errors
+from .diffusers_config import CONFIG
+from .errors import ModelError, first_line, memory_errors, some
 from .layouts import Library, Source, around, find_part, model_config
 from .parts import PARTS, VAE, Part, described, taken
 from .placement import free_unused
@@ -102,9 +103,10 @@ def _built(part: Part, path: Path, config: ModelConfig) -> nn.Module:
         with torch.device("meta"):
             return part.build(config)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError) as error:
+        config_file = path.with_name(CONFIG if path.with_name(CONFIG).exists() else CONFIGURATION)
         raise ModelError(
-            f"{path.with_name(CONFIGURATION)}: describes a network that cannot be built ({first_line(error)}). "
-            "Delete it to use the 1.7B's."
+            f"{config_file}: describes a network that cannot be built ({first_line(error)}). Delete it to use the "
+            "1.7B's."
         ) from error
 
 
@@ -134,14 +136,10 @@ def _check_match(path: Path, part: Part, expected: dict[str, Tensor], found: dic
         ],
         "without numbers": [name for name, x in common.items() if x.is_meta or not x.is_floating_point()],
     }
-    said = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
+    said = [f"{len(names)} {kind} ({some(names, SHOWN_KEYS)})" for kind, names in problems.items() if names]
     if said:
         differs = (
             f"does not fit the {part.title} that the configuration describes. It belongs to another model, or to "
             f"another {CONFIGURATION}: of {len(expected)} tensors {'; '.join(said)}."
         )
         raise ModelError(f"{path}: {seems or differs}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN_KEYS]) + (", …" if len(names) > SHOWN_KEYS else "")

@@ -7,25 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .checkpoint import read_state
 from .deltas import Delta, fits, worn
-from .errors import ModelError
+from .errors import ModelError, some
 from .loading import Model
-from .lora_alphas import Alphas, adapter_alphas
-from .lora_foreign import foreign, made_for
+from .lora_foreign import made_for
 from .lora_names import COND_PROJ, Homes, Part, Target
+from .lora_pairs import SHOWN, Pair, named_pairs, tensors_in
 
-SHOWN = 6
-"""How many modules an error lists."""
-_FACTOR = re.compile(r"(?P<module>.+?)[._]lora(?:_linear_layer)?[._](?P<kind>A|B|up|down)(?:\.\w+)??(?:\.weight)?")
-_OLD_FACTOR = re.compile(r"(?P<module>.+)\.processor\.(?P<layer>to_[qkv]|to_out)_lora\.(?P<kind>up|down)\.weight")
-_ALPHA = re.compile(r"(?P<module>.+)\.(?:network_)?alpha")
-_KINDS = {"A": "down", "B": "up"}
 _SUBSETS: dict[str, re.Pattern[str]] = {
     "whole network": re.compile(""),
     "spatial transformers": re.compile(r"(^|\.)attentions\."),
@@ -91,22 +85,16 @@ def wearing(model: Model, loras: Sequence[Lora]) -> Iterator[None]:
         yield
 
 
-class _Pair(NamedTuple):
-    module: str
-    up: Tensor
-    down: Tensor
-    scale: float = 1.0
-
-
 def read_lora(path: Path, model: Model) -> Lora:
     """Read a file and find the weights that it is for: all of them, or ModelError, which says what the file is."""
     content, homes = read_state(path), Homes(model)
     if isinstance(content, list | tuple):
         pairs = _nameless(path, list(content), homes)
     else:
-        pairs = _named(path, _tensors(path, content))
+        pairs = named_pairs(path, tensors_in(path, content))
     found = {pair.module: homes.find(pair.module) for pair in pairs}
     _check_homes(path, found)
+    _check_twice(path, found)
     deltas: dict[Part, dict[str, list[Delta]]] = {"unet": defaultdict(list), "text": defaultdict(list)}
     misfits = []
     for pair in pairs:
@@ -118,7 +106,7 @@ def read_lora(path: Path, model: Model) -> Lora:
     if misfits:
         raise ModelError(
             f"{path}: was made for another model: {len(misfits)} of its {len(pairs)} modules do not fit this one "
-            f"({_some(misfits)}). Nothing of it was used."
+            f"({some(misfits, SHOWN)}). Nothing of it was used."
         )
     _check_numbers(path, pairs)
     return Lora(
@@ -126,15 +114,7 @@ def read_lora(path: Path, model: Model) -> Lora:
     )
 
 
-def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    tensors = {str(name): x for name, x in state.items() if isinstance(x, Tensor)} if isinstance(state, dict) else {}
-    if not tensors:
-        raise ModelError(f"{path}: holds no LoRA. Nothing of it was used.")
-    return tensors
-
-
-def _nameless(path: Path, tensors: list[Any], homes: Homes) -> list[_Pair]:
+def _nameless(path: Path, tensors: list[Any], homes: Homes) -> list[Pair]:
     """Text-To-Video-Finetuning's and T2V-Turbo's lists: up, down, up, down, ... in the order of diffusers' modules."""
     if len(tensors) % 2 or not tensors or not all(isinstance(x, Tensor) and x.ndim > 1 for x in tensors):
         raise ModelError(f"{path}: holds a list, but not of pairs of matrices. It is no LoRA.")
@@ -144,7 +124,7 @@ def _nameless(path: Path, tensors: list[Any], homes: Homes) -> list[_Pair]:
     for targets in lists:
         shapes = zip(targets.values(), ups, downs, strict=False)
         if len(targets) == len(ups) and all(fits(target.shape, up.shape, down.shape) for target, up, down in shapes):
-            return [_Pair(module, up, down) for module, up, down in zip(targets, ups, downs, strict=True)]
+            return [Pair(module, up, down) for module, up, down in zip(targets, ups, downs, strict=True)]
     counts = ", ".join(map(str, sorted({len(targets) for targets in lists})))
     raise ModelError(
         f"{path}: holds {len(ups)} pairs of matrices without names, which do not fit this model's layers in their "
@@ -164,59 +144,30 @@ def _lists(homes: Homes) -> Iterator[dict[str, Target]]:
                 yield chosen
 
 
-def _named(path: Path, tensors: dict[str, Tensor]) -> list[_Pair]:
-    """stable_lora's, diffusers', PEFT's and kohya's names."""
-    if words := foreign(tensors):
-        raise ModelError(f"{path}: {words}, not for ModelScope's text2video. Nothing of it was used.")
-    modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    unknown = []
-    for name, tensor in tensors.items():
-        if match := _OLD_FACTOR.fullmatch(name):
-            layer = "to_out.0" if match["layer"] == "to_out" else match["layer"]
-            modules[f"{match['module']}.{layer}"][match["kind"]] = tensor
-        elif match := _FACTOR.fullmatch(name):
-            modules[match["module"]][_KINDS.get(match["kind"], match["kind"])] = tensor
-        elif match := _ALPHA.fullmatch(name):
-            modules[match["module"]]["alpha"] = tensor
-        else:
-            unknown.append(name)
-    if unknown:
-        whole = "It is no LoRA." if len(unknown) == len(tensors) else "Nothing of it was used."
-        raise ModelError(f"{path}: holds what no LoRA format has ({_some(unknown)}). {whole}")
-    if halves := [module for module, parts in modules.items() if not {"up", "down"} <= parts.keys()]:
-        raise ModelError(
-            f"{path}: {len(halves)} of its {len(modules)} modules lack one of their two matrices ({_some(halves)}). It "
-            "was saved in part, or is damaged. Nothing of it was used."
-        )
-    alphas = adapter_alphas(path)
-    return [_pair(path, module, alphas, **parts) for module, parts in modules.items()]
-
-
-def _pair(path: Path, module: str, alphas: Alphas, *, up: Tensor, down: Tensor, alpha: Tensor | None = None) -> _Pair:
-    if up.ndim < 2 or down.ndim < 2 or not down.shape[0]:
-        raise ModelError(f"{path}: {module} has no matrices ({list(up.shape)}, {list(down.shape)}). It is damaged.")
-    up, down = up.flatten(1), down.flatten(1)
-    if alpha is not None and alpha.numel() != 1:
-        raise ModelError(f"{path}: the alpha of {module} is not one number. It is damaged.")
-    return _Pair(module, up, down, alphas(module, len(down)) if alpha is None else float(alpha) / len(down))
-
-
 def _check_homes(path: Path, found: Mapping[str, Target | None]) -> None:
     homeless = [module for module, target in found.items() if target is None]
     if homeless:
         raise ModelError(
-            f"{path}: {len(homeless)} of its {len(found)} modules are not in this model ({_some(homeless)}). It was "
-            "made for another model. Nothing of it was used."
+            f"{path}: {len(homeless)} of its {len(found)} modules are not in this model ({some(homeless, SHOWN)}). It "
+            "was made for another model. Nothing of it was used."
         )
 
 
-def _misfit(pair: _Pair, target: Target) -> str:
+def _check_twice(path: Path, found: Mapping[str, Target | None]) -> None:
+    """Whether names of different formats mean the same weight."""
+    first: dict[Target | None, str] = {}
+    for module, target in found.items():
+        if first.setdefault(target, module) != module:
+            raise ModelError(f"{path}: is for one weight twice, as {first[target]} and as {module}. It is damaged.")
+
+
+def _misfit(pair: Pair, target: Target) -> str:
     origin = made_for(pair.module, pair.down.shape[1])
     shapes = f"{list(pair.up.shape)} times {list(pair.down.shape)} for {list(target.shape)}"
     return f"{pair.module} {shapes}{f', as in {origin}' if origin else ''}"
 
 
-def _check_numbers(path: Path, pairs: Sequence[_Pair]) -> None:
+def _check_numbers(path: Path, pairs: Sequence[Pair]) -> None:
     bad = [
         pair.module
         for pair in pairs
@@ -224,14 +175,10 @@ def _check_numbers(path: Path, pairs: Sequence[_Pair]) -> None:
     ]
     if bad:
         raise ModelError(
-            f"{path}: holds values that are no finite numbers ({_some(bad)}). Its training went wrong, or it is "
+            f"{path}: holds values that are no finite numbers ({some(bad, SHOWN)}). Its training went wrong, or it is "
             "damaged. Nothing of it was used."
         )
 
 
 def _is_finite(x: Tensor) -> bool:
     return x.is_floating_point() and bool(torch.isfinite(x.double().sum()))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")

@@ -1,45 +1,64 @@
-"""How strong PEFT's pairs are, where a file says so beside them: newer versions of diffusers write its settings."""
+"""How strong PEFT's pairs are, where a file says so or one beside it: diffusers and PEFT write their settings down."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from .errors import ModelError
 
 Alphas = Callable[[str, int], float]
 """A module's name and rank to what its product is multiplied by."""
 _KEY = "lora_adapter_metadata"
+_STEM, _BESIDE = "adapter_model", "adapter_config.json"
+"""PEFT's own names of a LoRA's file and of its settings."""
 
 
 def adapter_alphas(path: Path) -> Alphas:
-    """From the metadata of a .safetensors file; 1 where there are none. Raises ModelError."""
-    if path.suffix.lower() != ".safetensors":
-        return _alphas({})
-    with safe_open(path, "pt") as file:
-        text = (file.metadata() or {}).get(_KEY, "{}")
+    """From PEFT's file beside, else the metadata of a safetensors file; 1 where there are none. Raises ModelError."""
+    beside = path.with_name(_BESIDE)
     try:
-        return _alphas(json.loads(text))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        if path.stem == _STEM and beside.is_file():
+            return _scale(json.loads(beside.read_text(encoding="utf-8-sig")))
+        return _by_part(json.loads(_metadata(path)))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: its adapter's settings cannot be read. It is damaged.") from error
 
 
-def _alphas(settings: dict[str, Any]) -> Alphas:
-    parts: dict[str, tuple[float, dict[str, float], bool]] = {}
-    for part in {name.partition(".")[0] for name in settings.keys()}:  # noqa: SIM118 - a list has none, which is an error
-        alpha, special, root = (settings.get(f"{part}.{key}") for key in ("lora_alpha", "alpha_pattern", "use_rslora"))
-        named = {str(ending): float(value) for ending, value in (special or {}).items()}
-        if alpha is not None:
-            parts[part] = float(alpha), named, bool(root)
+def _metadata(path: Path) -> str:
+    try:
+        with safe_open(path, "pt") as file:
+            return str((file.metadata() or {}).get(_KEY, "{}"))
+    except SafetensorError:
+        # A file of torch's, which has none.
+        return "{}"
+
+
+def _by_part(settings: dict[str, Any]) -> Alphas:
+    """diffusers' settings: those of each network after its name."""
+    parts: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        part, _, key = name.partition(".")
+        parts.setdefault(part, {})[key] = value
+    scales = {part: _scale(named) for part, named in parts.items()}
 
     def scale(module: str, rank: int) -> float:
         part = module.partition(".")[0]
-        if part not in parts:
-            return 1.0
-        alpha, named, root = parts[part]
-        alpha = next((value for ending, value in named.items() if f".{module}".endswith(f".{ending}")), alpha)
-        return alpha / (rank**0.5 if root else rank)
+        return scales[part](module, rank) if part in scales else 1.0
+
+    return scale
+
+
+def _scale(settings: dict[str, Any]) -> Alphas:
+    """PEFT's settings of one network."""
+    alpha, special, root = (settings.get(key) for key in ("lora_alpha", "alpha_pattern", "use_rslora"))
+    named = {str(ending): float(value) for ending, value in (special or {}).items()}
+    usual = None if alpha is None else float(alpha)
+
+    def scale(module: str, rank: int) -> float:
+        own = next((value for ending, value in named.items() if f".{module}".endswith(f".{ending}")), usual)
+        return 1.0 if own is None else own / (rank**0.5 if root else rank)
 
     return scale

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 _SIGNS = {
-    r"motion_modules?\.|\.motion_module": "is an AnimateDiff motion LoRA, for Stable Diffusion with AnimateDiff",
+    r"motion_modules?[._]|\.motion_module": "is an AnimateDiff motion LoRA, for Stable Diffusion with AnimateDiff",
     r"double_blocks|single_blocks|single_transformer_blocks": "is a LoRA for Flux or a model built like it",
     r"lora_te2_|lora_unet_(input|output|middle)_block|^text_encoder_2\.|transformer_blocks[._][1-9]": "is an image "
     "LoRA for Stable Diffusion XL",
@@ -12,8 +12,8 @@ _SIGNS = {
     r"\.(hada|lokr|oft|boft)_|\.dora_scale$|^lycoris_": "is a LyCORIS of another kind than pairs of matrices",
     r"^model\.diffusion_model\.|^first_stage_model\.": "is a whole model, not a LoRA",
     r"string_to_param|^emb_params$|^clip_[lg]$": "is a textual inversion embedding, not a LoRA",
-    r"^(diffusion_model|transformer)\.(?!resblocks|text_model)|^lora_transformer_": "is a LoRA for a model built of "
-    "transformers only, such as Wan, HunyuanVideo or LTX",
+    r"^(diffusion_model|transformer)\.(?!resblocks|text_model)|^(lora_unet_)?blocks[._]\d|^lora_transformer_": "is a "
+    "LoRA for a model built of transformers only, such as Wan, HunyuanVideo, LTX or Stable Diffusion 3",
     r"^lora_(unet|te)": "is an image LoRA for Stable Diffusion (kohya's naming): it knows nothing of time",
 }
 _TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 2048: "Stable Diffusion XL"}

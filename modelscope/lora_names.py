@@ -56,7 +56,7 @@ class Homes:
 
     def find(self, module: str) -> Target | None:
         """The target that a file means by a module's name."""
-        unet, rest = self.listed["unet"], module.removeprefix("unet.")
+        unet, rest = self.listed["unet"], module.removeprefix("base_model.model.").removeprefix("unet.")
         own = rest.removeprefix("text_encoder.").removeprefix("cond_stage_model.").removeprefix("transformer.")
         own = own.removeprefix(TEXT_PREFIX)
         return unet.get(rest) or self._original.get(rest) or self._text.get(own) or self._flat.get(module)

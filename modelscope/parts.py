@@ -1,5 +1,6 @@
 """The three parts of a model, and how to know one by the names of its weights, whoever wrote the file."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -57,18 +58,18 @@ VAE = Part(
 PARTS = (TEXT, UNET, VAE)
 
 _OTHERS = {
-    "double_blocks.": "a Flux model",
-    "joint_blocks.": "a Stable Diffusion 3 model",
-    "conditioner.embedders.": "an SDXL checkpoint",
-    "time_stack.": "a Stable Video Diffusion model",
-    "motion_modules.": "an AnimateDiff motion module",
-    "control_model.": "a ControlNet",
-    "init_attn.": "a VideoCrafter model",
-    "lora_": "a LoRA, which belongs into the LoRA folder",
-    "model.diffusion_model.": "a Stable Diffusion checkpoint, which makes pictures, not videos",
-    "down_blocks.": "a network for pictures",
+    r"double_blocks\.": "a Flux model",
+    r"joint_blocks\.": "a Stable Diffusion 3 model",
+    r"time_stack\.": "a Stable Video Diffusion model",
+    r"conditioner\.embedders\.": "an SDXL checkpoint",
+    r"motion_modules\.": "an AnimateDiff motion module",
+    r"control_model\.": "a ControlNet",
+    r"init_attn\.": "a VideoCrafter model",
+    r"lora_": "a LoRA, which belongs into the LoRA folder",
+    r"model\.diffusion_model\.": "a Stable Diffusion checkpoint, which makes pictures, not videos",
+    r"^down_blocks\.": "a network for pictures",
 }
-"""Parts of names by which other kinds of model are known, the surest first."""
+"""Patterns in names by which other kinds of model are known, the surest first."""
 
 
 class Written(NamedTuple):
@@ -125,10 +126,15 @@ def _without_others(own: dict[str, Tensor], expected: Mapping[str, Tensor], name
 def described(names: Iterable[str], wanted: Part) -> str:
     """What a file with these names is, if not the part it should be: the rest of an error, or nothing."""
     listed = list(names)
+    if not written(UNET, listed) and (kind := _other_kind(listed)):
+        return f"looks like {kind}. Nothing of a ModelScope model is in it."
     if written(wanted, listed):
         return ""
     parts = [part.title for part in PARTS if written(part, listed)]
     if parts:
         return f"holds the {' and the '.join(parts)}, not the {wanted.title}. Put the {wanted.title}'s file there."
-    kinds = [kind for sign, kind in _OTHERS.items() if any(sign in name for name in listed)]
-    return f"looks like {kinds[0]}. Nothing of a ModelScope model is in it." if kinds else ""
+    return ""
+
+
+def _other_kind(names: list[str]) -> str:
+    return next((kind for sign, kind in _OTHERS.items() if any(re.search(sign, name) for name in names)), "")

@@ -1,6 +1,7 @@
 """Says of each model what was found, part by part, or what is wrong with it and what to do."""
 
 import hashlib
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -79,7 +80,7 @@ def _findings(model: ModelFolder, where: Places, *, thorough: bool) -> Iterator[
 
 
 def _described(model: Path) -> str:
-    if model.is_file() or not model.is_dir():
+    if not os.path.isdir(model):  # noqa: PTH112 - False for what is no path at all, too
         return "the 1.7B's, built in"
     if (model / CONFIGURATION).exists():
         return CONFIGURATION

@@ -85,8 +85,9 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DownloadError(
-            f"{folder}: could not be written to ({error.strerror or first_line(error)}). Is there space, and may you "
-            "write there? What was downloaded stays; try again then."
+            f"{folder}: could not be written to ({error.strerror or first_line(error)}). Is there space, may you write "
+            "there, and is none of its files in use, by a loaded model for instance? What was downloaded stays; try "
+            "again then."
         ) from error
 
 

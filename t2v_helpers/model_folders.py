@@ -70,7 +70,7 @@ def _models_in(root: Path) -> list[Path]:
         if path.is_dir():
             found += [path] if is_model(path) and not _only_lends(path) else []
             found += [one for one in _entries(path) if one.is_dir() and one.name not in PART_FOLDERS and is_model(one)]
-        elif path.suffix in SINGLE_FILES:
+        elif path.suffix.lower() in SINGLE_FILES:
             found.append(path)
     return found
 
@@ -78,7 +78,7 @@ def _models_in(root: Path) -> list[Path]:
 def _only_lends(folder: Path) -> bool:
     """Whether nothing but an autoencoder lies there, for the models in its folders."""
     stem = Path(FilesConfig().ckpt_autoencoder).stem
-    weights = [path for path in _entries(folder) if path.suffix in WEIGHTS]
+    weights = [path for path in _entries(folder) if path.suffix.lower() in WEIGHTS]
     return bool(weights) and all(path.stem == stem for path in weights)
 
 

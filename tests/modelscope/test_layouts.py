@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,36 @@ def test_a_folder_without_autoencoder_and_configuration_borrows_the_autoencoder(
     (lender / "configuration.json").unlink()
     source = find_part(VAE_PART, folder, model_config(folder), library)
     assert (source.lender, source.named) == (lender, lender / VAE)
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        lambda folder: torch.save({"state": {}}, folder / "optimizer.bin"),
+        lambda folder: torch.save([torch.zeros(2, 2)], folder / "lora.pt"),
+        lambda folder: (folder / "empty.pt").touch(),
+        lambda folder: (folder / "page.safetensors").write_text("<html>"),
+        lambda folder: (folder.parent / "lender" / "unet" / "config.json").write_text('{"block_out_channels": []}'),
+    ],
+)
+def test_nothing_else_that_lies_about_keeps_it_from_being_borrowed(
+    tmp_path: Path, stray: Callable[[Path], object]
+) -> None:
+    folder = write_model_folder(tmp_path / "zs2_576w")
+    (folder / VAE).unlink()
+    write_diffusers(tmp_path / "lender", as_bin, small_model())
+    write_model_folder(tmp_path / "t2v")
+    stray(folder)
+    assert_golden_weights(folder)
+
+
+def test_what_is_wrong_with_a_file_of_any_name_is_told_with_what_is_missing(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    (folder / CLIP).unlink()
+    (folder / "clip.pt").write_text("<html>", encoding="utf-8")
+    message = fails(folder)
+    assert f"{folder / CLIP}: is missing" in message
+    assert f"If it is this one: {folder / 'clip.pt'}: is a web page" in message
 
 
 def fails_to_find_autoencoder(folder: Path, library: Library) -> str:
@@ -197,6 +228,35 @@ def test_one_file_that_holds_everything(tmp_path: Path, prefixes: tuple[str, str
     assert_golden_weights(tmp_path / "all of it.safetensors", Library(tmp_path))
 
 
+def test_one_file_without_an_autoencoder_borrows_it(tmp_path: Path) -> None:
+    write_config(tmp_path, small_config())
+    tensors = everything("cond_stage_model.model.", "model.diffusion_model.", "first_stage_model.")
+    file = tmp_path / "all but one.safetensors"
+    save_file({name: x for name, x in tensors.items() if not name.startswith("first_stage_model.")}, file)
+    assert f"{VAE}: is missing" in fails(file)
+    lender = write_model_folder(tmp_path / "t2v")
+    assert assert_golden_weights(file).lender == lender
+
+
+def test_files_in_the_other_format(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    save_file(torch.load(folder / UNET, weights_only=True), folder / UNET)
+    assert_golden_weights(folder)
+    (folder / VAE).rename((folder / VAE).with_suffix(".safetensors"))
+    assert "is in torch's format, not in that of its name. Rename it to VQGAN_autoencoder.pth" in fails(folder)
+
+
+def test_split_files_without_their_list(tmp_path: Path) -> None:
+    folder = write_diffusers(tmp_path / "model", as_shards, small_model())
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").unlink()
+    assert "download its list diffusion_pytorch_model.safetensors.index.json, too" in fails(folder)
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "no such folder"])
+def test_paths_that_are_none(path: str) -> None:
+    assert "older" in fails(Path(path))
+
+
 def test_one_file_by_diffusers_names(tmp_path: Path) -> None:
     model, config = small_model(), small_config()
     write_config(tmp_path, config)
@@ -221,7 +281,12 @@ def test_parts_of_different_models_are_told(tmp_path: Path) -> None:
     assert str(folder / "unet") in message
 
 
-@pytest.mark.parametrize("broken", ["<html>", "{}", "[]", '{"block_out_channels": [32, 40]}', "\x00"])
+WIDTHS = '{"block_out_channels": %s, "cross_attention_dim": 32, "attention_head_dim": 32}'
+
+
+@pytest.mark.parametrize(
+    "broken", ["<html>", "{}", "[]", *(WIDTHS % widths for widths in ("[32, 40]", "[]", "[0]", "[1e999]")), "\x00"]
+)
 def test_a_part_whose_configuration_is_none(tmp_path: Path, broken: str) -> None:
     folder = write_diffusers(tmp_path / "model", as_bin, small_model())
     (folder / "unet" / "config.json").write_text(broken, encoding="utf-8")
@@ -262,6 +327,10 @@ def test_a_file_that_holds_another_part_is_told(tmp_path: Path) -> None:
 )
 def test_other_kinds_of_model_are_known(name: str, kind: str) -> None:
     assert kind in described([name], UNET_PART)
+    # Checkpoints hold these, too, and they look like a ModelScope model's.
+    rest = ["first_stage_model.decoder.norm_out.weight", "cond_stage_model.model.ln_final.weight"]
+    assert kind in described([*rest, name], UNET_PART)
+    assert kind in described([*rest, name], VAE_PART)
     assert described(["anything"], UNET_PART) == ""
 
 

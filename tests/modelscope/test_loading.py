@@ -227,6 +227,23 @@ def test_a_pickle_cannot_change_torchs_own_functions(tmp_path: Path) -> None:
     assert torch._utils._rebuild_tensor_v2.__name__ == "_rebuild_tensor_v2"
 
 
+class Greedy:
+    """A thousand gigabytes of zeros, in a few bytes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (bytearray, (10**12,))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_gets_no_memory_for_what_it_claims(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"a": torch.ones(2), "b": Greedy()}, path, _use_new_zipfile_serialization=zipped)
+    assert list(read_tensors(path)) == ["a"]
+    torch.save({"a": torch.ones(2), "b": bytearray(9)}, path, pickle_protocol=5)
+    with pytest.raises(ModelError, match="not begin or go on as a pickle"):
+        read_tensors(path)
+
+
 def test_programs_and_old_tar_files_are_refused(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -248,12 +265,20 @@ def test_every_truncation_of_an_old_file_is_an_error_in_words(tmp_path: Path) ->
             read_tensors(path)
 
 
-@pytest.mark.parametrize("tensor", [torch.zeros(4, dtype=torch.int8), torch.zeros(4, device="meta")])
-def test_tensors_without_numbers_are_named(folder: Path, tensor: Tensor) -> None:
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (torch.zeros(4, dtype=torch.int8), "1 without numbers (out.2.bias)"),
+        (torch.zeros(4, device="meta"), "meta_tensor"),
+        (torch.zeros(1).expand(4), "fewer numbers than it says"),
+        (torch.zeros(4).to_sparse(), "sparse"),
+    ],
+)
+def test_tensors_without_numbers_are_named(folder: Path, tensor: Tensor, words: str) -> None:
     tensors = torch.load(folder / UNET, weights_only=True)
     tensors["out.2.bias"] = tensor
     torch.save(tensors, folder / UNET)
-    assert "1 without numbers (out.2.bias)" in fails(folder)
+    assert words in fails(folder)
 
 
 def test_plain_data_beside_weights_and_a_trainers_object_does_no_harm(folder: Path) -> None:

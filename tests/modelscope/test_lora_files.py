@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sd_t2v.modelscope.deltas import Delta
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.lora import read_lora
 from sd_t2v.tests.loras import cloneofsimo_list, renamed, stable_tensors
@@ -48,6 +49,8 @@ FOREIGN: dict[str, tuple[dict[str, Tensor], str]] = {
         pair("down_blocks.0.motion_modules.0.temporal_transformer.proj_in", "processor.to_q_lora.down.weight"),
         "AnimateDiff",
     ),
+    "animatediff_kohya": (pair("lora_unet_down_blocks_0_motion_modules_0_attn1_to_q"), "AnimateDiff"),
+    "wan_kohya": (pair("lora_unet_blocks_0_cross_attn_k"), "Wan"),
     "loha": ({"lora_unet_x.hada_w1_a": torch.zeros(2, 2)}, "LyCORIS"),
     "checkpoint": ({"model.diffusion_model.out.0.weight": torch.zeros(2)}, "a whole model"),
     "embedding": ({"emb_params": torch.zeros(2, 768)}, "textual inversion"),
@@ -104,6 +107,22 @@ DAMAGED: dict[str, tuple[dict[str, Tensor], str]] = {
         changed(lambda x: x.update({f"{Q}.lora_A.weight": torch.ones(2, 64, dtype=torch.int32)})),
         "no finite",
     ),
+    "bias": (changed(lambda x: x.update({f"{Q}.lora_B.bias": torch.zeros(64)})), r"no LoRA format has .*B\.bias"),
+    "several adapters": (
+        changed(
+            lambda x: x.update({f"{Q}.lora_{c}.{n}.weight": x[f"{Q}.lora_{c}.weight"] for n in "xy" for c in "AB"})
+        ),
+        r"holds several LoRAs \(x, y\)",
+    ),
+    "twice": (
+        changed(lambda x: x.update({n.removeprefix("unet."): x[n] for n in list(x) if Q in n})),
+        "is for one weight twice",
+    ),
+    "numbers that stand for many": (
+        changed(lambda x: x.update({f"{Q}.lora_A.weight": torch.zeros(1).expand(50_000_000, 64)})),
+        "fewer numbers than it says",
+    ),
+    "no values": (changed(lambda x: x.update({f"{Q}.lora_A.weight": torch.zeros(2, 64, device="meta")})), "meta"),
     "alpha": (changed(lambda x: x.update({f"{Q}.alpha": torch.ones(3)})), "alpha of .* is not one number"),
     "alpha without end": (changed(lambda x: x.update({f"{Q}.alpha": torch.tensor(torch.inf)})), "no finite numbers"),
 }
@@ -115,6 +134,46 @@ def test_damaged_files_are_refused_with_the_reason(name: str, tmp_path: Path) ->
     torch.save(tensors, tmp_path / "x.pt")
     with pytest.raises(ModelError, match=words):
         read_lora(tmp_path / "x.pt", small_model())
+
+
+def only(path: Path) -> Delta:
+    """What a file adds to the one weight that it is for."""
+    (deltas,) = read_lora(path, small_model()).unet.values()
+    (delta,) = deltas
+    return delta
+
+
+def one() -> dict[str, Tensor]:
+    return {name: x for name, x in peft().items() if Q in name}
+
+
+def test_pefts_own_names_and_settings(tmp_path: Path) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({name.replace("unet.", "base_model.model."): x for name, x in one().items()}, path)
+    assert only(path).scale == 1
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 8, "r": 2}')
+    assert only(path).scale == 4
+    (tmp_path / "adapter_config.json").write_text(
+        '{"lora_alpha": 8, "alpha_pattern": {"to_q": 6}, "use_rslora": false}'
+    )
+    assert only(path).scale == 3
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": "much"}')
+    with pytest.raises(ModelError, match="settings cannot be read"):
+        only(path)
+
+
+@pytest.mark.parametrize("alpha", [1, 1.0, torch.tensor(1), torch.tensor([1.0])])
+def test_an_alpha_may_be_any_kind_of_number(alpha: Any, tmp_path: Path) -> None:
+    torch.save(one() | {f"{Q}.alpha": alpha, "epoch": 3}, tmp_path / "x.pt")
+    assert only(tmp_path / "x.pt").scale == 0.5
+
+
+def test_a_file_in_the_other_format_is_read_or_told(tmp_path: Path) -> None:
+    save_file(one(), tmp_path / "x.pt")
+    assert only(tmp_path / "x.pt").scale == 1
+    torch.save(one(), tmp_path / "x.safetensors")
+    with pytest.raises(ModelError, match=r"torch's format.* Rename it to x\.pth"):
+        only(tmp_path / "x.safetensors")
 
 
 def test_a_sound_file_like_the_damaged_ones_is_taken(tmp_path: Path) -> None:
@@ -160,7 +219,7 @@ def test_code_in_a_pickle_is_not_run(zipped: bool, tmp_path: Path, monkeypatch: 
         torch.save([Code(), torch.zeros(2, 2)], path)
     else:
         path.write_bytes(pickle.dumps([Code()]))
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"names (posix|nt)\.mkdir, code that weights have no need of"):
         read_lora(path, small_model())
     assert not (tmp_path / "ran").exists()
 

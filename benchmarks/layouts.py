@@ -32,7 +32,8 @@ def write_diffusers(folder: Path, write: Write, model: Model, blocks: int | None
     text = to_diffusers(model.text_encoder.state_dict(), text_names)
     last = f"layers.{used - 1}."
     for number in range(used, blocks or used):
-        text |= {name.replace(last, f"layers.{number}."): x for name, x in text.items() if last in name}
+        # No two blocks alike.
+        text |= {name.replace(last, f"layers.{number}."): x + number for name, x in text.items() if last in name}
     parts = {
         "unet": (to_diffusers(model.unet.state_dict(), unet_names(config)), diffusers_config(config.unet)),
         "vae": (to_diffusers(model.autoencoder.state_dict(), vae_names(config)), _vae_config(config.autoencoder)),
@@ -61,6 +62,7 @@ def _vae_config(config: AutoencoderConfig) -> dict[str, Any]:
 def _text_config(config: TextConfig, blocks: int) -> dict[str, Any]:
     return {
         "hidden_size": config.width,
+        "intermediate_size": 4 * config.width,
         "num_attention_heads": config.heads,
         "num_hidden_layers": blocks,
         "vocab_size": config.vocab_size,

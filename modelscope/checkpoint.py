@@ -99,7 +99,10 @@ def _refuse_archives(path: Path, *, zipped: bool) -> None:
     if program:
         raise ModelError(f"{path}: is a program or an archive, not a file of weights. Nothing in it was run.")
     if packed:
-        raise ModelError(f"{path}: is a packed archive. Unpack it, and put the files in it here.")
+        raise ModelError(
+            f"{path}: is packed, which torch never does. Unpack it if it is an archive of files; else download it "
+            "again."
+        )
 
 
 def _read_pickle(path: Path) -> Any:

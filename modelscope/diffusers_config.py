@@ -7,21 +7,22 @@ from typing import Any
 
 from .config import MISTAKES, AutoencoderConfig, ModelConfig, TextConfig, UNetConfig, checked
 from .errors import ModelError, first_line
+from .parts import PARTS, TEXT, UNET, VAE
 
 CONFIG = "config.json"
 
 
 def describes(folder: Path) -> bool:
     """Whether any part has a configuration of its own here."""
-    return any((folder / part / CONFIG).is_file() for part in ("unet", "vae", "text_encoder"))
+    return any((folder / part.folder / CONFIG).is_file() for part in PARTS)
 
 
 def read_diffusers_config(folder: Path) -> ModelConfig:
     """The parts' shapes; those of the 1.7B for a part without a configuration. Raises ModelError."""
     return ModelConfig(
-        unet=_read(folder / "unet" / CONFIG, _unet, UNetConfig()),
-        autoencoder=_read(folder / "vae" / CONFIG, _autoencoder, AutoencoderConfig()),
-        text=_read(folder / "text_encoder" / CONFIG, _text, TextConfig()),
+        unet=_read(folder / UNET.folder / CONFIG, _unet, UNetConfig()),
+        autoencoder=_read(folder / VAE.folder / CONFIG, _autoencoder, AutoencoderConfig()),
+        text=_read(folder / TEXT.folder / CONFIG, _text, TextConfig()),
     )
 
 

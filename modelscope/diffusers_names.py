@@ -145,10 +145,18 @@ def from_diffusers(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     for name, shaped in expected.items():
         theirs = names(name)
         if all(one in left for one in theirs):
-            parts = [left.pop(one) for one in theirs]
-            whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+            whole = _joined([left.pop(one) for one in theirs], shaped)
             found[name] = whole.view(shaped.shape) if _same_but_for_ones(whole, shaped) else whole
     return {**found, **left}
+
+
+def _joined(parts: list[Tensor], whole: Tensor) -> Tensor:
+    """The rows of all; of parts that do not make such a whole, one that does not fit."""
+    shape = (whole.shape[0] // len(parts), *whole.shape[1:])
+    odd = [part for part in parts if part.shape != shape or not part.is_floating_point()]
+    if len(parts) == 1 or odd:
+        return (odd or parts)[0]
+    return torch.cat(parts)
 
 
 def _same_but_for_ones(one: Tensor, other: Tensor) -> bool:

@@ -27,7 +27,7 @@ SHOWN_KEYS = 4
 class Model:
     """A loaded model: three modules in eval mode whose weights rest in main memory, and where they shall compute.
 
-    lender: the folder of the other model whose autoencoder it uses, if it lacks one.
+    lender: the folder of the other model whose autoencoder it uses, if it lacks one; files: all that are mapped.
     """
 
     config: ModelConfig
@@ -37,6 +37,7 @@ class Model:
     place: Place
     vae_place: Place
     lender: Path | None = None
+    files: tuple[Path, ...] = ()
     _stays: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
 
     def stay(self, *, everything: bool) -> None:
@@ -71,8 +72,9 @@ def load_model(model: Path, place: Place, vae_place: Place | None = None, librar
         assert isinstance(text_encoder, TextEncoder)
         assert isinstance(unet, UNet3D)
         assert isinstance(autoencoder, Autoencoder)
-        lender = sources[VAE].lender
-        return Model(config, text_encoder, unet, autoencoder, place, vae_place or place, lender)
+        files = tuple(file for source in sources.values() for file in source.files)
+        places = place, vae_place or place
+        return Model(config, text_encoder, unet, autoencoder, *places, sources[VAE].lender, files)
 
 
 def outline(config: ModelConfig, place: Place, vae_place: Place) -> Model:

@@ -102,7 +102,8 @@ def read_lora(path: Path, model: Model) -> Lora:
         assert target
         if not fits(target.shape, pair.up.shape, pair.down.shape):
             misfits.append(_misfit(pair, target))
-        deltas[target.part][target.weight].append(Delta(pair.up, pair.down, pair.scale, target.third))
+        # Copies: what is mapped would end the process if somebody shortened the file during the run.
+        deltas[target.part][target.weight].append(Delta(pair.up.clone(), pair.down.clone(), pair.scale, target.third))
     if misfits:
         raise ModelError(
             f"{path}: was made for another model: {len(misfits)} of its {len(pairs)} modules do not fit this one "
@@ -116,7 +117,7 @@ def read_lora(path: Path, model: Model) -> Lora:
 
 def _nameless(path: Path, tensors: list[Any], homes: Homes) -> list[Pair]:
     """Text-To-Video-Finetuning's and T2V-Turbo's lists: up, down, up, down, ... in the order of diffusers' modules."""
-    if len(tensors) % 2 or not tensors or not all(isinstance(x, Tensor) and x.ndim > 1 for x in tensors):
+    if len(tensors) % 2 or not tensors or not all(isinstance(x, Tensor) and x.ndim > 1 and x.numel() for x in tensors):
         raise ModelError(f"{path}: holds a list, but not of pairs of matrices. It is no LoRA.")
     matrices = [x.flatten(1) for x in tensors]
     ups, downs = matrices[::2], matrices[1::2]

@@ -1,6 +1,7 @@
 """How strong PEFT's pairs are, where a file says so or one beside it: diffusers and PEFT write their settings down."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,17 @@ def _by_part(settings: dict[str, Any]) -> Alphas:
     return scale
 
 
+def _ending(key: str) -> str:
+    """Of modules' names. PEFT knows patterns, too; one of a file could take for ever."""
+    if not re.fullmatch(r"[\w.]+", key):
+        raise ValueError(f"{key} is no module's name")
+    return key
+
+
 def _scale(settings: dict[str, Any]) -> Alphas:
     """PEFT's settings of one network."""
     alpha, special, root = (settings.get(key) for key in ("lora_alpha", "alpha_pattern", "use_rslora"))
-    named = {str(ending): float(value) for ending, value in (special or {}).items()}
+    named = {_ending(key): float(value) for key, value in (special or {}).items()}
     usual = None if alpha is None else float(alpha)
 
     def scale(module: str, rank: int) -> float:

@@ -94,7 +94,7 @@ def written(part: Part, names: Iterable[str]) -> Written | None:
 def taken(
     part: Part, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: ModelConfig
 ) -> dict[str, Tensor]:
-    """The part's tensors under the original's names; what does not belong to it keeps its own.
+    """The part's tensors under the original's names; what is in its place and no part of it keeps its own.
 
     expected: the original's names and shapes.
     """

@@ -126,9 +126,12 @@ def karras_levels(steps: int) -> list[Level]:
 def consistency_levels(steps: int) -> list[Level]:
     """T2V-Turbo's grid: every (50 // steps)-th of the 50 timesteps 999, 979, ..., 19, then no noise.
 
-    4 steps: 999, 759, 519, 279. More than 50 become 50.
+    4 steps: 999, 759, 519, 279. Raises RequestError.
     """
-    steps = min(_checked(steps), CONSISTENCY_STEPS)
+    if _checked(steps) > CONSISTENCY_STEPS:
+        raise RequestError(
+            f"The sampler LCM takes {CONSISTENCY_STEPS} steps at the most, not {steps}. 4 to 8 are good."
+        )
     stride = TRAIN_STEPS // CONSISTENCY_STEPS
     falling = range(TRAIN_STEPS - 1, 0, -stride)[:: CONSISTENCY_STEPS // steps][:steps]
     return [*map(level_at, falling), END]

@@ -98,7 +98,7 @@ class Stage:
         if wider is None:
             raise ModelError(
                 f"The model produced numbers that are not finite while {self._doing}; the video would be black. "
-                "Try a lower CFG scale, or download the model's files again."
+                "Try a lower CFG scale or weaker LoRAs, or download the model's files again."
             )
         self._tell(f"Numbers were too large for {_name(self.place.dtype)}; going on in {_name(wider)}.", self.plan)
         self.place = self.place._replace(dtype=wider)

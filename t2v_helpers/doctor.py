@@ -1,6 +1,7 @@
 """Says of each model what was found, part by part, or what is wrong with it and what to do."""
 
 import hashlib
+import logging
 import os
 import zipfile
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..modelscope.config import CONFIGURATION, ModelConfig
-from ..modelscope.errors import TextToVideoError
+from ..modelscope.errors import TextToVideoError, first_line
 from ..modelscope.estimate import Clip, needed
 from ..modelscope.layouts import Library, around, find_part, model_config
 from ..modelscope.loading import check_parts_agree, load_part, outline, read_source
@@ -23,6 +24,7 @@ from .model_folders import ModelFolder
 from .model_store import Places, places
 from .settings import VAE
 
+log = logging.getLogger(__name__)
 SAMPLE = (24, 256, 256)
 """Frames, height and width that the model was trained for, for which the memory is told."""
 
@@ -54,7 +56,17 @@ def examine(host: Host, models: Sequence[ModelFolder], *, thorough: bool = False
     """
     where = places(*host.devices(), host.setting(VAE))
     for model in models:
-        yield Diagnosis(model, tuple(_findings(model, where, thorough=thorough)))
+        yield Diagnosis(model, tuple(_guarded(model, where, thorough=thorough)))
+
+
+def _guarded(model: ModelFolder, where: Places, *, thorough: bool) -> Iterator[Finding]:
+    """A model that cannot even be examined does not keep the others from it."""
+    try:
+        yield from _findings(model, where, thorough=thorough)
+    except Exception as error:
+        log.exception("Unexpected error while looking at %s", model.path)
+        words = f"{model.path}: cannot be examined ({type(error).__name__}: {first_line(error)}). Please report it."
+        yield Finding("model", words, sound=False)
 
 
 def _findings(model: ModelFolder, where: Places, *, thorough: bool) -> Iterator[Finding]:

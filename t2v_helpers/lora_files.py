@@ -34,14 +34,22 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _can_be_typed(name: str) -> bool:
-    """Not a name that is no Unicode, of another system's archive, or one that would end a tag."""
-    return not name.startswith(".") and name.isprintable() and not set(name) & set("<>:")
+    """Not a name that is no Unicode, of another system's archive, that would end a tag, or with spaces around."""
+    return (
+        not name.startswith((".", " "))
+        and not Path(name).stem.endswith(" ")
+        and name.isprintable()
+        and not set(name) & set("<>:")
+    )
 
 
-def lora_named(folder: Path, name: str) -> Path:
-    """The file of that name. Raises RequestError, which lists the names that are close."""
-    found = find_loras(folder)
-    paths = found.get(name, [])
+def _without_ending(name: str) -> str:
+    return Path(name).stem if name.lower().endswith(ENDINGS) else name
+
+
+def lora_named(found: dict[str, list[Path]], name: str) -> Path:
+    """The file of that name among those found. Raises RequestError, which lists the names that are close."""
+    paths = found.get(name) or found.get(_without_ending(name), [])
     if len(paths) > 1:
         several = " and ".join(map(str, paths))
         raise RequestError(f"The LoRA {name!r} could be any of {several}. Rename all but one.")
@@ -50,4 +58,4 @@ def lora_named(folder: Path, name: str) -> Path:
     close = difflib.get_close_matches(name.lower(), [known.lower() for known in found], CLOSE, 0.4)
     similar = [known for known in found if known.lower() in close][:CLOSE]
     hint = f"Similar names: {', '.join(similar)}." if similar else f"There are {len(found)} files."
-    raise RequestError(f"There is no LoRA {name!r} in {folder}. {hint} Put its file there, or correct the name.")
+    raise RequestError(f"There is no LoRA {name!r}. {hint} Put its file into the LoRA folder, or correct the name.")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..modelscope.loading import Model
 from ..modelscope.lora import Lora, read_lora
 from .arguments import GenerationRequest
-from .lora_files import lora_named
+from .lora_files import find_loras, lora_named
 from .lora_tags import Wish, checked_weight, split_tags
 
 TURBO_SAMPLER, TURBO_STEPS, TURBO_SCALE = "LCM", 4, 7.5
@@ -29,9 +29,10 @@ class Wardrobe(NamedTuple):
     def of(cls, folder: Path, request: GenerationRequest) -> "Wardrobe":
         """What the prompt names. Raises RequestError."""
         wishes: dict[Path, Wish] = {}
-        notes = []
-        for wish in split_tags(request.prompt)[1]:
-            path = lora_named(folder, wish.name)
+        notes, named = [], split_tags(request.prompt)[1]
+        found = find_loras(folder) if named else {}
+        for wish in named:
+            path = lora_named(found, wish.name)
             if before := wishes.get(path):
                 what = f"The LoRA {wish.name!r}, named more than once"
                 text, unet = (
@@ -81,7 +82,8 @@ def suited(
         cfg_scale=TURBO_SCALE if "cfg_scale" in untouched else request.cfg_scale,
         draft=1,
     )
-    said = f"T2V-Turbo: {request.sampler}, {request.steps} steps, CFG scale {request.cfg_scale:g}, one pass per step."
+    steps_said = f"{request.steps} step{'s' * (request.steps != 1)}"
+    said = f"T2V-Turbo: {request.sampler}, {steps_said}, CFG scale {request.cfg_scale:g}, one pass per step."
     return request, [said, *notes]
 
 

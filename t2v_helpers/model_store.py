@@ -45,11 +45,12 @@ class ModelStore:
     def take(self, folder: ModelFolder, where: Places) -> Model:
         """The folder's model: the kept one if nothing changed. Raises ModelError, OutOfMemory."""
         with self._lock:
-            stamp = _stamp(folder.path)
-            if self._kept is None or self._kept[:3] != (folder, stamp, where):
+            kept = self._kept
+            if kept is None or kept[:3] != (folder, _stamp(folder.path, kept.model), where):
                 self._drop()
-                self._kept = _Kept(folder, stamp, where, load_model(folder.path, *where, folder.library))
-            return self._kept.model
+                model = load_model(folder.path, *where, folder.library)
+                self._kept = kept = _Kept(folder, _stamp(folder.path, model), where, model)
+            return kept.model
 
     @property
     def kept(self) -> Model | None:
@@ -79,9 +80,10 @@ class ModelStore:
             kept.model.leave()
 
 
-def _stamp(model: Path) -> tuple[tuple[str, int, int], ...]:
-    """Changes when the file does that is the model, or one in its folder or right below."""
-    paths = [model] if model.is_file() else sorted([*model.glob("*"), *model.glob("*/*")])
+def _stamp(path: Path, model: Model) -> tuple[tuple[str, int, int], ...]:
+    """Changes when a file does from which the model is, or one in its folder or right below."""
+    near = [path] if path.is_file() else sorted([*path.glob("*"), *path.glob("*/*")])
+    paths = [*near, *model.files]
     try:
         stats = [(str(path), path.stat()) for path in paths]
     except OSError:

@@ -4,14 +4,16 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import CLIPTextModel
 
 from sd_t2v.benchmarks.layouts import (
     Write,
@@ -24,10 +26,10 @@ from sd_t2v.benchmarks.layouts import (
     write_diffusers,
 )
 from sd_t2v.modelscope.config import write_config
-from sd_t2v.modelscope.diffusers_names import text_names, to_diffusers, unet_names, vae_names
+from sd_t2v.modelscope.diffusers_names import TEXT_PREFIX, text_names, to_diffusers, unet_names, vae_names
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.layouts import Library, find_part, model_config
-from sd_t2v.modelscope.loading import load_model
+from sd_t2v.modelscope.loading import check_parts_agree, load_model
 from sd_t2v.modelscope.parts import UNET as UNET_PART
 from sd_t2v.modelscope.parts import VAE as VAE_PART
 from sd_t2v.modelscope.parts import described
@@ -57,6 +59,8 @@ def test_24_blocks_of_which_one_is_not_used(tmp_path: Path) -> None:
     model = load_model(folder, CPU)
     assert model.config.text.layers == 24
     assert len(model.text_encoder.transformer.resblocks) == 23
+    twin = load_model(write_diffusers(tmp_path / "23", as_bin, small_model(), blocks=23), CPU).text_encoder.state_dict()
+    assert all(torch.equal(x, twin[name]) for name, x in model.text_encoder.state_dict().items())
 
 
 def test_diffusers_reads_its_own_layout_of_what_we_read(tmp_path: Path) -> None:
@@ -66,12 +70,16 @@ def test_diffusers_reads_its_own_layout_of_what_we_read(tmp_path: Path) -> None:
     ours = to_diffusers(load_model(folder, CPU).unet.state_dict(), unet_names(small_config()))
     assert unet.keys() == ours.keys()
     assert all(torch.equal(unet[name], x.float()) for name, x in ours.items())
-    assert isinstance(
-        AutoencoderKL.from_pretrained(
-            folder / "vae", down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4
-        ),
-        AutoencoderKL,
-    )
+    vae = AutoencoderKL.from_pretrained(folder / "vae").state_dict()
+    ours = to_diffusers(load_model(folder, CPU).autoencoder.state_dict(), vae_names(small_config()))
+    assert vae.keys() == ours.keys()
+    assert all(torch.equal(vae[name], x.float()) for name, x in ours.items())
+    text = CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict()
+    ours = to_diffusers(load_model(folder, CPU).text_encoder.state_dict(), text_names)
+    ours = {name.removeprefix(TEXT_PREFIX): x for name, x in ours.items()}
+    theirs = {name.removeprefix(TEXT_PREFIX): x for name, x in text.items() if "position_ids" not in name}
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], x.float()) for name, x in ours.items())
 
 
 def test_a_folder_without_autoencoder_and_configuration_borrows_the_autoencoder(tmp_path: Path) -> None:
@@ -279,6 +287,25 @@ def test_parts_of_different_models_are_told(tmp_path: Path) -> None:
     assert values["hidden_size"] == 32
     message = fails(folder)
     assert str(folder / "unet") in message
+
+
+def test_widths_of_different_models_are_told() -> None:
+    config = small_config()
+    check_parts_agree(config)
+    with pytest.raises(ModelError, match="text encoder's features are 48 wide, the UNet wants 32"):
+        check_parts_agree(replace(config, text=replace(config.text, width=48)))
+    with pytest.raises(ModelError, match="autoencoder's latents have 8 channels, the UNet's 4"):
+        check_parts_agree(replace(config, autoencoder=replace(config.autoencoder, embed_dim=8)))
+
+
+@pytest.mark.parametrize("odd", [torch.zeros(8, 32), torch.zeros(()), torch.zeros(32, 32, dtype=torch.int8)])
+def test_a_third_that_does_not_fit_is_told(tmp_path: Path, odd: Tensor) -> None:
+    folder = write_diffusers(tmp_path / "model", as_safetensors, small_model())
+    path = folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("q_proj.weight"))
+    save_file({**tensors, name: odd}, path)
+    assert "1 of another shape (transformer.resblocks.0.attn.in_proj_weight" in fails(folder)
 
 
 WIDTHS = '{"block_out_channels": %s, "cross_attention_dim": 32, "attention_head_dim": 32}'

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sd_t2v.modelscope.deltas import Delta
+from sd_t2v.modelscope.errors import RequestError
 from sd_t2v.modelscope.lora import Lora, read_lora, wearing
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.plan import BALANCED, FAST, SMALLEST
@@ -35,6 +36,8 @@ TOLERANCE = 5e-5
 @pytest.mark.parametrize("steps", TIMESTEPS)
 def test_timesteps_are_the_originals(steps: int) -> None:
     assert [level.timestep for level in consistency_levels(steps)[:-1]] == TIMESTEPS[steps]
+    with pytest.raises(RequestError, match="LCM takes 50 steps at the most, not 51"):
+        consistency_levels(51)
 
 
 @pytest.mark.parametrize("scale", [1.0, 7.5, 12.5])

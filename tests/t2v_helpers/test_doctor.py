@@ -199,7 +199,7 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "UNet as large as no disk": (UNET, absurd, "damaged or not fully downloaded"),
     "UNet with a tensor without end": (UNET, endless, "a tensor has fewer numbers than it says"),
     "UNet that claims too much": (UNET, claiming, "damaged or not fully downloaded"),
-    "UNet packed": (UNET, bomb, "is a packed archive"),
+    "UNet packed": (UNET, bomb, "is packed, which torch never does"),
     "text encoder saved as a web page": (CLIP, html, "is a web page"),
     "text encoder cut": (CLIP, cut, "the download is not complete"),
     "text encoder gone": (CLIP, Path.unlink, "is missing"),

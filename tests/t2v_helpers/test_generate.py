@@ -407,6 +407,16 @@ def test_a_model_that_changed_on_disk_is_loaded_anew(tmp_path: Path) -> None:
     assert store.take(ModelFolder("changed", folder), where) is not first
 
 
+def test_a_borrowed_autoencoder_that_changed_is_loaded_anew(tmp_path: Path) -> None:
+    folder, lender = (shutil.copytree(MODEL_FOLDER, tmp_path / name) for name in ("model", "lender"))
+    (folder / "VQGAN_autoencoder.pth").unlink()
+    store, where = ModelStore(), places(CPU, torch.float32, torch.float32, VAE_HALF)
+    first = store.take(ModelFolder("borrowing", folder), where)
+    assert store.take(ModelFolder("borrowing", folder), where) is first
+    os.utime(lender / "VQGAN_autoencoder.pth", (1, 1))
+    assert store.take(ModelFolder("borrowing", folder), where) is not first
+
+
 def test_an_outcome_starts_empty() -> None:
     assert Outcome() == Outcome([], 0, False, None, [])
 

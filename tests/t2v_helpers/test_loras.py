@@ -94,22 +94,28 @@ def folder(tmp_path: Path) -> Path:
 
 def test_files_are_found_below_the_folder_by_name(folder: Path) -> None:
     assert list(find_loras(folder)) == ["bar", "Other Style", "ring", "x"]
-    assert lora_named(folder, "ring") == folder / "sub" / "deep" / "ring.pt"
+    assert (
+        lora_named(find_loras(folder), "ring")
+        == lora_named(find_loras(folder), "ring.pt")
+        == folder / "sub" / "deep" / "ring.pt"
+    )
+    (folder / " spaced .pt").touch()
+    assert list(find_loras(folder)) == ["bar", "Other Style", "ring", "x"]
 
 
 def test_an_unknown_name_comes_with_close_ones(folder: Path) -> None:
-    with pytest.raises(RequestError, match=r"no LoRA 'other stile' in .*Similar names: Other Style\."):
-        lora_named(folder, "other stile")
+    with pytest.raises(RequestError, match=r"no LoRA 'other stile'\. Similar names: Other Style\."):
+        lora_named(find_loras(folder), "other stile")
     with pytest.raises(RequestError, match=r"There are 4 files\."):
-        lora_named(folder, "zzzzzz")
+        lora_named(find_loras(folder), "zzzzzz")
     with pytest.raises(RequestError, match=r"There are 0 files\."):
-        lora_named(folder / "nowhere", "x")
+        lora_named(find_loras(folder / "nowhere"), "x")
 
 
 def test_two_files_of_one_name_are_not_guessed_at(folder: Path) -> None:
     (folder / "sub" / "bar.pt").write_bytes(b"")
     with pytest.raises(RequestError, match=r"any of .*bar\.safetensors and .*bar\.pt\. Rename"):
-        lora_named(folder, "bar")
+        lora_named(find_loras(folder), "bar")
 
 
 def test_thousands_of_files_are_listed_without_being_opened(tmp_path: Path) -> None:
@@ -120,7 +126,7 @@ def test_thousands_of_files_are_listed_without_being_opened(tmp_path: Path) -> N
     start = time.monotonic()
     assert len(find_loras(tmp_path)) == 3000
     with pytest.raises(RequestError, match="Similar names: "):
-        lora_named(tmp_path, "style")
+        lora_named(find_loras(tmp_path), "style")
     assert time.monotonic() - start < 5
 
 

@@ -15,6 +15,8 @@ from .parts import PARTS, UNET, VAE, Part, written
 
 WEIGHTS = (".safetensors", ".pth", ".bin", ".ckpt", ".pt")
 """Endings of weight files, the ones that are read soonest first."""
+SNAPSHOTS = "snapshots"
+"""The folder of the hub's cache in which a model's versions lie."""
 UNFINISHED = (".crdownload", ".part", ".partial", ".download", ".opdownload", ".tmp")
 """What browsers add to the name of a file that they are downloading."""
 
@@ -38,7 +40,7 @@ def around(folder: Path) -> Library:
     """What surrounds a folder that was named by itself: the folder above with its other models."""
     above = Path(os.path.abspath(folder)).parent
     # In the hub's cache a model's files are links to folders beside its snapshots.
-    root = above.parent if above.name == "snapshots" else above
+    root = above.parent if above.name == SNAPSHOTS else above
     return Library(root, (above, *_folders(above)))
 
 

@@ -1,10 +1,12 @@
 """Writes a model anew, whatever its layout: the original's names, half precision, safetensors."""
 
+import os
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +19,7 @@ from ..modelscope.errors import ModelError, first_line, memory_errors
 from ..modelscope.layouts import around, find_part, model_config
 from ..modelscope.loading import check_parts_agree, load_part
 from ..modelscope.parts import PARTS, VAE, Part
+from .known_models import good_values
 from .model_folders import ModelFolder, further_folder
 
 ENDING = "-fp16"
@@ -37,9 +40,10 @@ def convert(model: ModelFolder, goal: Path, say: Say) -> None:
 
     say: told what is being done. Raises ModelError, OutOfMemory; nothing is left behind then.
     """
-    if goal.exists():
+    if os.path.exists(goal):  # noqa: PTH110 - False for what is no path at all, too
         raise ModelError(f"{goal}: is there already. Choose another folder, or delete that one.")
-    staging = goal.with_name(goal.name + ".part")
+    # Nobody else's, and hidden: half a model is none to choose.
+    staging = goal.with_name(f".{uuid4().hex}.part")
     try:
         with memory_errors("converting the model", "Close other programs."):
             _written(model, staging, say)
@@ -57,13 +61,12 @@ def convert(model: ModelFolder, goal: Path, say: Say) -> None:
 def _written(model: ModelFolder, staging: Path, say: Say) -> None:
     config = model_config(model.path)
     check_parts_agree(config)
-    shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     names = {part.file: Path(getattr(FilesConfig(), part.file)).stem + ".safetensors" for part in PARTS}
     for part in PARTS:
         say(f"{part.title}: {names[part.file]}")
         _write(staging / names[part.file], _halves(part, model, config))
-    write_config(staging, replace(config, files=FilesConfig(**names)))
+    write_config(staging, replace(config, files=FilesConfig(**names), recommended=dict(good_values(model.path))))
     for name in names.values():
         # Of these, safetensors makes files that only their owner may read.
         shutil.copymode(staging / CONFIGURATION, staging / name)
@@ -79,6 +82,10 @@ def _halves(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Te
         if bool(half.isinf().any()) and not bool(tensor.isinf().any()):
             raise ModelError(
                 f"{source.named}: {name} has numbers too large for half precision. It cannot be converted."
+            )
+        if bool(half.isnan().any()):
+            raise ModelError(
+                f"{source.named}: {name} has values that are no numbers. It is damaged; download it again."
             )
         found[prefix + name] = half
     return found

@@ -14,6 +14,7 @@ from .known_models import KnownModel, RemoteFile
 
 STAGING = ".download"
 """The folder inside of the model's in which files wait until they are whole."""
+LOCK = "lock"
 PIECE = 1 << 20
 SHA256, SHA1 = 64, 40
 """Digits of the hashes that the hub tells: of large files, and of those in git."""
@@ -25,6 +26,10 @@ class DownloadError(TextToVideoError):
 
 class Stopped(TextToVideoError):
     """A download that a person ended."""
+
+
+class _TooMuchError(Exception):
+    """More arrives than was announced."""
 
 
 class Progress(NamedTuple):
@@ -69,7 +74,9 @@ def download(model: KnownModel, folder: Path, on_progress: OnProgress) -> list[s
             said.append(_put_in_place(item))
             done += item.size
     with contextlib.suppress(OSError):
-        shutil.rmtree(staging)
+        # What others have there stays: the folder is not empty then.
+        (staging / LOCK).unlink()
+        staging.rmdir()
     return said
 
 
@@ -97,7 +104,7 @@ def _locked(staging: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     staging.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(staging / "lock"), timeout=0)
+    lock = FileLock(str(staging / LOCK), timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -163,7 +170,7 @@ def _is_http(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     reasons = {
-        401: "is not there, or only for people who are logged in.",
+        401: "is not there, or only for people who are logged in; a token in HF_TOKEN may have expired.",
         403: "may not be read: it has to be asked for on its page.",
         404: "is not there any more.",
         416: "changed while it was downloaded; try again.",
@@ -207,11 +214,14 @@ def _size(path: Path) -> int:
 class _Watched:
     """A file that tells how much of it there is, in the form in which the hub's client writes to it."""
 
-    def __init__(self, file: BinaryIO, name: str, told: Callable[[str, int], None]) -> None:
-        self._file, self.name, self._told = file, name, told
+    def __init__(self, file: BinaryIO, item: _Item, told: Callable[[str, int], None]) -> None:
+        self._file, self._size, self._told = file, item.size, told
+        self.name = item.file.name
 
     def write(self, data: bytes) -> int:
-        """Write, and tell."""
+        """Write, and tell. Raises _TooMuchError before more is written than was announced."""
+        if self._file.tell() + len(data) > self._size:
+            raise _TooMuchError
         written = self._file.write(data)
         self._told(self.name, self._file.tell())
         return written
@@ -233,7 +243,11 @@ def _fetch(item: _Item, told: Callable[[str, int], None]) -> None:
             old.unlink()
     if _size(item.part) > item.size:
         item.part.unlink()
-    with _network(item.file, item.url, item.goal.parent), item.part.open("ab") as file:
+    with (
+        contextlib.suppress(_TooMuchError),
+        _network(item.file, item.url, item.goal.parent),
+        item.part.open("ab") as file,
+    ):
         _get(item, file, told)
     if not _is_whole(item.part, item, lambda progress: told(progress.name, progress.done)):
         item.part.unlink()
@@ -248,8 +262,23 @@ def _get(item: _Item, file: BinaryIO, told: Callable[[str, int], None]) -> None:
 
     start = file.tell()
     if start < item.size:
-        watched: Any = _Watched(file, item.file.name, told)
-        http_get(item.url, watched, resume_size=start, headers=_hub().utils.build_hf_headers())
+        watched: Any = _Watched(file, item, told)
+        with _by_this_client():
+            http_get(item.url, watched, resume_size=start, headers=_hub().utils.build_hf_headers())
+
+
+@contextlib.contextmanager
+def _by_this_client() -> Iterator[None]:
+    """Not by hf_transfer, if a person has that: it writes where it wants and cannot be stopped."""
+    constants, name = _hub().constants, "HF_HUB_ENABLE_HF_TRANSFER"
+    before = getattr(constants, name, None)
+    try:
+        if before:
+            setattr(constants, name, False)
+        yield
+    finally:
+        if before:
+            setattr(constants, name, before)
 
 
 def _is_whole(path: Path, item: _Item, on_progress: OnProgress) -> bool:
@@ -273,4 +302,4 @@ def _put_in_place(item: _Item) -> str:
     kept = next(path for path in names if not path.exists())
     item.goal.rename(kept)
     item.part.rename(item.goal)
-    return f"{item.goal.name} is there; another file of that name is now {kept.name}."
+    return f"{item.goal.name} is there; another file of that name is now {kept.name}, to be deleted if not needed."

@@ -130,9 +130,13 @@ def described(model: KnownModel, models: Path, loras: Path) -> str:
 
 
 def is_installed(model: KnownModel, models: Path, loras: Path) -> bool:
-    """Whether all of its files are there, by name."""
+    """Whether all of its files are there, by name and about by size: two models may have the same folder."""
     goal = model.goal(models, loras)
-    return all((goal / file.name).is_file() for file in model.files)
+    return all(_is_there(goal / file.name, file.size) for file in model.files)
+
+
+def _is_there(path: Path, size: float) -> bool:
+    return path.is_file() and (size < 1e6 or 0.8 < path.stat().st_size / size < 1.25)
 
 
 def known_model(key: str) -> KnownModel | None:
@@ -145,7 +149,8 @@ def advice_for(path: Path) -> Advice | None:
     names = [name.lower().removesuffix("-fp16") for name in (path.name, path.parent.name)]
     if names == ["t2v", "modelscope"]:
         return KNOWN[0].advice
-    known = (model for name in names for model in KNOWN if name in _names(model))
+    # Converted models in folders of folders have both names, with a dash.
+    known = (m for name in names for m in KNOWN if any(name == one or name.endswith(f"-{one}") for one in _names(m)))
     return next((model.advice for model in known if model.advice), None)
 
 

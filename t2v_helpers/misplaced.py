@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 from ..modelscope.config import CONFIGURATION, FilesConfig
 from ..modelscope.errors import ModelError
 from ..modelscope.layouts import WEIGHTS
-from .model_folders import base_folder, further_folder
+from .model_folders import PART_FOLDERS, base_folder, further_folder
 
 _STEMS = {
     Path(name).stem for name in (FilesConfig().ckpt_clip, FilesConfig().ckpt_unet, FilesConfig().ckpt_autoencoder)
@@ -23,7 +24,7 @@ _MOST = 2000
 
 
 class Misplaced(NamedTuple):
-    """A file, and where it belongs."""
+    """A file, or a model's folder, and where it belongs."""
 
     path: Path
     goal: Path
@@ -38,16 +39,22 @@ def downloads_folder() -> Path | None:
 
 
 def misplaced(models: Path, downloads: Path | None = None) -> list[Misplaced]:
-    """Files of ModelScope models in folders in which nothing looks for them, those of the WebUI and `downloads`."""
+    """Files of ModelScope models in folders in which nothing looks for them, those of the WebUI and `downloads`.
+
+    Of several that belong into one place the first is the one without a browser's number.
+    """
+    base = base_folder(models)
     places = {models / name: _DEPTH for name in ("Stable-diffusion", "ModelScope", "VAE", "Lora")}
     places |= {models: 0, further_folder(models): 0} | ({downloads: 1} if downloads else {})
-    right = {base_folder(models), further_folder(models)}
-    files = (path for place, depth in places.items() for path in _files(place, depth, right))
-    return [Misplaced(path, _goal(path, models)) for path in files if _is_ours(path)]
+    # An archive unpacked into a folder often makes another of its name.
+    places |= {base / name: 0 for name in _names(base) if name not in PART_FOLDERS and (base / name).is_dir()}
+    right = {base, further_folder(models)}
+    found = [path for place, depth in places.items() for path in _files(place, depth, right) if _is_ours(path)]
+    return [Misplaced(path, _goal(path, models)) for path in sorted(found, key=lambda path: _name(path) != path.name)]
 
 
 def _files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
-    """Files in a folder and the folders in it, so many deep, but not below those where files are right."""
+    """Files and diffusers' folders in a folder and those in it, so many deep, but not below those that are right."""
     budget = _MOST
     waiting = [(folder, depth)]
     while waiting and budget > 0:
@@ -55,7 +62,9 @@ def _files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
         for name in _names(here):
             budget -= 1
             path = here / name
-            if path.is_dir():
+            if _is_diffusers(path):
+                yield path
+            elif path.is_dir():
                 if deeper and path not in right and not path.is_symlink():
                     waiting.append((path, deeper - 1))
             else:
@@ -69,10 +78,22 @@ def _names(folder: Path) -> Sequence[str]:
         return ()
 
 
+def _is_diffusers(path: Path) -> bool:
+    """Whether a folder is a model like ours in diffusers' layout."""
+    try:
+        document = json.loads((path / "unet" / "config.json").read_text(encoding="utf-8-sig"))
+        return bool(document["_class_name"] == "UNet3DConditionModel")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
 def _is_ours(path: Path) -> bool:
+    if path.is_dir():
+        return True
     if path.name == CONFIGURATION:
         return _is_our_configuration(path)
-    return Path(_name(path)).stem in _STEMS and path.suffix in WEIGHTS
+    # Firefox keeps the place of what it is downloading by an empty file.
+    return Path(_name(path)).stem in _STEMS and path.suffix in WEIGHTS and path.stat().st_size > 0
 
 
 def _name(path: Path) -> str:
@@ -91,6 +112,8 @@ def _is_our_configuration(path: Path) -> bool:
 def _goal(path: Path, models: Path) -> Path:
     """The base model's folder; for another set of files, a folder of the name that theirs has."""
     base = base_folder(models)
+    if path.is_dir():
+        return further_folder(models) / path.name
     above = path.parent.name
     usual = {
         "t2v",
@@ -102,33 +125,37 @@ def _goal(path: Path, models: Path) -> Path:
         further_folder(models).name,
         "Downloads",
     }
-    return (base if above in usual else further_folder(models) / above) / _name(path)
+    return (base if above in usual or path.parent.parent == base else further_folder(models) / above) / _name(path)
 
 
 def move(files: Sequence[Misplaced]) -> list[str]:
-    """Put the files where they belong, and say what was done. Nothing is overwritten. Raises ModelError."""
-    said = []
+    """Put the files where they belong, and say what was done. Nothing is overwritten. Raises ModelError with it all."""
+    said, failed = [], False
     for path, goal in files:
-        if goal.exists():
-            said.append(f"{path} stays where it is: {goal} is there already.")
-            continue
         try:
-            goal.parent.mkdir(parents=True, exist_ok=True)
-            _moved(path, goal)
+            said.append(_moved(path, goal))
         except OSError as error:
-            raise ModelError(
-                f"{path} could not be moved to {goal} ({error.strerror}). Move it yourself, or free space."
-            ) from error
-        said.append(f"{path} is now {goal}.")
+            failed = True
+            said.append(
+                f"{path} could not be moved to {goal} ({error.strerror or error}). Move it yourself, or free space."
+            )
+    if failed:
+        raise ModelError("\n".join(said))
     return said
 
 
-def _moved(path: Path, goal: Path) -> None:
+def _moved(path: Path, goal: Path) -> str:
     """To another disk by way of a name that nobody takes for whole."""
-    part = goal.with_name(goal.name + ".part")
+    if goal.exists():
+        return f"{path} stays where it is: {goal} is there already."
+    if path.is_symlink():
+        return f"{path} stays where it is, a link to {path.resolve()}: link that from {goal.parent} instead."
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    part = goal.with_name(f".{uuid4().hex}.part")
     try:
         shutil.move(path, part)
         part.rename(goal)
     finally:
-        if path.exists():
-            part.unlink(missing_ok=True)
+        if path.exists() and part.exists():
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+    return f"{path} is now {goal}."

@@ -2,14 +2,15 @@
 
 import contextlib
 import logging
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..miniature.recipe import MODEL_FOLDER
 from ..modelscope.config import FilesConfig
 from ..modelscope.errors import ModelError
-from ..modelscope.layouts import WEIGHTS, Library, is_model
+from ..modelscope.layouts import SNAPSHOTS, WEIGHTS, Library, is_model
 from ..modelscope.parts import PARTS
 from .host.interface import Host
 from .settings import FURTHER_MODELS
@@ -49,18 +50,24 @@ def find_models(host: Host) -> list[ModelFolder]:
     roots = [further_folder(models), *_further(host)]
     for root in roots:
         for path in _models_in(root):
-            found[_free_name(path, root, found)] = path
+            if path not in found.values():
+                found[_free_name(path, root, found)] = path
     lenders = (*found.values(), *dict.fromkeys(path.parent for path in found.values()))
-    named = [
-        ModelFolder(name, path, Library(next(r for r in (models, *roots) if path.is_relative_to(r)), lenders))
-        for name, path in found.items()
-    ]
+    named = [ModelFolder(name, path, Library(_top(path, (models, *roots)), lenders)) for name, path in found.items()]
     return [*named, ModelFolder(MINIATURE_NAME, MODEL_FOLDER)]
+
+
+def _top(model: Path, roots: Sequence[Path]) -> Path:
+    """No file is taken from outside of it. In the hub's cache a model's files are links to what lies beside."""
+    if model.parent.name == SNAPSHOTS:
+        return model.parent.parent
+    return next(root for root in roots if model.is_relative_to(root))
 
 
 def _further(host: Host) -> list[Path]:
     folders = host.setting(FURTHER_MODELS).split(";")
-    return [Path(folder.strip()).expanduser() for folder in folders if folder.strip()]
+    # Not Path's own, which ends in an error where there is no such user.
+    return [Path(os.path.expanduser(folder.strip())) for folder in folders if folder.strip()]  # noqa: PTH111
 
 
 def _models_in(root: Path) -> list[Path]:
@@ -83,10 +90,11 @@ def _only_lends(folder: Path) -> bool:
 
 
 def _free_name(path: Path, root: Path, taken: Collection[str]) -> str:
-    """Where the model lies below the root; with the root's own name, too, if another has that already."""
+    """Where the model lies below the root; more of its path if another has that name already."""
     inside = path.relative_to(root)
     name = (inside.with_suffix("") if path.is_file() else inside).as_posix()
-    return f"{root.name}/{name}" if name in taken else name
+    names = (name, f"{root.name}/{name}", f"{root.name}/{inside.as_posix()}", str(path))
+    return next(one for one in names if one not in taken)
 
 
 def model_names(host: Host) -> list[str]:

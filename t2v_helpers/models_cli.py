@@ -1,6 +1,7 @@
 """The command line for models: what is right or wrong with them, and conversion."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,7 +123,10 @@ def _agreed() -> bool:
     if not sys.stdin.isatty():
         sys.stderr.write("Nobody can be asked here; --yes downloads it.\n")
         return False
-    return input("Download it? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("Download it? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def _say(words: str) -> None:
@@ -130,11 +134,12 @@ def _say(words: str) -> None:
 
 
 def _model(host: "ConsoleHost", name: str) -> "ModelFolder":
-    """By name, else by path."""
-    from .model_folders import ModelFolder, find_models
+    """By name, else by path. Raises ModelError that lists the names."""
+    from .model_folders import ModelFolder, find_models, model_named
 
-    known = {model.name: model for model in find_models(host)}
-    return known.get(name) or ModelFolder(Path(name).resolve().name, Path(name))
+    if name in {model.name for model in find_models(host)} or not os.path.exists(name):  # noqa: PTH110 - or no path
+        return model_named(host, name)
+    return ModelFolder(Path(name).resolve().name, Path(name))
 
 
 if __name__ == "__main__":

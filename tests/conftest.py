@@ -3,7 +3,6 @@
 import os
 import signal
 
-import pytest
 from hypothesis import settings
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
@@ -17,11 +16,3 @@ settings.load_profile("the same examples")
 # Whatever started the tests may have Ctrl-C ignored, as shells do for commands in the background, and children of the
 # tests that are to hear it would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a server run in one process. Before pytest-xdist's own hook, which reads the mark."""
-    for item in items:
-        if item.path.parent.name in ("browser", "webui"):
-            item.add_marker(pytest.mark.xdist_group("browser"))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.loading import load_model
 from sd_t2v.t2v_helpers import convert as module
 from sd_t2v.t2v_helpers.convert import convert, converted_folder
+from sd_t2v.t2v_helpers.known_models import advice_for, good_values
 from sd_t2v.t2v_helpers.model_folders import ModelFolder
 from sd_t2v.t2v_helpers.models_cli import main
 from sd_t2v.tests.layouts import assert_golden_weights
@@ -97,6 +99,52 @@ def test_whoever_may_read_other_files_may_read_these(tmp_path: Path) -> None:
     convert(ModelFolder("model", write_model_folder(tmp_path / "model")), tmp_path / "out", lambda _: None)
     (tmp_path / "other").touch()
     assert {path.stat().st_mode for path in (tmp_path / "out").iterdir()} == {(tmp_path / "other").stat().st_mode}
+
+
+def test_several_at_once_and_a_folder_of_that_name_do_no_harm(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part" / "precious").touch()
+    failures: list[ModelError] = []
+
+    def one() -> None:
+        try:
+            convert(ModelFolder("model", folder), tmp_path / "out", lambda _: None)
+        except ModelError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(failures) <= 1
+    assert_golden_weights(tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out", "out.part"]
+    assert (tmp_path / "out.part" / "precious").exists()
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    tensors = golden("unet_small_A.weights") | {"out.2.bias": torch.full((4,), torch.nan).half()}
+    torch.save(tensors, folder / f"{UNET}.pth")
+    with pytest.raises(ModelError, match=r"out\.2\.bias has values that are no numbers"):
+        convert(ModelFolder("model", folder), tmp_path / "out", lambda _: None)
+
+
+def test_good_settings_come_along(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "text2video" / "zeroscope" / "zs2_XL")
+    model = ModelFolder("zeroscope/zs2_XL", folder)
+    goal = converted_folder(model, tmp_path)
+    convert(model, goal, lambda _: None)
+    assert good_values(goal)["width"] == 1024
+    assert advice_for(goal) == advice_for(folder) is not None
+
+
+def test_an_unknown_name_comes_with_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "mien", "--models-dir", str(tmp_path)]) == 1
+    assert "There are: miniature" in capsys.readouterr().err
+    assert main(["convert", "x" * 5000, "--models-dir", str(tmp_path)]) == 1
 
 
 def test_names_become_names_of_folders(tmp_path: Path) -> None:

@@ -16,6 +16,10 @@ import torch
 from safetensors.torch import save_file
 
 from sd_t2v.benchmarks.layouts import as_bin, as_safetensors, write_diffusers
+from sd_t2v.modelscope.config import ModelConfig
+from sd_t2v.modelscope.errors import ModelError
+from sd_t2v.modelscope.layouts import Source
+from sd_t2v.modelscope.parts import Part
 from sd_t2v.t2v_helpers import doctor
 from sd_t2v.t2v_helpers.doctor import Diagnosis, examine, sha256
 from sd_t2v.t2v_helpers.host.console import ConsoleHost
@@ -282,6 +286,69 @@ def test_loose_files_among_further_models_and_at_the_top(tmp_path: Path) -> None
         Misplaced(top, tmp_path / "ModelScope" / "t2v" / VAE),
         Misplaced(loose, tmp_path / "ModelScope" / "t2v" / UNET),
     ]
+
+
+def test_whole_models_and_archives_unpacked_twice(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    base = models / "ModelScope" / "t2v"
+    diffusers = write_diffusers(models / "Stable-diffusion" / "zeroscope", as_bin, small_model())
+    (diffusers / "unet" / "config.json").write_text('{"_class_name": "UNet3DConditionModel"}', encoding="utf-8")
+    picture = models / "Stable-diffusion" / "sd" / "unet" / "config.json"
+    filled(picture).write_text('{"_class_name": "UNet2DConditionModel"}', encoding="utf-8")
+    twice = filled(base / "t2v" / UNET)
+    (models / "Stable-diffusion" / VAE).touch()  # Firefox has just begun with it
+    found = misplaced(models)
+    goal = models / "text2video" / "zeroscope"
+    assert sorted(found) == sorted([Misplaced(diffusers, goal), Misplaced(twice, base / UNET)])
+    move(found)
+    assert (goal / "unet" / "diffusion_pytorch_model.bin").is_file()
+    assert not diffusers.exists()
+    assert sorted(path.name for path in models.rglob("*.part")) == []
+
+
+def test_one_that_cannot_be_moved_keeps_no_other_from_it(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    base = models / "ModelScope" / "t2v"
+    first, second = filled(models / "VAE" / f"{Path(UNET).stem} (1).pth"), filled(models / "VAE" / UNET)
+    second.write_bytes(b"the one without a number")
+    clip = filled(models / "Lora" / CLIP)
+    precious = filled(base / f"{UNET}.part")
+    found = misplaced(models)
+    clip.unlink()
+    with pytest.raises(ModelError) as told:
+        move(found)
+    assert f"{second} is now {base / UNET}" in str(told.value)
+    assert f"{first} stays where it is" in str(told.value)
+    assert f"{clip} could not be moved" in str(told.value)
+    assert (base / UNET).read_bytes() == b"the one without a number"
+    assert precious.read_bytes() == b"x"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_are_not_moved(tmp_path: Path) -> None:
+    real = filled(tmp_path / "disk" / UNET)
+    link = tmp_path / "models" / "VAE" / UNET
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../../disk/" + UNET)
+    (said,) = move(misplaced(tmp_path / "models"))
+    assert "a link to" in said and str(real) in said and link.is_symlink()
+
+
+def test_a_folder_that_nobody_can_examine_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [write_model_folder(tmp_path / name) for name in ("a", "b")]
+    load_part = doctor.load_part
+
+    def surprised(part: Part, source: Source, config: ModelConfig) -> object:
+        if source.named.parent == folders[0]:
+            raise AttributeError("surprise")
+        return load_part(part, source, config)
+
+    monkeypatch.setattr(doctor, "load_part", surprised)
+    first, second = (diagnosis(folder) for folder in folders)
+    assert "cannot be examined (AttributeError: surprise)" in first.findings[-1].text
+    assert second.sound and not first.sound
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

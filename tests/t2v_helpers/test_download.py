@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from sd_t2v.t2v_helpers import download as module
@@ -303,7 +304,34 @@ def test_the_command_line_lists_asks_and_downloads(
     assert main(["download", "t2v-turbo", "--yes", *where]) == 0
     assert (tmp_path / "loras" / "t2v-turbo-ms.pt").read_bytes() == CONTENT
     assert main(["download", *where]) == 0
+    assert "(installed)" not in capsys.readouterr().out  # nor is it, at this size
+    os.truncate(tmp_path / "loras" / "t2v-turbo-ms.pt", int(turbo.size))
+    assert main(["download", *where]) == 0
     assert "T2V-Turbo for ModelScope (LoRA) (installed)" in capsys.readouterr().out
     hub.status = 404
     assert main(["download", "potat1", "--yes", *where]) == 1
     assert "is not there any more" in capsys.readouterr().err
+
+
+def test_an_end_of_input_at_the_question_is_a_no(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin = io.StringIO("")
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert main(["download", "t2v-turbo", "--models-dir", str(tmp_path)]) == 1
+    assert not hub.asked
+
+
+def test_a_faster_client_of_a_persons_is_left_out(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would write beside the program, not where we want; where it is missing, the hub's client ends in an error."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ENABLE_HF_TRANSFER", True)
+    download(MODEL, tmp_path, ignore)
+    assert (tmp_path / "unet.pth").read_bytes() == CONTENT
+    assert huggingface_hub.constants.HF_HUB_ENABLE_HF_TRANSFER is True
+
+
+def test_a_server_that_sends_more_than_it_announced(hub: Hub, tmp_path: Path) -> None:
+    hub.says_size = 1_000_000
+    assert "is not the file that was announced" in fails(tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.part")) == 0

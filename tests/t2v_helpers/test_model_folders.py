@@ -1,5 +1,6 @@
 """Which models are found, under which names, and what they may borrow."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -63,6 +64,31 @@ def test_an_extensions_models_are_its_webuis(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     assert models_for(extension) == tmp_path / "models"
     assert models_for(tmp_path / "text2video") == tmp_path / "text2video" / "models"
+
+
+def test_no_model_hides_another(host: Host, tmp_path: Path) -> None:
+    further, others = tmp_path / "models" / "text2video", (tmp_path / "a" / "x", tmp_path / "b" / "x")
+    touched(further / "foo" / "unet.pth", further / "foo.ckpt", further / "foo.safetensors")
+    touched(*(other / "foo" / "unet.pth" for other in others))
+    host.further = ";".join(map(str, (*others, others[0], "~nosuchuser/x")))
+    paths = [model.path for model in find_models(host)[:-1]]
+    assert sorted(paths) == sorted(
+        [further / "foo", further / "foo.ckpt", further / "foo.safetensors", *(other / "foo" for other in others)]
+    )
+    assert len(set(model_names(host))) == 6
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_the_hubs_cache_can_be_a_further_folder(host: Host, tmp_path: Path) -> None:
+    cache = tmp_path / "models--some--one"
+    real = write_model_folder(cache / "blobs")
+    version = cache / "snapshots" / "0123"
+    version.mkdir(parents=True)
+    for path in real.iterdir():
+        (version / path.name).symlink_to(path)
+    host.further = str(cache / "snapshots")
+    model = model_named(host, "0123")
+    assert load_model(model.path, CPU, library=model.library).lender is None
 
 
 def test_further_folders_come_from_a_setting(host: Host, tmp_path: Path) -> None:

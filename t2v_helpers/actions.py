@@ -141,10 +141,10 @@ class Actions:
         return [values.get(name, gr.update()) for name in self._order]
 
     def refresh(self, model: str) -> list[Any]:
-        """The models there are now; the chosen one stays if it can."""
+        """The models there are now. The chosen one stays if it can: meanwhile it may be another than was sent."""
         names = model_names(self._host)
-        chosen = model if model in names else names[0]
-        return [gr.update(choices=names, value=chosen), model_note(self._host, names, fresh=True)]
+        chosen = {} if model in names else {"value": names[0]}
+        return [gr.update(choices=names, **chosen), model_note(self._host, names, fresh=True)]
 
     def lora_names(self) -> list[str]:
         """Of all files there are, of whatever kind."""

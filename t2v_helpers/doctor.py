@@ -19,7 +19,7 @@ from ..modelscope.loading import check_parts_agree, load_part, outline, read_sou
 from ..modelscope.parts import PARTS, Part, written
 from ..modelscope.plan import FAST, SMALLEST
 from .host.interface import Host
-from .known_models import KNOWN
+from .known_models import KNOWN, good_values
 from .model_folders import ModelFolder
 from .model_store import Places, places
 from .settings import VAE
@@ -73,6 +73,7 @@ def _findings(model: ModelFolder, where: Places, *, thorough: bool) -> Iterator[
     config = ModelConfig()
     try:
         config = model_config(model.path)
+        good_values(model.path)
         yield Finding("configuration", _described(model.path))
     except TextToVideoError as error:
         yield Finding("configuration", str(error), sound=False)

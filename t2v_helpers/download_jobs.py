@@ -1,4 +1,4 @@
-"""Downloads in the background: they go on when the page is closed, and a page finds them again."""
+"""Downloads in the background: they go on when the page is closed, and a page that asks for one again sees it."""
 
 import logging
 import time
@@ -84,9 +84,9 @@ class Jobs:
             return job
 
     def stop(self, key: str) -> None:
-        """End a model's download, if there is one."""
-        job = self._jobs.get(key)
-        if job:
+        """End a model's download; if that one is not under way, those that are."""
+        under_way = {key: job for key, job in list(self._jobs.items()) if job.alive}
+        for job in [under_way[key]] if key in under_way else under_way.values():
             job.stop()
 
 

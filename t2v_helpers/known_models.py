@@ -7,13 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..modelscope.config import CONFIGURATION
+from ..modelscope.errors import ModelError, RequestError
 from ..modelscope.layouts import model_config
 from ..modelscope.request import VideoRequest
+from .arguments import GenerationRequest
 from .model_folders import base_folder, further_folder
 
 NON_COMMERCIAL = "CC-BY-NC 4.0: not for commercial use"
 VQGAN_SHA256 = "930e9865584b"
 """How the hash of the half-precision autoencoder begins, which several models share."""
+
+
+RECOMMENDABLE = ("width", "height", "frames", "fps", "steps", "sampler", "cfg_scale", "cfg_rescale", "eta")
+"""Fields of a request that a configuration, which comes from strangers, may fill in."""
 
 
 class RemoteFile(NamedTuple):
@@ -166,8 +173,15 @@ def _names(model: KnownModel) -> set[str]:
 
 def good_values(model: Path) -> Mapping[str, Any]:
     """A model's good values of the request's fields: its configuration's, else the advice's. Raises ModelError."""
-    advice = advice_for(model)
-    return model_config(model).recommended or (advice.recommended if advice else {})
+    advice, said = advice_for(model), model_config(model).recommended
+    values = {name: value for name, value in said.items() if name in RECOMMENDABLE}
+    try:
+        GenerationRequest(**values)
+    except RequestError as error:
+        raise ModelError(
+            f"{model / CONFIGURATION}: what it recommends cannot be used. {error} Correct that line, or delete it."
+        ) from error
+    return values or (advice.recommended if advice else {})
 
 
 def past_training(model: Path, request: VideoRequest) -> str:

@@ -52,7 +52,7 @@ class ModelsPanel:
             self._status = gr.HTML(elem_id=element("download_status"))
 
     def connect(self, model: Any, models: Changes, fields: Changes) -> None:
-        """model: the dropdown; models: brings it and its note up to date; fields: sets the chosen model's good values.
+        """model: the dropdown; models: brings the lists of files up to date; fields: sets the model's good values.
 
         Not by a second event: gradio 4.40 loses what a person presses while one follows the other.
         """
@@ -66,12 +66,11 @@ class ModelsPanel:
 
         def download(key: str, name: str) -> Iterator[list[Any]]:
             for said in self.download(key):
-                yield [said, *[gr.update()] * len(refreshed)]
-            yield [gr.update(), *refresh(name)]
+                yield [said, *[gr.update()] * (1 + len(refreshed))]
+            yield [gr.update(), self.about(key), *refresh(name)]
 
-        self._download.click(
-            download, [self._known, model], [self._status, *refreshed], show_progress="hidden", **UNLIMITED
-        )
+        outputs = [self._status, self._about, *refreshed]
+        self._download.click(download, [self._known, model], outputs, show_progress="hidden", **UNLIMITED)
 
     def about(self, key: str) -> str:
         """What a person wants to know of a known model before downloading it."""

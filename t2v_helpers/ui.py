@@ -167,9 +167,10 @@ class Tab:
         ).then(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")
         refreshed = [self.model, self.note]
         self.refresh.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
-        self._models.connect(
-            self.model, Changes(self.actions.refresh, refreshed), Changes(self.actions.advised, values)
+        everything = Changes(
+            lambda name: [*self.actions.refresh(name), self.actions.refresh_loras()], [*refreshed, self.lora]
         )
+        self._models.connect(self.model, everything, Changes(self.actions.advised, values))
         opened = self._hidden_button("opened")
         self.opened = (
             opened.click(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")

@@ -23,7 +23,7 @@ from sd_t2v.modelscope.parts import Part
 from sd_t2v.t2v_helpers import doctor
 from sd_t2v.t2v_helpers.doctor import Diagnosis, examine, sha256
 from sd_t2v.t2v_helpers.host.console import ConsoleHost
-from sd_t2v.t2v_helpers.known_models import KNOWN, RemoteFile
+from sd_t2v.t2v_helpers.known_models import KNOWN, RemoteFile, good_values
 from sd_t2v.t2v_helpers.misplaced import Misplaced, misplaced, move
 from sd_t2v.t2v_helpers.model_folders import ModelFolder
 from sd_t2v.t2v_helpers.models_cli import main
@@ -166,6 +166,22 @@ def outside(path: Path) -> None:
     path.write_text(path.read_text().replace(VAE, f"../../{VAE}"))
 
 
+def recommending(values: dict[str, Any]) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        document["model"]["recommended"] = values
+        path.write_text(json.dumps(document), encoding="utf-8")
+
+    return spoil
+
+
+def test_a_configuration_fills_in_no_more_than_it_should(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "t2v")
+    values = {"steps": 7, "soundtrack": "/etc/passwd", "prompt": "x", "batch_count": 9, "unheard_of": 1}
+    recommending(values)(folder / "configuration.json")
+    assert good_values(folder) == {"steps": 7}
+
+
 GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "configuration saved as a web page": ("configuration.json", html, "Delete it to use the 1.7B's"),
     "configuration cut": ("configuration.json", cut, "is not the model's configuration"),
@@ -174,6 +190,11 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         "configuration.json",
         lambda p: p.write_text(p.read_text().replace('"unet_dim": 32', '"unet_dim": 999999999')),
         "unet_dim must be from 1 to",
+    ),
+    "configuration that recommends nothing": (
+        "configuration.json",
+        recommending({"steps": None}),
+        "what it recommends cannot be used. Steps must",
     ),
     "configuration gone, so that the sizes are the 1.7B's": ("configuration.json", Path.unlink, "of another shape"),
     "UNet saved as a web page": (UNET, html, "is a web page"),

@@ -16,6 +16,7 @@ import pytest
 
 from sd_t2v.t2v_helpers import download as module
 from sd_t2v.t2v_helpers.download import STAGING, DownloadError, Progress, Stopped, download
+from sd_t2v.t2v_helpers.download_jobs import Jobs
 from sd_t2v.t2v_helpers.known_models import KNOWN, KnownModel, RemoteFile, advice_for, beyond, known_model
 from sd_t2v.t2v_helpers.models_cli import main
 from sd_t2v.tests.hub import Hub, running
@@ -335,3 +336,16 @@ def test_a_server_that_sends_more_than_it_announced(hub: Hub, tmp_path: Path) ->
     hub.says_size = 1_000_000
     assert "is not the file that was announced" in fails(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.part")) == 0
+
+
+@pytest.mark.parametrize("key", [MODEL.key, "another, which is not under way"])
+def test_a_download_in_the_background_is_stopped(hub: Hub, tmp_path: Path, key: str) -> None:
+    hub.slow = threading.Event()
+    jobs = Jobs()
+    job = jobs.begun(MODEL, tmp_path)
+    assert jobs.begun(MODEL, tmp_path) is job
+    jobs.stop(key)
+    hub.slow.set()
+    job.wait(60)
+    assert isinstance(job.error, Stopped)
+    assert not (tmp_path / "unet.pth").exists()

@@ -19,7 +19,7 @@ _STEMS = {
 }
 _DEPTH = 3
 """How many folders deep to look: whole disks hang below some people's models."""
-_MOST = 2000
+_MOST = 20_000
 """How many entries to look at in all."""
 
 

@@ -1,6 +1,7 @@
 """The configuration of a model in diffusers' layout: one config.json beside each part's weights."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ CONFIG = "config.json"
 
 def describes(folder: Path) -> bool:
     """Whether any part has a configuration of its own here."""
-    return any((folder / part.folder / CONFIG).is_file() for part in PARTS)
+    return any(os.path.isfile(folder / part.folder / CONFIG) for part in PARTS)  # noqa: PTH113 - a locked one is none
 
 
 def read_diffusers_config(folder: Path) -> ModelConfig:

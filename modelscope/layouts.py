@@ -93,7 +93,7 @@ def _in_one_file(part: Part, model: Path, library: Library) -> Iterator[Source]:
 def _lent(config: ModelConfig, library: Library) -> Iterator[Source]:
     """Other models' autoencoders of the same size; what is wrong with those models does not matter here."""
     for lender in library.lenders:
-        with contextlib.suppress(ModelError):
+        with contextlib.suppress(ModelError, OSError):
             theirs = model_config(lender)
             if theirs.autoencoder == config.autoencoder:
                 for source in _sources(VAE, lender, theirs, library, []):
@@ -139,7 +139,7 @@ def _diffusers_files(part: Part, folder: Path) -> Iterator[Path]:
         for variant in (".fp16", ""):
             for stem in part.stems:
                 names = f"{stem}{variant}{ending}", f"{stem}{ending}.index{variant}.json"
-                yield from (folder / name for name in names if (folder / name).is_file())
+                yield from (folder / name for name in names if os.path.isfile(folder / name))  # noqa: PTH113
 
 
 def _shards(path: Path) -> tuple[Path, ...]:
@@ -164,7 +164,7 @@ def _by_content(
     """Files under any other name that hold the part."""
     taken = {Path(getattr(config.files, other.file)).stem for other in PARTS if other is not part}
     names = (name for name in _names(folder) if name.lower().endswith(WEIGHTS) and Path(name).stem not in taken)
-    files = [folder / name for name in names if (folder / name).is_file()]
+    files = [folder / name for name in names if os.path.isfile(folder / name)]  # noqa: PTH113
     for path in sorted(files, key=lambda path: WEIGHTS.index(path.suffix.lower())):
         try:
             if written(part, read_tensors(_inside(path, library.root, folder))):

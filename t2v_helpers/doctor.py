@@ -26,7 +26,7 @@ from .settings import VAE
 
 log = logging.getLogger(__name__)
 SAMPLE = (24, 256, 256)
-"""Frames, height and width that the model was trained for, for which the memory is told."""
+"""Frames, height and width of the base model, for which the memory is told."""
 
 
 class Finding(NamedTuple):
@@ -109,7 +109,8 @@ def _examined(part: Part, model: Path, config: ModelConfig, library: Library, *,
         tensors = read_source(source)
         load_part(part, source, config)
         size = sum(file.stat().st_size for file in source.files)
-        if thorough and (damage := next(filter(None, map(_damage, source.files)), "")):
+        looks = [_compared(file) for file in source.files] if thorough else []
+        if damage := next(filter(None, (look.damage for look in looks)), ""):
             return Finding(part.title, damage, sound=False)
     except TextToVideoError as error:
         return Finding(part.title, str(error), sound=False)
@@ -123,22 +124,32 @@ def _examined(part: Part, model: Path, config: ModelConfig, library: Library, *,
         gigabytes(size),
         _precision(tensors),
     ]
+    if not all(look.known for look in looks):
+        said.append("no checksum known to compare with")
     if source.lender:
         said.append(f"borrowed from {source.lender}")
     return Finding(part.title, ", ".join(said))
 
 
-def _damage(path: Path) -> str:
-    """What is wrong inside a file that looks whole; nothing if all is well, or nothing is known to compare it with."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            spoilt = archive.testzip()
+class _Look(NamedTuple):
+    """known: whether there was a checksum to compare with; damage: what does not match."""
+
+    known: bool
+    damage: str = ""
+
+
+def _compared(path: Path) -> _Look:
+    """What is wrong inside of a file that looks whole."""
+    archive = zipfile.is_zipfile(path)
+    if archive:
+        with zipfile.ZipFile(path) as entries:
+            spoilt = entries.testzip()
         if spoilt:
-            return f"{path}: {spoilt} in it does not match its checksum. Download the file again."
+            return _Look(True, f"{path}: {spoilt} in it does not match its checksum. Download the file again.")
     known = [file.sha256 for model in KNOWN for file in model.files if file.sha256 and file.size == path.stat().st_size]
     if known and not any(sha256(path).startswith(digits) for digits in known):
-        return f"{path}: has the size of a known file and another sha256. Download it again."
-    return ""
+        return _Look(True, f"{path}: has the size of a known file and another sha256. Download it again.")
+    return _Look(archive or bool(known))
 
 
 def sha256(path: Path) -> str:

@@ -155,7 +155,7 @@ def _network(file: RemoteFile, url: str, folder: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None and not _is_http(error):
             # The disk's.
             raise
-        if not isinstance(error, OSError | ValueError) and not _is_http(error):
+        if not isinstance(error, OSError | ValueError | RecursionError) and not _is_http(error):
             raise
         raise DownloadError(f"{url}: {_reason(error)} {_by_hand(file, url, folder)}") from error
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..modelscope.config import CONFIGURATION
 from ..modelscope.errors import ModelError, RequestError
-from ..modelscope.layouts import model_config
+from ..modelscope.layouts import WEIGHTS, model_config
 from ..modelscope.request import VideoRequest
 from .arguments import GenerationRequest
 from .model_folders import base_folder, further_folder
@@ -153,12 +153,16 @@ def known_model(key: str) -> KnownModel | None:
 
 def advice_for(path: Path) -> Advice | None:
     """That for the model in a folder, if its name, or the one above, is a known one's."""
-    names = [name.lower().removesuffix("-fp16") for name in (path.name, path.parent.name)]
+    names = [name.lower().removesuffix("-fp16") for name in (_without_ending(path), path.parent.name)]
     if names == ["t2v", "modelscope"]:
         return KNOWN[0].advice
     # Converted models in folders of folders have both names, with a dash.
     known = (m for name in names for m in KNOWN if any(name == one or name.endswith(f"-{one}") for one in _names(m)))
     return next((model.advice for model in known if model.advice), None)
+
+
+def _without_ending(path: Path) -> str:
+    return path.stem if path.suffix.lower() in WEIGHTS else path.name
 
 
 def _names(model: KnownModel) -> set[str]:

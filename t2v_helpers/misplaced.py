@@ -73,7 +73,8 @@ def _files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
 
 def _names(folder: Path) -> Sequence[str]:
     try:
-        return sorted(os.listdir(folder))
+        # Others cannot be shown on any page.
+        return sorted(name for name in os.listdir(folder) if name.isprintable())
     except OSError:
         return ()
 

@@ -74,12 +74,19 @@ def _models_in(root: Path) -> list[Path]:
     """Models right below a folder, as folders or single files, and those in the folders there."""
     found = []
     for path in _entries(root):
-        if path.is_dir():
+        if _is_folder(path):
             found += [path] if is_model(path) and not _only_lends(path) else []
-            found += [one for one in _entries(path) if one.is_dir() and one.name not in PART_FOLDERS and is_model(one)]
+            found += [
+                one for one in _entries(path) if _is_folder(one) and one.name not in PART_FOLDERS and is_model(one)
+            ]
         elif path.suffix.lower() in SINGLE_FILES:
             found.append(path)
     return found
+
+
+def _is_folder(path: Path) -> bool:
+    """Not Path's own, which ends in an error in folders that may be listed and not entered."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def _only_lends(folder: Path) -> bool:

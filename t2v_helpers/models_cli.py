@@ -1,6 +1,7 @@
-"""The command line for models: what is right or wrong with them, and conversion."""
+"""The command line for models: what is right or wrong with them, conversion, downloads."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # Names of folders may have letters that a console cannot write.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Imported here, so that Ctrl-C during torch's slow import is handled too.
     try:
         from ..modelscope.errors import TextToVideoError
@@ -30,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"Error: {error}\n")
             return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted. What was downloaded stays, for the next time; nothing else was changed.\n")
+        sys.stderr.write("\nInterrupted. What was done stays, and what was downloaded, for the next time.\n")
         return 130
 
 

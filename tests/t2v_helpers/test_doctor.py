@@ -422,3 +422,12 @@ read_tensors(Path({str(path)!r}))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "ModelError" in done.stderr
     assert "too little memory to read it. It may be sound" in done.stderr
+
+
+def test_a_thorough_look_says_where_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    (one,) = examine(
+        ConsoleHost(), [ModelFolder("m", write_model_folder(tmp_path / "m", ".safetensors"))], thorough=True
+    )
+    assert all("no checksum known" in finding.text for finding in one.findings[1:4])
+    (one,) = examine(ConsoleHost(), [ModelFolder("m", write_model_folder(tmp_path / "n"))], thorough=True)
+    assert not any("no checksum known" in finding.text for finding in one.findings)

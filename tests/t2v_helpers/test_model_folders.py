@@ -135,3 +135,20 @@ def test_a_name_that_is_gone_is_told_with_those_that_are_there(host: Host) -> No
     with pytest.raises(ModelError, match=r"'gone' is not there any more.*There are: miniature"):
         model_named(host, "gone")
     assert [model.name for model in find_models(host)] == [MINIATURE_NAME]
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_hides_no_other(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system answers an ordinary user; who runs the tests may be allowed everything."""
+    further = tmp_path / "models" / "text2video"
+    touched(further / "good" / "unet.pth", further / "locked" / "unet.pth")
+    stat = os.stat
+
+    def refusing(path: object, **options: object) -> os.stat_result:
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "stat", refusing)
+    assert model_names(host)[0] == "good"

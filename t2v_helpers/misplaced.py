@@ -62,7 +62,7 @@ def _files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
         for name in _names(here):
             budget -= 1
             path = here / name
-            if _is_diffusers(path):
+            if not right & {here, path} and _is_diffusers(path):
                 yield path
             elif path.is_dir():
                 if deeper and path not in right and not path.is_symlink():
@@ -93,8 +93,15 @@ def _is_ours(path: Path) -> bool:
         return True
     if path.name == CONFIGURATION:
         return _is_our_configuration(path)
-    # Firefox keeps the place of what it is downloading by an empty file.
-    return Path(_name(path)).stem in _STEMS and path.suffix in WEIGHTS and path.stat().st_size > 0
+    return Path(_name(path)).stem in _STEMS and path.suffix in WEIGHTS and _holds_something(path)
+
+
+def _holds_something(path: Path) -> bool:
+    """Firefox keeps the place of what it is downloading by an empty file; a link may lead nowhere."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _name(path: Path) -> str:

@@ -316,6 +316,8 @@ def test_whole_models_and_archives_unpacked_twice(tmp_path: Path) -> None:
     (diffusers / "unet" / "config.json").write_text('{"_class_name": "UNet3DConditionModel"}', encoding="utf-8")
     picture = models / "Stable-diffusion" / "sd" / "unet" / "config.json"
     filled(picture).write_text('{"_class_name": "UNet2DConditionModel"}', encoding="utf-8")
+    for right in (base, models / "text2video" / "right"):
+        filled(right / "unet" / "config.json").write_text('{"_class_name": "UNet3DConditionModel"}', encoding="utf-8")
     twice = filled(base / "t2v" / UNET)
     (models / "Stable-diffusion" / VAE).touch()  # Firefox has just begun with it
     found = misplaced(models)
@@ -351,6 +353,7 @@ def test_links_are_not_moved(tmp_path: Path) -> None:
     link = tmp_path / "models" / "VAE" / UNET
     link.parent.mkdir(parents=True)
     link.symlink_to("../../disk/" + UNET)
+    (link.parent / VAE).symlink_to("nowhere")
     (said,) = move(misplaced(tmp_path / "models"))
     assert "a link to" in said and str(real) in said and link.is_symlink()
 

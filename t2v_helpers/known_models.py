@@ -97,7 +97,8 @@ KNOWN = (
     ),
     KnownModel(
         "modelscope-original", "ModelScope, the original's files", "the same in single precision: twice the size",
-        NON_COMMERCIAL, "", _four("ali-vilab/modelscope-damo-text-to-video-synthesis", 5.65, 5.21, 3.94),
+        NON_COMMERCIAL, "modelscope-original",
+        _four("ali-vilab/modelscope-damo-text-to-video-synthesis", 5.65, 5.21, 3.94),
         _advice(256, 256, 24, 45, steps=30, cfg_scale=9.0),
     ),
     KnownModel(
@@ -137,7 +138,7 @@ def described(model: KnownModel, models: Path, loras: Path) -> str:
 
 
 def is_installed(model: KnownModel, models: Path, loras: Path) -> bool:
-    """Whether all of its files are there, by name and about by size: two models may have the same folder."""
+    """Whether all of its files are there, by name and about by size: what is cut or of another precision is not."""
     goal = model.goal(models, loras)
     return all(_is_there(goal / file.name, file.size) for file in model.files)
 

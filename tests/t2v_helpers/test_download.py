@@ -248,6 +248,7 @@ def test_the_catalogue_is_sound(tmp_path: Path) -> None:
         assert goal.is_relative_to(tmp_path)
         assert all(Path(file.name).name == file.name for file in model.files)
     assert known_model("nothing") is None
+    assert len({model.goal(tmp_path / "models", tmp_path / "loras") for model in KNOWN}) == len(KNOWN)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,9 @@
         return [id, ...values.slice(1)];
     };
 
+    // Of the questions with one name only the latest is answered.
+    window.text2videoPage = randomId();
+
     // What the server is told whom an Interrupt or a Skip concerns.
     window.text2videoTasks = () => [tasks().join(" ")];
     window.text2videoInterrupting = function() {

@@ -17,10 +17,12 @@ from .generate import STORE, Outcome, destination, run
 from .host.interface import PageHost
 from .infotext import read_infotext
 from .known_models import good_values
+from .latest import Latest
 from .lora_files import find_loras
 from .memory import Forecast
 from .model_folders import model_named, model_names
 from .page import error_box, error_line, infotexts, model_note, note, players, summary
+from .reading import Reader, find_readable
 from .settings import SHOWN_VIDEOS
 from .tags import read_tags
 
@@ -28,6 +30,9 @@ RESULTS = 7
 """Outputs of a run: made, players, infotext, frame slider, frame image, what is wrong with that, status."""
 MOST_ENDED = 16
 """Runs whose results a reloaded page can still ask for."""
+MOST_WITHDRAWN = 1000
+"""Runs that were taken back before their turn, more than can wait at once."""
+TOO_MANY = "Too many runs are waiting. This one was not added; try again when some have ended."
 WITHDRAWN = '<p role="status">interrupted while it was waiting</p>'
 
 
@@ -36,11 +41,16 @@ class Actions:
 
     def __init__(self, host: PageHost, order: Sequence[str]) -> None:
         self._host, self._order = host, order
-        self._forecast = Forecast(host, STORE)
+        self._latest = Latest(self._forecast, overtaken=gr.update())
+        self._needs = Forecast(host, STORE)
         self._ended: OrderedDict[str, list[Any]] = OrderedDict()
         self._running: str | None = None
-        self._withdrawn: deque[str] = deque(maxlen=MOST_ENDED)
+        self._withdrawn: deque[str] = deque(maxlen=MOST_WITHDRAWN)
         self._lock = Lock()
+
+    def refuse(self, task: str) -> list[Any]:
+        """The results of a run that comes when too many wait already."""
+        return self._keep(str(task), self._nothing(error_line(TOO_MANY)))
 
     def generate(self, task: Any, model: Any, soundtrack: Any, *values: Any) -> list[Any]:
         """Make the videos, once it is this task's turn. Returns the results."""
@@ -50,9 +60,13 @@ class Actions:
         finally:
             with self._lock:
                 self._running = None
-        self._ended[task] = results
-        while len(self._ended) > MOST_ENDED:
-            self._ended.popitem(last=False)
+        return self._keep(task, results)
+
+    def _keep(self, task: str, results: list[Any]) -> list[Any]:
+        with self._lock:
+            self._ended[task] = results
+            while len(self._ended) > MOST_ENDED:
+                self._ended.popitem(last=False)
         return results
 
     def _begins(self, task: str) -> bool:
@@ -159,12 +173,15 @@ class Actions:
         tag = f"<lora:{name}:1>" if isinstance(name, str) and name else ""
         return [gr.update(value=None), f"{prompt or ''} {tag}".strip()]
 
-    def forecast(self, model: Any, width: Any, height: Any, frames: Any, fps: Any, draft: Any) -> str:
-        """How long the video will be, and what making it needs."""
+    async def forecast(self, page: Any, *values: Any) -> Any:
+        """How long the video will be, and what making it needs. page: which one asks, for its latest question only."""
+        return await self._latest.ask(str(page), *values)
+
+    def _forecast(self, model: Any, width: Any, height: Any, frames: Any, fps: Any, draft: Any) -> str:
         try:
             length = f'<span class="text2video-length">{frames / fps:.2f} seconds</span>'
             folder = model_named(self._host, str(model))
-            return length + note(html.escape(self._forecast(folder, width, height, frames, draft)))
+            return length + note(html.escape(self._needs(folder, width, height, frames, draft)))
         except (TypeError, ZeroDivisionError, OverflowError):
             return ""
         except TextToVideoError as error:
@@ -187,6 +204,13 @@ class Actions:
         """The fields as a dropped file tells them."""
         try:
             return self._restored(read_tags(Path(file_path(file))), model)
+        except TextToVideoError as error:
+            return self._not_restored(str(error))
+
+    def restore_path(self, reader: Reader, name: Any, model: str) -> list[Any]:
+        """The fields as a file on this computer tells them. reader: which files the visitor may name."""
+        try:
+            return self._restored(read_tags(find_readable(str(name).strip().strip('"'), reader)), model)
         except TextToVideoError as error:
             return self._not_restored(str(error))
 

@@ -12,6 +12,7 @@ from .components import UNLIMITED, element
 from .convert import convert, converted_folder
 from .doctor import Diagnosis, examine
 from .download_jobs import JOBS
+from .events import connect
 from .host.interface import PageHost
 from .known_models import KNOWN, described, known_model
 from .misplaced import Misplaced, downloads_folder, misplaced, move
@@ -57,12 +58,15 @@ class ModelsPanel:
         Not by a second event: gradio 4.40 loses what a person presses while one follows the other.
         """
         refresh, refreshed = models
-        self._advise.click(fields.by, [model], fields.of, show_progress="hidden")
-        self._check.click(self.check, [self._thorough], [self._report, self._move])
-        self._move.click(lambda name: [*self.move(), *refresh(name)], [model], [self._report, self._move, *refreshed])
-        self._convert.click(lambda name: [self.convert(name), *refresh(name)], [model], [self._report, *refreshed])
-        self._known.change(self.about, [self._known], [self._about], show_progress="hidden")
-        self._stop.click(JOBS.stop, [self._known], None, show_progress="hidden")
+        working: dict[str, Any] = {"show_progress": "full"}
+        self._on(self._advise.click, fields.by, [model], fields.of)
+        self._on(self._check.click, self.check, [self._thorough], [self._report, self._move], **working)
+        moved = [self._report, self._move, *refreshed]
+        self._on(self._move.click, lambda name: [*self.move(), *refresh(name)], [model], moved, **working)
+        converted = [self._report, *refreshed]
+        self._on(self._convert.click, lambda name: [self.convert(name), *refresh(name)], [model], converted, **working)
+        self._on(self._known.change, self.about, [self._known], [self._about])
+        self._on(self._stop.click, JOBS.stop, [self._known], None)
 
         def download(key: str, name: str) -> Iterator[list[Any]]:
             for said in self.download(key):
@@ -70,7 +74,10 @@ class ModelsPanel:
             yield [gr.update(), self.about(key), *refresh(name)]
 
         outputs = [self._status, self._about, *refreshed]
-        self._download.click(download, [self._known, model], outputs, show_progress="hidden", **UNLIMITED)
+        self._on(self._download.click, download, [self._known, model], outputs, **UNLIMITED)
+
+    def _on(self, event: Any, function: Any, inputs: Any, outputs: Any, **options: Any) -> None:
+        connect(self._host, event, function, inputs, outputs, **options)
 
     def about(self, key: str) -> str:
         """What a person wants to know of a known model before downloading it."""

@@ -3,10 +3,12 @@
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from .access import Refused, Visit, read_visit
 
 ROUTE = "text2video/file"
 MOST_FILES = 1000
@@ -34,12 +36,19 @@ def link_to(path: Path) -> str:
     return f"{ROUTE}/{token}/{quote(path.name)}"
 
 
-def add_file_route(app: Any) -> None:
-    """Serve the links from a FastAPI app. Browsers ask for ranges to seek in videos, Safari for every video."""
-    from fastapi import Header, HTTPException
+def add_file_route(app: Any, check: Callable[[Visit], None]) -> None:
+    """Serve the links from a FastAPI app. Browsers ask for ranges to seek in videos, Safari for every video.
+
+    check: raises Refused for a request that comes from another site's page.
+    """
+    from fastapi import Header, HTTPException, Request
     from fastapi.responses import FileResponse, StreamingResponse
 
-    def get_file(token: str, name: str, wanted: str | None = Header(None, alias="range")) -> Any:
+    def get_file(request: Request, token: str, name: str, wanted: str | None = Header(None, alias="range")) -> Any:
+        try:
+            check(read_visit(request.scope))
+        except Refused as error:
+            raise HTTPException(403, str(error)) from error
         path = _files.get(token)
         if path is None or path.name != name or not path.is_file():
             raise HTTPException(404, "This video was moved or deleted, or the page is older than the WebUI's start.")

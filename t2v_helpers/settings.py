@@ -94,9 +94,23 @@ FURTHER_MODELS = Setting(
     "Further folders with models",
     "each holds folders of models; several are separated by semicolons",
 )
+READABLE_FOLDERS = Setting(
+    "text2video_readable_folders",
+    "",
+    "Folders whose files a page may name",
+    "for visitors on other computers, who otherwise have to upload files; several are separated by semicolons",
+)
+PUBLIC_NAMES = Setting(
+    "text2video_public_names",
+    ".gradio.live, .trycloudflare.com, .ngrok-free.app, .ngrok.app, .ngrok.io, .proxy.runpod.net",
+    "Names that lead to this WebUI",
+    "besides this computer's own: a proxy's or a tunnel's; requests under other names are refused. One that begins "
+    "with a dot stands for all names below it",
+)
+"""For a WebUI, whose server is not ours. Nobody but a tunnel's maker can let one of its names lead to this computer."""
 SETTINGS = (
     KEEP, VAE, PLAN, BUDGET, EIGHT_BITS, FURTHER_MODELS, SHOWN_VIDEOS, SAVE_TEXT, SAVE_INFOTEXT,
-    OUTPUT_FOLDER, FOLDER_PATTERN, NAME_PATTERN, PREVIEW, SAVE_UNFINISHED,
+    OUTPUT_FOLDER, FOLDER_PATTERN, NAME_PATTERN, PREVIEW, SAVE_UNFINISHED, READABLE_FOLDERS,
 )  # fmt: skip
 
 

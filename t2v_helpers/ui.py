@@ -6,12 +6,14 @@ import gradio as gr
 
 from .actions import RESULTS, Actions
 from .components import JS, UNLIMITED, element, fields, tool, widget
+from .events import accept_uploads_only, connect
 from .host.interface import TAB, PageHost
 from .model_folders import make_folders, model_names
 from .models_panel import Changes, ModelsPanel
 from .page import model_note
 
 HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
+FORECAST_SCRIPT = {JS: "(...values) => [window.text2videoPage ?? '', ...values.slice(1)]"}
 ORDER = tuple(name for name in fields() if name != "soundtrack")
 """The request's fields that have widgets, as events receive them; the soundtrack is a file beside them."""
 
@@ -26,6 +28,8 @@ class Tab:
         self.widgets: dict[str, Any] = {}
         self.task = gr.Textbox(visible=False, elem_id=element("task"), label="Task")
         self.task.do_not_save_to_config = True
+        self.page = gr.Textbox(visible=False, elem_id=element("page"), label="Page")
+        self.page.do_not_save_to_config = True
         self._top_row()
         with gr.Row(elem_id=element("core")):
             with gr.Column(elem_id=element("settings")):
@@ -109,12 +113,20 @@ class Tab:
     def _sources(self) -> None:
         with gr.Accordion("Soundtrack", open=False, elem_id=element("soundtrack_fold")):
             self.soundtrack = gr.File(label="File with sound (cut or looped to length)", elem_id=element("soundtrack"))
+            accept_uploads_only(self.soundtrack)
         with gr.Accordion("Settings from a video", open=False, elem_id=element("restore_fold")):
             self.dropped = gr.File(
                 label="Video or image whose settings to restore",
                 elem_id=element("restore"),
                 file_types=["video", "image"],
             )
+            accept_uploads_only(self.dropped)
+            self.restore_path = gr.Textbox(
+                label="Its path, if it lies on the WebUI's computer (Enter reads it)",
+                max_lines=1,
+                elem_id=element("restore_path"),
+            )
+            self.restore_path.do_not_save_to_config = True
         self.restored = gr.HTML(elem_id=element("restored"))
 
     def _results(self) -> None:
@@ -135,53 +147,49 @@ class Tab:
         self.infotext = gr.HTML(elem_id=element("infotext"))
         self.made = gr.State([])
 
+    def _on(self, event: Any, function: Any, inputs: Any, outputs: Any, **options: Any) -> Any:
+        """Let an event of a component call a function."""
+        return connect(self.host, event, function, inputs, outputs, **options)
+
+    def _then_forecast(self, event: Any) -> Any:
+        return self._on(event, self.actions.forecast, self._forecast_inputs(), [self.forecast], **FORECAST_SCRIPT)
+
     def _connect(self) -> None:
         values = [self.widgets[name] for name in ORDER]
         inputs = [self.task, self.model, self.soundtrack, *values]
         frame = [self.frame_number, self.frame, self.frame_status]
         outputs = [self.made, self.players, self.infotext, *frame, self.status]
-        self.generate.click(
-            self.host.queued(self.actions.generate, RESULTS),
-            inputs,
-            outputs,
-            show_progress="hidden",
-            **UNLIMITED,
-            # gradio hands outputs over, too: only as many as there are inputs may come back.
-            **{JS: f"(...values) => text2videoSubmit(values.slice(0, {len(inputs)}))"},
-        )
+        # gradio hands outputs over, too: only as many as there are inputs may come back.
+        submit = {JS: f"(...values) => text2videoSubmit(values.slice(0, {len(inputs)}))"}
+        run = self.host.queued(self.actions.generate, RESULTS, self.actions.refuse)
+        self._on(self.generate.click, run, inputs, outputs, **UNLIMITED, **submit)
         collect = self._hidden_button("collect")
-        reloaded = {JS: "() => [text2videoReloaded]"}
-        collect.click(self.actions.collect, [self.task], outputs, show_progress="hidden", **reloaded)
-        running: dict[str, Any] = {"inputs": [self.task], "outputs": None}
-        self.interrupt.click(self.actions.interrupt, **running, **{JS: "() => text2videoInterrupting()"})
-        self.interrupting.click(self.actions.interrupt, **running, **{JS: "() => text2videoTasks()"})
-        self.skip.click(self.actions.skip, **running, **{JS: "() => text2videoTasks()"})
+        self._on(collect.click, self.actions.collect, [self.task], outputs, **{JS: "() => [text2videoReloaded]"})
+        asked = {JS: "() => text2videoTasks()"}
+        interrupting = {JS: "() => text2videoInterrupting()"}
+        self._on(self.interrupt.click, self.actions.interrupt, [self.task], None, **interrupting)
+        self._on(self.interrupting.click, self.actions.interrupt, [self.task], None, **asked)
+        self._on(self.skip.click, self.actions.skip, [self.task], None, **asked)
         self._connect_model(values)
         self._connect_small()
         self._connect_restoring(values)
 
     def _connect_model(self, values: list[Any]) -> None:
+        chosen = [self.previous_model, self.model, *values]
         outputs = [self.previous_model, *values]
-        self.model.change(
-            self.actions.model_chosen, [self.previous_model, self.model, *values], outputs, show_progress="hidden"
-        ).then(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")
+        self._then_forecast(self._on(self.model.change, self.actions.model_chosen, chosen, outputs).then)
         refreshed = [self.model, self.note]
-        self.refresh.click(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
+        self._on(self.refresh.click, self.actions.refresh, [self.model], refreshed)
         everything = Changes(
             lambda name: [*self.actions.refresh(name), self.actions.refresh_loras()], [*refreshed, self.lora]
         )
         self._models.connect(self.model, everything, Changes(self.actions.advised, values))
-        opened = self._hidden_button("opened")
-        self.opened = (
-            opened.click(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")
-            .then(self.actions.refresh, [self.model], refreshed, show_progress="hidden")
-            .then(
-                self.actions.model_chosen, [self.previous_model, self.model, *values], outputs, show_progress="hidden"
-            )
-        )
+        forecast = self._then_forecast(self._hidden_button("opened").click)
+        named = self._on(forecast.then, self.actions.refresh, [self.model], refreshed)
+        self.opened = self._on(named.then, self.actions.model_chosen, chosen, outputs)
 
     def _forecast_inputs(self) -> list[Any]:
-        return [self.model, *(self.widgets[name] for name in ("width", "height", "frames", "fps", "draft"))]
+        return [self.page, self.model, *(self.widgets[name] for name in ("width", "height", "frames", "fps", "draft"))]
 
     def _hidden_button(self, name: str) -> gr.Button:
         """Pressed by the page's script."""
@@ -191,39 +199,33 @@ class Tab:
 
     def _connect_small(self) -> None:
         width, height = self.widgets["width"], self.widgets["height"]
-        self.swap.click(lambda *size: size[::-1], [width, height], [width, height], show_progress="hidden")
-        asked = self._forecast_inputs()
+        self._on(self.swap.click, lambda *size: size[::-1], [width, height], [width, height])
         frames, fps, draft = (self.widgets[name] for name in ("frames", "fps", "draft"))
         # Width and height only when a person moves them: many events at once lose answers under gradio 4.40.
         for changed in (width.input, height.input, draft.input, frames.change, fps.change):
-            changed(self.actions.forecast, asked, [self.forecast], show_progress="hidden")
+            self._then_forecast(changed)
         seed = self.widgets["seed"]
-        self.dice.click(lambda: -1, None, [seed], show_progress="hidden")
-        self.recycle.click(self.actions.last_seed, [self.made, seed], [seed], show_progress="hidden")
+        self._on(self.dice.click, lambda: -1, None, [seed])
+        self._on(self.recycle.click, self.actions.last_seed, [self.made, seed], [seed])
         prompts = [self.widgets["prompt"], self.widgets["negative_prompt"]]
-        self.clear.click(lambda: ("", ""), None, prompts, show_progress="hidden")
+        self._on(self.clear.click, lambda: ("", ""), None, prompts)
         chosen = [self.lora, self.widgets["prompt"]]
-        self.lora.input(self.actions.add_lora, chosen, chosen, show_progress="hidden")
-        self.refresh_loras.click(self.actions.refresh_loras, None, [self.lora], show_progress="hidden")
-        self.open_folder.click(self.actions.open_folder, [self.made], [self.folder_status], show_progress="hidden")
-        self.frame_number.release(
-            self.actions.frame,
-            [self.made, self.frame_number],
-            [self.frame, self.frame_status],
-            show_progress="hidden",
-        )
+        self._on(self.lora.input, self.actions.add_lora, chosen, chosen)
+        self._on(self.refresh_loras.click, self.actions.refresh_loras, None, [self.lora])
+        self._on(self.open_folder.click, self.actions.open_folder, [self.made], [self.folder_status])
+        frame = [self.frame, self.frame_status]
+        self._on(self.frame_number.release, self.actions.frame, [self.made, self.frame_number], frame)
 
     def _connect_restoring(self, values: list[Any]) -> None:
         outputs = [self.restored, self.model, self.previous_model, *values]
         # Emptied afterwards, so that it takes the next file.
-        self.dropped.upload(
-            self.actions.restore_file, [self.dropped, self.model], outputs, show_progress="hidden"
-        ).then(lambda: None, None, [self.dropped], show_progress="hidden").then(
-            self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden"
-        )
-        self.paste.click(
-            self.actions.restore_text, [self.widgets["prompt"], self.model], outputs, show_progress="hidden"
-        ).then(self.actions.forecast, self._forecast_inputs(), [self.forecast], show_progress="hidden")
+        restored = self._on(self.dropped.upload, self.actions.restore_file, [self.dropped, self.model], outputs)
+        self._then_forecast(self._on(restored.then, lambda: None, None, [self.dropped]).then)
+        named = [self.restore_path, self.model]
+        restored = self._on(self.restore_path.submit, self.actions.restore_path, named, outputs, reads=True)
+        self._then_forecast(restored.then)
+        pasted = [self.widgets["prompt"], self.model]
+        self._then_forecast(self._on(self.paste.click, self.actions.restore_text, pasted, outputs).then)
         self.host.connect_paste([self.model, self.previous_model], self.widgets)
 
 

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from ..access import Visit
+from ..reading import Reader
 from ..settings import Setting
 
 if TYPE_CHECKING:
@@ -91,10 +93,19 @@ class PageHost(Host, Protocol):
     def opens_folders(self) -> bool:
         """Whether the page may show folders on the computer that it is served from."""
 
-    def queued(self, function: Callable[..., list[Any]], outputs: int) -> Callable[..., Any]:
-        """The function of an event whose first argument is the page's task id, run one at a time with progress.
+    def check(self, visit: Visit) -> None:
+        """Raise Refused unless the request comes from a page of this host's."""
 
-        Of its outputs the last is HTML.
+    def reader(self, visit: Visit) -> Reader:
+        """Which files this visitor may name, besides those that were uploaded."""
+
+    def queued(
+        self, function: Callable[..., list[Any]], outputs: int, refuse: Callable[[str], list[Any]]
+    ) -> Callable[..., Any]:
+        """Make an event's function of one whose first argument is the page's task id: run one at a time with progress.
+
+        Whoever waits for a turn holds no thread. Of the outputs the last is HTML. refuse: gives them for a task that
+        comes when too many wait already.
         """
 
     def interrupt(self) -> None:

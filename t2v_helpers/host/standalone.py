@@ -3,29 +3,32 @@
 import argparse
 import logging
 import os
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..access import Names, Visit
 from ..outputs import DEFAULT_FOLDER
-from ..settings import OUTPUT_FOLDER, Setting
+from ..reading import Reader, split_folders
+from ..settings import OUTPUT_FOLDER, READABLE_FOLDERS, Setting
 from .console import MODELS, ROOT, ConsoleHost
 from .file_manager import open_folder
+from .gate import Entrance, clean_prefix
 from .interface import LORA_FOLDER, Progress, Stop
-from .stored_settings import StoredSettings, build_settings
+from .page_app import build_app
+from .server import ANY_ADDRESS, LOCALHOST, addresses, open_listener, serve
+from .stored_settings import StoredSettings
 from .tasks import Tasks
 
 if TYPE_CHECKING:
     from PIL import Image
 
-LOCALHOST = "127.0.0.1"
-SCRIPTS = (Path(__file__).with_name("standalone.js"), ROOT / "javascript" / "text2video.js")
-STYLES = (ROOT / "style.css", Path(__file__).with_name("standalone.css"))
-MOST_EVENTS = 64
-"""Events handled at once: whoever generates waits in our own queue, and buttons work meanwhile."""
+AUTH = "TEXT2VIDEO_AUTH"
+"""The environment variable with a user and a password."""
+THIS_COMPUTER = Entrance()
+"""Who comes in if nobody says."""
 PREVIEW_EVERY = 2
 """Steps between previews."""
 
@@ -38,10 +41,18 @@ class StandaloneHost(ConsoleHost):
     opens_folders = True
 
     def __init__(
-        self, models: Path, outputs: Path, settings: Path, device: str | None = None, loras: Path | None = None
+        self,
+        models: Path,
+        outputs: Path,
+        settings: Path,
+        device: str | None = None,
+        loras: Path | None = None,
+        *,
+        entrance: Entrance = THIS_COMPUTER,
     ) -> None:
         super().__init__(device=device, loras=loras)
         self._models, self._outputs = models, outputs
+        self.entrance = entrance
         self.settings = StoredSettings(settings)
         self.tasks = Tasks()
 
@@ -51,6 +62,15 @@ class StandaloneHost(ConsoleHost):
             # The server's working directory does not stay.
             return str(self._outputs / value.strip())
         return value
+
+    def check(self, visit: Visit) -> None:
+        """The gate before the page has checked every request."""
+
+    def reader(self, visit: Visit) -> Reader:
+        if self.entrance.names.listens and not self.entrance.password:
+            return Reader()
+        local = visit.is_local and not self.entrance.expects_proxy
+        return Reader(everything=local, folders=split_folders(self.setting(READABLE_FOLDERS)))
 
     def models_folder(self) -> Path:
         return self._models
@@ -70,8 +90,13 @@ class StandaloneHost(ConsoleHost):
     def stop_request(self) -> Stop | None:
         return self.tasks.stop_request()
 
-    def queued(self, function: Callable[..., list[Any]], outputs: int) -> Callable[..., Any]:  # noqa: ARG002
-        return self.tasks.queued(function)
+    def queued(
+        self,
+        function: Callable[..., list[Any]],
+        outputs: int,  # noqa: ARG002 - the interface's
+        refuse: Callable[[str], list[Any]],
+    ) -> Callable[..., Any]:
+        return self.tasks.queued(function, refuse)
 
     def interrupt(self) -> None:
         self.tasks.ask("interrupt")
@@ -89,44 +114,37 @@ class StandaloneHost(ConsoleHost):
         """Nobody else sends settings."""
 
 
-def build_app(host: StandaloneHost) -> Any:
-    """The page as a FastAPI app."""
-    import gradio as gr
-    from fastapi import FastAPI
-    from fastapi.responses import Response
-
-    from ..components import CONCURRENCY, JS
-    from ..serving import add_file_route
-    from ..ui import Tab
-
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    script = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
-    style = "\n".join(path.read_text(encoding="utf-8") for path in STYLES)
-
-    def progress(body: dict[str, Any]) -> dict[str, Any]:
-        return host.tasks.report(str(body.get("id_task")), body.get("id_live_preview", -1))
-
-    app.add_api_route("/internal/progress", progress, methods=["POST"])
-    app.add_api_route("/text2video/page.js", lambda: Response(script, media_type="text/javascript"))
-    add_file_route(app)
-    with gr.Blocks(title="text2video", css=style, analytics_enabled=False) as page:
-        build_settings(host.settings, Tab(host).opened)
-        page.load(None, None, None, **{JS: LOAD_SCRIPT})
-    page.queue(**{CONCURRENCY: MOST_EVENTS})
-    return gr.mount_gradio_app(app, page, path="/")
-
-
-LOAD_SCRIPT = """() => {
-    if (window.text2videoSubmit) return;
-    window.text2videoSubmit = () => {};
-    const script = document.createElement("script");
-    script.src = "text2video/page.js";
-    document.head.append(script);
-}"""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    password = "" if options.no_password else options.auth or os.environ.get(AUTH, "")
+    if problem := _password_problem(options, password):
+        sys.stderr.write(f"Error: {problem}\n")
+        return 2
+    names = Names(tuple(options.allow_host), bool(options.listen), "To let that name in: --allow-host {name}")
+    entrance = Entrance(names, options.root_path, password)
+    try:
+        listener = open_listener(options.listen or LOCALHOST, options.port)
+    except (OSError, OverflowError) as error:
+        sys.stderr.write(f"Error: port {options.port} cannot be used ({error}). Choose another with --port.\n")
+        return 1
+    folders = (options.models_dir.resolve(), options.output_dir.resolve(), options.settings.resolve())
+    loras = options.lora_dir.resolve() if options.lora_dir else None
+    host = StandaloneHost(*folders, options.device, loras, entrance=entrance)
+    # gradio serves whatever lies in the working directory.
+    with listener, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
+        os.chdir(empty)
+        app = build_app(host)
+        for address in addresses(listener, entrance.prefix):
+            sys.stdout.write(f"Open in a browser: {address}\n")
+        sys.stdout.write(f"{_visitors(entrance)}Ctrl-C ends it.\n")
+        sys.stdout.flush()
+        return serve(host, app, listener)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py ui", description="Serves the text2video tab without a WebUI.")
     parser.add_argument("--port", type=int, default=7861, help="default: %(default)s")
     parser.add_argument("--models-dir", type=Path, default=MODELS, metavar="DIR", help="default: %(default)s")
@@ -136,39 +154,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--settings", type=Path, default=ROOT / "settings.json", metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument("--device", help="where to compute: cpu, cuda, mps; default: the best there is")
-    parser.add_argument("--listen", action="store_true", help="let other machines in; there is no password")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    folders = (options.models_dir.resolve(), options.output_dir.resolve(), options.settings.resolve())
+    _add_entrance(parser)
+    return parser
+
+
+def _add_entrance(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("who comes in", "Without these, only browsers on this computer.")
+    group.add_argument(
+        "--listen", nargs="?", const=ANY_ADDRESS, metavar="ADDRESS",
+        help="let other computers in, at all addresses of this one or at ADDRESS; needs a password",
+    )  # fmt: skip
+    group.add_argument(
+        "--auth", metavar="USER:PASSWORD",
+        help=f"ask every visitor for these; the environment variable {AUTH} keeps them out of lists of processes",
+    )  # fmt: skip
+    group.add_argument("--no-password", action="store_true", help="let everybody in who reaches the page")
+    group.add_argument(
+        "--allow-host", action="append", default=[], type=str.lower, metavar="NAME",
+        help="a public name that a proxy serves the page under; may be given more than once",
+    )  # fmt: skip
+    group.add_argument(
+        "--root-path", type=_path, default="", metavar="/PATH", help="the path below which a proxy serves the page"
+    )
+
+
+def _path(text: str) -> str:
     try:
-        listener = socket.create_server(("0.0.0.0" if options.listen else LOCALHOST, options.port))
-    except (OSError, OverflowError) as error:
-        sys.stderr.write(f"Error: port {options.port} cannot be used ({error}). Choose another with --port.\n")
-        return 1
-    with listener:
-        loras = options.lora_dir.resolve() if options.lora_dir else None
-        return _serve(StandaloneHost(*folders, options.device, loras), listener)
+        return clean_prefix(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _serve(host: StandaloneHost, listener: socket.socket) -> int:
-    import uvicorn
+def _password_problem(options: argparse.Namespace, password: str) -> str:
+    """What is wrong with how visitors are let in; nothing if all is well."""
+    user, colon, secret = password.partition(":")
+    if password and not (user and colon and secret):
+        return f"--auth and {AUTH} take USER:PASSWORD, with a colon between the two."
+    if options.listen and not password and not options.no_password:
+        return (
+            "--listen lets other computers in, and there is no password. Set the environment variable "
+            f"{AUTH}=USER:PASSWORD, or give --auth USER:PASSWORD; --no-password lets everybody in."
+        )
+    return ""
 
-    app = build_app(host)
-    port = listener.getsockname()[1]
-    sys.stdout.write(f"Open in a browser: http://{LOCALHOST}:{port}  (Ctrl-C ends it)\n")
-    sys.stdout.flush()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
-        # gradio serves whatever lies in the working directory.
-        os.chdir(empty)
-        try:
-            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-            server.run(sockets=[listener])
-        finally:
-            # A run ends within a step, so that Ctrl-C does.
-            host.tasks.close()
-            os.chdir(ROOT)
-    return 0
+
+def _visitors(entrance: Entrance) -> str:
+    if not entrance.names.listens:
+        return ""
+    if not entrance.password:
+        return "There is no password: whoever reaches these addresses can use the page and change its settings.\n"
+    return "Other computers can open these; the page asks for the password.\n"
 
 
 if __name__ == "__main__":

@@ -3,25 +3,29 @@
 import base64
 import io
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import Condition
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 from PIL import Image
 
 from .interface import Progress, Stop
+from .turns import TooManyWaiting, Turns
 
-MOST_FINISHED = 64
+MOST_WAITING = 256
+"""Runs that wait at once; one more is refused."""
+MOST_FINISHED = 2 * MOST_WAITING
+"""Ended tasks that are remembered, so that every page that waited hears of its own."""
+PAUSE = 0.02
 
 
 class Tasks:
     """One task runs at a time, in the order of arrival."""
 
     def __init__(self) -> None:
-        self._turn = Condition()
-        self._waiting: OrderedDict[object, str] = OrderedDict()
+        self._change = Lock()
+        self._turns = Turns(MOST_WAITING)
         self._running: str | None = None
         self._closed = False
         self._finished: deque[str] = deque(maxlen=MOST_FINISHED)
@@ -33,30 +37,28 @@ class Tasks:
         self._progress = Progress(1, 1, 0, "starting")
         self._preview, self._preview_id = "", 0
 
-    def queued(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of a task's id and more, run when its turn comes."""
+    def queued(self, function: Callable[..., Any], refuse: Callable[[str], Any]) -> Callable[..., Any]:
+        """Make a function of a task's id and more wait for its turn. refuse: gives the answer where too many wait."""
 
-        def in_turn(task: str, *values: Any) -> Any:
-            with self._turn_of(task):
-                return function(task, *values)
+        async def in_turn(task: str, *values: Any) -> Any:
+            try:
+                return await self._turns.take(self._work, task, function, *values)
+            except TooManyWaiting:
+                self._finished.append(task)
+                return refuse(task)
 
         return in_turn
 
-    @contextmanager
-    def _turn_of(self, task: str) -> Iterator[None]:
-        ticket = object()
-        with self._turn:
-            self._waiting[ticket] = task
-            self._turn.wait_for(lambda: self._running is None and next(iter(self._waiting)) is ticket)
-            self._running = self._waiting.pop(ticket)
+    def _work(self, task: str, function: Callable[..., Any], *values: Any) -> Any:
+        with self._change:
+            self._running = task
             self._begin()
         try:
-            yield
+            return function(task, *values)
         finally:
-            with self._turn:
+            with self._change:
                 self._finished.append(task)
                 self._running = None
-                self._turn.notify_all()
 
     def show_progress(self, progress: Progress) -> None:
         """Of the running task."""
@@ -71,23 +73,31 @@ class Tasks:
 
     def ask(self, stop: Stop) -> None:
         """Ask the running task to stop. To end all is more than to end one video."""
-        with self._turn:
+        with self._change:
             if self._stop != "interrupt":
                 self._stop = stop
 
     def close(self) -> None:
-        """Ask every task to stop, those to come as well."""
+        """Ask the running task to stop, and begin no other."""
         self._closed = True
+        self._turns.close()
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait for the running task to end, but no longer than that; return whether it has."""
+        end = time.monotonic() + seconds
+        while self._running is not None and time.monotonic() < end:
+            time.sleep(PAUSE)
+        return self._running is None
 
     def stop_request(self) -> Stop | None:
         """What the running task was asked, once."""
-        with self._turn:
+        with self._change:
             stop, self._stop = self._stop, None
         return "interrupt" if self._closed else stop
 
     def report(self, task: str, seen_preview: int) -> dict[str, Any]:
         """The state of a task, in the words of the WebUI's /internal/progress."""
-        active, waiting = self._running == task, list(self._waiting.values())
+        active, waiting = self._running == task, self._turns.waiting
         answer = {"active": active, "queued": task in waiting, "completed": task in self._finished, "progress": 0.0}
         if not active:
             place = f"In queue: {waiting.index(task) + 1}/{len(waiting)}" if task in waiting else "Waiting..."

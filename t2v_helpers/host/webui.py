@@ -11,9 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from modules import script_callbacks, shared
 
-from ..settings import KEEP, KEEP_NOTHING, SECTION, SETTINGS, Setting, usable
+from ..access import Names, Visit, check_request, host_name
+from ..reading import Reader, split_folders
+from ..settings import (
+    KEEP,
+    KEEP_NOTHING,
+    PUBLIC_NAMES,
+    READABLE_FOLDERS,
+    SECTION,
+    SETTINGS,
+    Setting,
+    usable,
+)
+from .arrived import Arrivals
 from .file_manager import open_folder
 from .interface import LORA_FOLDER, TAB, Devices, Progress, Stop
+from .turns import TooManyWaiting, Turns
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 FINE = 1000
 """How finely the WebUI is told the share of a video that is done."""
+MOST_WAITING = 32
+"""Our runs that wait at once. The WebUI handles 40 or 64 events at a time, and each of these is one."""
 FORGE = importlib.util.find_spec("modules_forge") is not None
 
 
@@ -116,12 +131,44 @@ class WebUIHost:
             state.interrupted, stop = False, "interrupt"
         return stop
 
-    def queued(self, function: Callable[..., list[Any]], outputs: int) -> Callable[..., Any]:
+    def check(self, visit: Visit) -> None:
+        check_request(visit.headers, self._names())
+
+    def reader(self, visit: Visit) -> Reader:
+        flags = shared.cmd_opts
+        if _is_public() and not (flags.gradio_auth or flags.gradio_auth_path):
+            return Reader()
+        return Reader(everything=visit.is_local, folders=split_folders(self.setting(READABLE_FOLDERS)))
+
+    def _names(self) -> Names:
+        """Those that lead to the WebUI; the origins that its own option lets in are among them."""
+        text = f"{self.setting(PUBLIC_NAMES)},{shared.cmd_opts.cors_allow_origins or ''}"
+        names = (host_name(one.strip().rpartition("://")[2]) for one in text.split(","))
+        remedy = f"If it is yours, add {{name}} in Settings > {SECTION[1]} > {PUBLIC_NAMES.label}."
+        return Names(tuple(filter(None, names)), _is_public(), remedy)
+
+    def queued(
+        self, function: Callable[..., list[Any]], outputs: int, refuse: Callable[[str], list[Any]]
+    ) -> Callable[..., Any]:
         import gradio as gr
+        from modules import progress
         from modules.call_queue import wrap_gradio_gpu_call
 
-        wrapped: Callable[..., Any] = wrap_gradio_gpu_call(function, extra_outputs=[gr.update()] * (outputs - 1))
-        return wrapped
+        # It waits for the host's lock in a thread: only one of our runs does.
+        wrapped = wrap_gradio_gpu_call(function, extra_outputs=[gr.update()] * (outputs - 1))
+        turns = Turns(MOST_WAITING)
+
+        async def in_turn(task: str, *values: Any) -> Any:
+            if str(task).startswith("task("):
+                progress.add_task_to_queue(task)
+            try:
+                return await turns.take(wrapped, task, *values)
+            except TooManyWaiting:
+                progress.pending_tasks.pop(task, None)
+                progress.finish_task(task)
+                return refuse(task)
+
+        return in_turn
 
     def interrupt(self) -> None:
         shared.state.interrupt()
@@ -197,6 +244,12 @@ def _pasted(name: str) -> Callable[[dict[str, Any]], Any]:
     return value
 
 
+def _is_public() -> bool:
+    """Whether the WebUI was told to let other computers in."""
+    flags = shared.cmd_opts
+    return bool(flags.listen or flags.share or flags.server_name or getattr(flags, "ngrok", None))
+
+
 @contextmanager
 def _room_on_a1111(release: Callable[[], None]) -> Iterator[None]:
     """Stable Diffusion moves to the CPU and back, by the WebUI's own functions. Nothing is loaded for it."""
@@ -259,7 +312,7 @@ def register() -> None:
 def _add_settings() -> None:
     import gradio as gr
 
-    for setting in SETTINGS:
+    for setting in (*SETTINGS, PUBLIC_NAMES):
         component, arguments = (gr.Radio, {"choices": list(setting.choices)}) if setting.choices else (None, {})
         if isinstance(setting.default, float):
             # The WebUI itself finds a component for whole numbers only.
@@ -305,6 +358,10 @@ def _add_routes(_demo: Any, app: Any) -> None:
     try:
         from ..serving import add_file_route
 
-        add_file_route(app)
+        add_file_route(app, HOST.check)
+        # As the WebUI itself adds its own to an app that has started.
+        app.middleware_stack = None
+        app.add_middleware(Arrivals)
+        app.middleware_stack = app.build_middleware_stack()
     except Exception:
         log.exception("The links to videos of text2video will not work")

@@ -1,0 +1,133 @@
+"""Who may act on a page: the names that lead to it, and where a request says that it comes from."""
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from ..modelscope.errors import TextToVideoError
+
+FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-proto")
+"""Headers that a proxy adds to the requests that it passes on."""
+_OWN_SITES = ("same-origin", "none")
+"""What Sec-Fetch-Site says of a page's own requests, and of addresses that a person opens by hand."""
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_SHOWN = 100
+"""Characters of a header that an error shows."""
+
+
+class Refused(TextToVideoError):
+    """A request that does not come from a page of ours."""
+
+
+class Visit(NamedTuple):
+    """A request as it arrived.
+
+    Args:
+        headers: By their names in lower case. Programs such as curl send no `origin`.
+        client: The address that it came from.
+    """
+
+    headers: Mapping[str, str]
+    client: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the visitor sits at this computer: a proxy on it looks so too, but for the headers that it adds."""
+        by_proxy = any(name in self.headers for name in FORWARDED)
+        return is_loopback(self.client) and is_loopback(host_name(self.headers.get("host", ""))) and not by_proxy
+
+
+@dataclass(frozen=True)
+class Names:
+    """The host names that lead to a page.
+
+    Args:
+        further: Names in front of it, a proxy's for instance. One that begins with a dot stands for all names below.
+        listens: Whether other computers reach the page, by this one's name or by an address.
+        remedy: How to let a further name in, for errors; `{name}` in it stands for that name.
+    """
+
+    further: tuple[str, ...] = ()
+    listens: bool = False
+    remedy: str = ""
+
+    def include(self, name: str) -> bool:
+        """Return whether this name leads to the page. It is lower case and has no port."""
+        return is_loopback(name) or self.declare(name) or (self.listens and (is_address(name) or _is_own_name(name)))
+
+    def declare(self, name: str) -> bool:
+        """Return whether this is one of the further names."""
+        return any(name == one or (one.startswith(".") and name.endswith(one)) for one in self.further)
+
+
+def check_request(headers: Mapping[str, str], names: Names) -> None:
+    """Raise Refused unless a request comes from a page that is served under one of the names, or from no page."""
+    check_host(headers, names)
+    host, origin = headers["host"], headers.get("origin")
+    if origin is not None and not _is_own(origin, host, names):
+        raise Refused(f"Refused: this request comes from another page, {origin[:_SHOWN]!a}. Nothing was done.")
+    if headers.get("sec-fetch-site", "none") not in _OWN_SITES:
+        raise Refused("Refused: this request comes from another site's page. Nothing was done.")
+
+
+def check_host(headers: Mapping[str, str], names: Names) -> None:
+    """Raise Refused unless the request's host leads to the page.
+
+    A name that somebody else owns may lead here as well: that page could then pass for ours (DNS rebinding).
+    """
+    name = host_name(headers.get("host", ""))
+    if not names.include(name):
+        shown = ascii(name[:_SHOWN])
+        raise Refused(f"Refused: this page is not served as {shown}. {names.remedy.format(name=shown)}".strip())
+
+
+def read_visit(scope: Mapping[str, Any]) -> Visit:
+    """Return an ASGI request as a visit. A header that is there twice has both values, which passes no check."""
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return Visit(headers, (scope.get("client") or ("",))[0])
+
+
+def host_name(host: str) -> str:
+    """Return the name or address in a Host header, in lower case, without port and brackets; empty if it has none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def is_loopback(name: str) -> bool:
+    """Return whether a name means the computer itself."""
+    return name == "localhost" or (is_address(name) and ipaddress.ip_address(name).is_loopback)
+
+
+def is_address(name: str) -> bool:
+    """Return whether this is an IP address. Nobody else can let one lead here."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_own_name(name: str) -> bool:
+    own = socket.gethostname().lower()
+    return name in (own, f"{own.partition('.')[0]}.local")
+
+
+def _is_own(origin: str, host: str, names: Names) -> bool:
+    """Whether a page's origin is the address that it asks, or one of the names in front of it."""
+    try:
+        page = urlsplit(origin)
+        asked = urlsplit(f"//{host}")
+        default = _DEFAULT_PORTS[page.scheme]
+        name = page.hostname or ""
+        same = (name, page.port or default) == (asked.hostname, asked.port or default)
+    except (KeyError, ValueError):
+        return False
+    return same or names.declare(name)

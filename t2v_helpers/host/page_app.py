@@ -1,0 +1,89 @@
+"""The standalone page as an app: gradio's page, the links to videos, the progress of runs, and a gate before all."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..reading import is_address
+from .gate import Gate
+from .stored_settings import build_settings
+
+if TYPE_CHECKING:
+    from .standalone import StandaloneHost
+
+SCRIPTS = (
+    Path(__file__).with_name("standalone.js"),
+    Path(__file__).resolve().parents[2] / "javascript" / "text2video.js",
+)
+STYLES = (Path(__file__).resolve().parents[2] / "style.css", Path(__file__).with_name("standalone.css"))
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
+MONOSPACED = ("ui-monospace", "Consolas", "monospace")
+"""Those that every system has. gradio's own come from the network."""
+MOST_EVENTS = 320
+"""Events handled at once: a run that waits for its turn is one of them, and buttons work meanwhile."""
+LOAD_SCRIPT = """() => {
+    if (window.text2videoSubmit) return;
+    window.text2videoSubmit = () => {};
+    const script = document.createElement("script");
+    script.src = "text2video/page.js";
+    document.head.append(script);
+}"""
+
+
+def build_app(host: "StandaloneHost") -> Any:
+    """Return the page as a FastAPI app."""
+    import gradio as gr
+    from fastapi import FastAPI
+    from fastapi.responses import Response
+
+    from ..components import CONCURRENCY, JS
+    from ..serving import add_file_route
+    from ..ui import Tab
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    script = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
+    style = "\n".join(path.read_text(encoding="utf-8") for path in STYLES)
+
+    # Without a thread, which others may hold.
+    async def progress(body: dict[str, Any]) -> dict[str, Any]:
+        return host.tasks.report(str(body.get("id_task")), body.get("id_live_preview", -1))
+
+    async def send_script() -> Response:
+        return Response(script, media_type="text/javascript")
+
+    app.add_api_route("/internal/progress", progress, methods=["POST"])
+    app.add_api_route("/text2video/page.js", send_script)
+    add_file_route(app, host.check)
+    theme = gr.themes.Default(font=list(FONTS), font_mono=list(MONOSPACED))
+    with gr.Blocks(title="text2video", css=style, theme=theme, analytics_enabled=False) as page:
+        build_settings(host.settings, Tab(host).opened)
+        page.load(None, None, None, **{JS: LOAD_SCRIPT})
+    # Of gradio 4: how many events it handles at once in all.
+    page.max_threads = MOST_EVENTS
+    page.queue(**{CONCURRENCY: MOST_EVENTS})
+    page.preprocess_data = _without_addresses(page.preprocess_data)
+    mounted = gr.mount_gradio_app(app, page, path="/")
+    mounted.add_middleware(Gate, entrance=host.entrance)
+    return mounted
+
+
+def _without_addresses(preprocess: Callable[..., Any]) -> Callable[..., Any]:
+    """gradio would download what an event's inputs name, from wherever the server reaches."""
+    import gradio as gr
+
+    def checked(function: Any, inputs: list[Any], *others: Any, **options: Any) -> Any:
+        if any(is_address(name) for name in _named_files(inputs)):
+            raise gr.Error("Files are uploaded; an address is not fetched.")
+        return preprocess(function, inputs, *others, **options)
+
+    return checked
+
+
+def _named_files(value: Any) -> list[str]:
+    """What gradio takes for a file's path, anywhere in the inputs."""
+    if isinstance(value, list):
+        return [name for one in value for name in _named_files(one)]
+    if isinstance(value, dict):
+        named = [text for key in ("path", "name", "url") if isinstance(text := value.get(key), str)]
+        return named + _named_files([one for one in value.values() if isinstance(one, list | dict)])
+    return []

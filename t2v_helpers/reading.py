@@ -1,0 +1,69 @@
+"""Which files somebody may name to be read: the one place that decides."""
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..modelscope.errors import RequestError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+"""Begins an address such as http://... or data:...; a drive's letter stands alone."""
+_SHOWN = 300
+"""Characters of a name that an error shows."""
+
+
+class Reader(NamedTuple):
+    """Who names a file. everything: may read what this program can; folders: else, files below these only."""
+
+    everything: bool = False
+    folders: tuple[Path, ...] = ()
+
+
+COMMAND_LINE = Reader(everything=True)
+"""Whoever starts the program could read the file without it, too."""
+
+
+def find_readable(name: str, reader: Reader) -> Path:
+    """Return the file of that name, links resolved. Raises RequestError where there is none or it is not allowed."""
+    shown = ascii(name[:_SHOWN])
+    if is_address(name):
+        raise RequestError(f"{shown} is an address. Download the file, and name where it lies on this computer.")
+    # By its name first: to look at a file of another computer is to tell that one who asks.
+    if not (reader.everything or _is_below(os.path.abspath(name), reader.folders)):
+        raise _not_allowed(shown)
+    try:
+        real = os.path.realpath(name)
+        mode = Path(real).stat().st_mode
+    except (OSError, ValueError):
+        mode = 0
+    if not stat.S_ISREG(mode):
+        raise RequestError(f"There is no file {shown}. Correct its path.")
+    if not (reader.everything or _is_below(real, map(os.path.realpath, reader.folders))):
+        raise _not_allowed(shown)
+    return Path(real)
+
+
+def is_address(name: str) -> bool:
+    """Return whether this is an address, not a path."""
+    return _ADDRESS.match(name.strip()) is not None
+
+
+def split_folders(text: str) -> tuple[Path, ...]:
+    """Return the folders in a setting's text, which separates them by semicolons; relative ones are left out."""
+    # Not Path's own expanduser, which raises where there is no such user.
+    folders = (Path(os.path.expanduser(one.strip())) for one in text.split(";") if one.strip())  # noqa: PTH111
+    return tuple(folder for folder in folders if folder.is_absolute())
+
+
+def _is_below(path: str, folders: "Iterable[str | Path]") -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in folders)
+
+
+def _not_allowed(shown: str) -> RequestError:
+    return RequestError(
+        f"{shown} may not be read from here. Upload the file, or let its folder be read: Settings > Text2Video > "
+        "Folders whose files a page may name."
+    )

@@ -5,6 +5,7 @@
     const PREFIX = "text2video_";
     const TASKS = PREFIX + "tasks";
     const PATIENCE = 1000; // milliseconds between tries
+    const ANSWER = 10000; // milliseconds that an answer may take
     const TOOLTIPS = {
         paste: "Read the settings from the text in the prompt box",
         clear_prompt: "Clear both prompts",
@@ -75,10 +76,16 @@
     };
 
     // The server brings the models up to date whenever a page is opened, and marks the note then. A host may draw
-    // this tab late and connect its buttons later still, so the button is pressed until the mark is there.
+    // this tab late and connect its buttons later still, so the button is pressed until it asks the server, and once in
+    // a while after that: gradio 4.40 can lose an answer.
+    let asked = 0;
+    window.text2videoOpened = function() {
+        asked = Date.now();
+        return window.text2videoPage;
+    };
     function askUntilFresh(tries) {
         if (!tries || element("note")?.querySelector("[data-fresh]")) return;
-        element("opened")?.click();
+        if (Date.now() - asked > ANSWER) element("opened")?.click();
         setTimeout(askUntilFresh, PATIENCE, tries - 1);
     }
 
@@ -109,7 +116,7 @@
             // The WebUI translates titles only where they come with a new element.
             element(name)?.setAttribute("title", window.localization?.[text] ?? text);
         }
-        askUntilFresh(30);
+        askUntilFresh(60);
         // A reloaded page goes on showing how its runs get on, and asks for what came of them.
         for (const id of tasks()) {
             watch(id, () => {

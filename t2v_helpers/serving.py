@@ -23,7 +23,7 @@ KINDS = {
     ".png": "image/png",
 }
 """What our formats are called. Python does not know all of them, and on Windows believes the registry."""
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 _files: OrderedDict[str, Path] = OrderedDict()
 
 

@@ -13,7 +13,9 @@ from .models_panel import Changes, ModelsPanel
 from .page import model_note
 
 HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
-FORECAST_SCRIPT = {JS: "(...values) => [window.text2videoPage ?? '', ...values.slice(1)]"}
+ASKING = "(...values) => [window.text2videoPage ?? '', ...values.slice(1)]"
+OPENING = "(...values) => [text2videoOpened(), ...values.slice(1)]"
+"""What puts the page's name before a question. A host may ask before our script is there."""
 ORDER = tuple(name for name in fields() if name != "soundtrack")
 """The request's fields that have widgets, as events receive them; the soundtrack is a file beside them."""
 
@@ -28,7 +30,7 @@ class Tab:
         self.widgets: dict[str, Any] = {}
         self.task = gr.Textbox(visible=False, elem_id=element("task"), label="Task")
         self.task.do_not_save_to_config = True
-        self.page = gr.Textbox(visible=False, elem_id=element("page"), label="Page")
+        self.page = gr.Textbox(visible=False, elem_id=element("page"), label="Page's name")
         self.page.do_not_save_to_config = True
         self._top_row()
         with gr.Row(elem_id=element("core")):
@@ -151,8 +153,8 @@ class Tab:
         """Let an event of a component call a function."""
         return connect(self.host, event, function, inputs, outputs, **options)
 
-    def _then_forecast(self, event: Any) -> Any:
-        return self._on(event, self.actions.forecast, self._forecast_inputs(), [self.forecast], **FORECAST_SCRIPT)
+    def _forecast_on(self, event: Any, script: str = ASKING) -> Any:
+        return self._on(event, self.actions.forecast, self._forecast_inputs(), [self.forecast], **{JS: script})
 
     def _connect(self) -> None:
         values = [self.widgets[name] for name in ORDER]
@@ -177,14 +179,14 @@ class Tab:
     def _connect_model(self, values: list[Any]) -> None:
         chosen = [self.previous_model, self.model, *values]
         outputs = [self.previous_model, *values]
-        self._then_forecast(self._on(self.model.change, self.actions.model_chosen, chosen, outputs).then)
+        self._forecast_on(self._on(self.model.change, self.actions.model_chosen, chosen, outputs).then)
         refreshed = [self.model, self.note]
         self._on(self.refresh.click, self.actions.refresh, [self.model], refreshed)
         everything = Changes(
             lambda name: [*self.actions.refresh(name), self.actions.refresh_loras()], [*refreshed, self.lora]
         )
         self._models.connect(self.model, everything, Changes(self.actions.advised, values))
-        forecast = self._then_forecast(self._hidden_button("opened").click)
+        forecast = self._forecast_on(self._hidden_button("opened").click, OPENING)
         named = self._on(forecast.then, self.actions.refresh, [self.model], refreshed)
         self.opened = self._on(named.then, self.actions.model_chosen, chosen, outputs)
 
@@ -203,7 +205,7 @@ class Tab:
         frames, fps, draft = (self.widgets[name] for name in ("frames", "fps", "draft"))
         # Width and height only when a person moves them: many events at once lose answers under gradio 4.40.
         for changed in (width.input, height.input, draft.input, frames.change, fps.change):
-            self._then_forecast(changed)
+            self._forecast_on(changed)
         seed = self.widgets["seed"]
         self._on(self.dice.click, lambda: -1, None, [seed])
         self._on(self.recycle.click, self.actions.last_seed, [self.made, seed], [seed])
@@ -220,12 +222,12 @@ class Tab:
         outputs = [self.restored, self.model, self.previous_model, *values]
         # Emptied afterwards, so that it takes the next file.
         restored = self._on(self.dropped.upload, self.actions.restore_file, [self.dropped, self.model], outputs)
-        self._then_forecast(self._on(restored.then, lambda: None, None, [self.dropped]).then)
+        self._forecast_on(self._on(restored.then, lambda: None, None, [self.dropped]).then)
         named = [self.restore_path, self.model]
         restored = self._on(self.restore_path.submit, self.actions.restore_path, named, outputs, reads=True)
-        self._then_forecast(restored.then)
+        self._forecast_on(restored.then)
         pasted = [self.widgets["prompt"], self.model]
-        self._then_forecast(self._on(self.paste.click, self.actions.restore_text, pasted, outputs).then)
+        self._forecast_on(self._on(self.paste.click, self.actions.restore_text, pasted, outputs).then)
         self.host.connect_paste([self.model, self.previous_model], self.widgets)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..reading import is_address
+from .brief import be_brief
 from .gate import Gate
 from .stored_settings import build_settings
 
@@ -40,6 +41,7 @@ def build_app(host: "StandaloneHost") -> Any:
     from ..serving import add_file_route
     from ..ui import Tab
 
+    be_brief()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     script = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
     style = "\n".join(path.read_text(encoding="utf-8") for path in STYLES)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sd_t2v.t2v_helpers.settings import SETTINGS
+from sd_t2v.t2v_helpers.settings import PUBLIC_NAMES, SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCALIZATIONS = sorted((ROOT / "localizations").glob("*.json"))
 # Texts that are the same in every language, and those nobody sees.
-OUTSIDE = {"None", "All", "GPU", "Task", "Previous model", "opened", "collect", "MP4", "GIF", "WebP", "WebM", "()"}
+OUTSIDE = {"None", "All", "GPU", "MP4", "GIF", "WebP", "WebM", "()"}
+OUTSIDE |= {"Task", "Page's name", "Previous model", "opened", "collect"}
 LIST_LABELS = """
 import json, sys
 from pathlib import Path
@@ -48,7 +49,8 @@ def expected(folder: Path) -> set[str]:
     table = re.search(r"TOOLTIPS = \{(.*?)\}", script, re.DOTALL)
     assert table
     words = {text for text in tab_texts(folder) if re.search(r"\w", text)}
-    settings = {text for setting in SETTINGS for text in (setting.label, f"({setting.info})", *setting.choices)}
+    every = (*SETTINGS, PUBLIC_NAMES)
+    settings = {text for setting in every for text in (setting.label, f"({setting.info})", *setting.choices)}
     return (words | settings | set(re.findall(r'"(.+?)"', table[1]))) - OUTSIDE
 
 

@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from sd_t2v.t2v_helpers import serving
+from sd_t2v.t2v_helpers.access import Names, check_request
 from sd_t2v.t2v_helpers.formats import FORMATS, Format
 
 CONTENT = bytes(range(256)) * 4
@@ -17,7 +18,7 @@ CONTENT = bytes(range(256)) * 4
 @pytest.fixture(scope="module")
 def client() -> TestClient:
     app = fastapi.FastAPI()
-    serving.add_file_route(app)
+    serving.add_file_route(app, lambda visit: check_request(visit.headers, Names(("testserver",))))
     return TestClient(app)
 
 

@@ -30,7 +30,7 @@ def find_readable(name: str, reader: Reader) -> Path:
     """Return the file of that name, links resolved. Raises RequestError where there is none or it is not allowed."""
     shown = ascii(name[:_SHOWN])
     if is_address(name):
-        raise RequestError(f"{shown} is an address. Download the file, and name where it lies on this computer.")
+        raise RequestError(f"{shown} looks like an address, and only files are read. Name a file with its folder.")
     # By its name first: to look at a file of another computer is to tell that one who asks.
     if not (reader.everything or _is_below(os.path.abspath(name), reader.folders)):
         raise _not_allowed(shown)

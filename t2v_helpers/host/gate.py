@@ -111,7 +111,8 @@ class Gate:
     def _place(self, scope: Scope, visit: Visit) -> None:
         """Tell the app under which address the page was opened. What proxies say counts where one is expected."""
         told = self._told_by_proxy(visit)
-        scope["root_path"] = self._entrance.prefix or _prefix_told(told.get("x-forwarded-prefix", ""))
+        prefix = told.get("x-forwarded-prefix") or _page_path(visit.headers)
+        scope["root_path"] = self._entrance.prefix or _prefix_told(prefix)
         scope["path"] = self._inside(scope["path"])
         scheme, host = self._opened_at(visit, told)
         if scope["type"] == "http" and scheme:
@@ -146,6 +147,12 @@ class Gate:
         if words not in self._told and len(self._told) < 20:
             self._told.add(words)
             log.warning(words)
+
+
+def _page_path(headers: Mapping[str, str]) -> str:
+    """The path of the page that asks, as far as its last slash. Only a page that was checked names itself so."""
+    page, origin = headers.get("referer", ""), headers.get("origin")
+    return urlsplit(page).path.rpartition("/")[0] if origin and page.startswith(f"{origin}/") else ""
 
 
 def _prefix_told(text: str) -> str:

@@ -82,10 +82,10 @@ def _without_addresses(preprocess: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _named_files(value: Any) -> list[str]:
-    """What gradio takes for a file's path, anywhere in the inputs."""
+    """What gradio takes for a file's path, anywhere in the inputs. Their `url` is for the page only."""
     if isinstance(value, list):
         return [name for one in value for name in _named_files(one)]
     if isinstance(value, dict):
-        named = [text for key in ("path", "name", "url") if isinstance(text := value.get(key), str)]
-        return named + _named_files([one for one in value.values() if isinstance(one, list | dict)])
+        path = value.get("path")
+        return [*([path] if isinstance(path, str) else []), *_named_files(list(value.values()))]
     return []

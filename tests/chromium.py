@@ -32,6 +32,15 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
+def another(browser: Browser, *flags: str) -> Iterator[Browser]:
+    """The same browser once more, with further flags on its command line."""
+    found = next(filter(None, map(shutil.which, CHROMIUMS)))
+    one = browser.browser_type.launch(executable_path=found, args=[*FLAGS, *flags])
+    yield one
+    one.close()
+
+
+@contextmanager
 def opened_page(browser: Browser, address: str) -> Iterator[Page]:
     """A page of a person of their own, once the tab is drawn. Errors in its scripts fail the test."""
     errors: list[str] = []

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...modelscope.errors import RequestError
 from ..reading import is_address
 from .brief import be_brief
 from .gate import Gate
@@ -75,7 +76,8 @@ def _without_addresses(preprocess: Callable[..., Any]) -> Callable[..., Any]:
 
     def checked(function: Any, inputs: list[Any], *others: Any, **options: Any) -> Any:
         if any(is_address(name) for name in _named_files(inputs)):
-            raise gr.Error("Files are uploaded; an address is not fetched.")
+            error = RequestError("Files are uploaded; nothing is fetched from an address.")
+            raise gr.Error(str(error)) from error
         return preprocess(function, inputs, *others, **options)
 
     return checked

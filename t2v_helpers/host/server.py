@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from .standalone import StandaloneHost
@@ -46,8 +46,11 @@ def _own_addresses(family: int) -> list[str]:
     return [address for address in found if not address.startswith("127.") and "%" not in address and address != "::1"]
 
 
-def serve(host: "StandaloneHost", app: Any, listener: socket.socket) -> int:
-    """Serve the app until Ctrl-C or SIGTERM; return the exit code. The run that is under way ends within a step."""
+def serve(host: "StandaloneHost", app: Any, listener: socket.socket, welcome: str) -> int:
+    """Serve the app until Ctrl-C or SIGTERM, and end this process. The run that is under way ends within a step.
+
+    welcome: what the console says once that is so.
+    """
     import uvicorn
 
     told: list[int] = []
@@ -58,12 +61,14 @@ def serve(host: "StandaloneHost", app: Any, listener: socket.socket) -> int:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
+    sys.stdout.write(welcome)
+    sys.stdout.flush()
     while thread.is_alive() and not told:
         time.sleep(PAUSE)
-    return _end(host, server, thread, ENDINGS.get(told[0], 1) if told else 1)
+    return _end(host, server, thread, ENDINGS[told[0]] if told else 1)
 
 
-def _end(host: "StandaloneHost", server: Any, thread: threading.Thread, code: int) -> int:
+def _end(host: "StandaloneHost", server: Any, thread: threading.Thread, code: int) -> NoReturn:
     host.tasks.close()
     server.should_exit = True
     ended = host.tasks.wait_until_idle(PATIENCE)

@@ -136,12 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gradio serves whatever lies in the working directory.
     with listener, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
         os.chdir(empty)
-        app = build_app(host)
-        for address in addresses(listener, entrance.prefix):
-            sys.stdout.write(f"Open in a browser: {address}\n")
-        sys.stdout.write(f"{_visitors(entrance)}Ctrl-C ends it.\n")
-        sys.stdout.flush()
-        return serve(host, app, listener)
+        opened = [f"Open in a browser: {address}\n" for address in addresses(listener, entrance.prefix)]
+        return serve(host, build_app(host), listener, f"{''.join(opened)}{_visitors(entrance)}Ctrl-C ends it.\n")
 
 
 def _parser() -> argparse.ArgumentParser:

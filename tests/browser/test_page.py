@@ -94,6 +94,28 @@ def test_dropping_the_video_back_gives_the_same_file_again(page: Page, server: S
     assert page.title() != "owned"
 
 
+def test_a_typed_path_restores_settings_and_others_say_why_not(page: Page, server: Server, tmp_path: Path) -> None:
+    before = server.videos()
+    prompt(page, "a blue square moving down")
+    set_number(page, "seed", 123)
+    set_number(page, "steps", 2)
+    run(page)
+    (made,) = server.videos() - before
+    set_number(page, "seed", 5)
+    page.click("#text2video_restore_fold >> text=Settings from a video")
+    for typed, said in {
+        str(tmp_path / "nowhere.mp4"): "There is no file",
+        "http://127.0.0.1/x.mp4": "looks like an address",
+        f'"{made}"': "Settings restored",
+    }.items():
+        page.fill("#text2video_restore_path textarea, #text2video_restore_path input", typed)
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "said => document.querySelector('#text2video_restored').innerText.includes(said)", arg=said
+        )
+    page.wait_for_function("document.querySelector('#text2video_seed input').value === '123'")
+
+
 def drop(page: Page, file: Path, selector: str) -> None:
     content = base64.b64encode(file.read_bytes()).decode()
     transfer = page.evaluate_handle(

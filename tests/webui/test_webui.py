@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -15,10 +17,10 @@ from playwright.sync_api import Browser, Page
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.t2v_helpers.ffmpeg import find_ffmpeg
-from sd_t2v.t2v_helpers.settings import KEEP, SAVE_TEXT, SETTINGS, Setting
+from sd_t2v.t2v_helpers.settings import KEEP, PUBLIC_NAMES, SAVE_TEXT, SETTINGS, Setting
 from sd_t2v.t2v_helpers.tags import read_tags
 from sd_t2v.tests.browser.pages import set_number, status
-from sd_t2v.tests.chromium import chromium, opened_page
+from sd_t2v.tests.chromium import chromium, drawn, opened_page
 from sd_t2v.tests.support import free_port, seen_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,6 +221,59 @@ def test_the_doctor_looks_into_the_hosts_folders(host: Host, page: Page) -> None
     shutil.rmtree(model)
 
 
+def ask(host: Host, path: str, body: object, **headers: str) -> tuple[int, str]:
+    """As a program asks, or another site's page."""
+    about = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(f"{host.address}{path}", json.dumps(body).encode(), about)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def described_event(host: Host) -> tuple[str, int]:
+    """Where gradio takes events without its queue, and the number of the one that describes a known model."""
+    with urllib.request.urlopen(f"{host.address}config") as answer:
+        config = json.load(answer)
+    part = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "text2video_about_known")
+    number = next(number for number, event in enumerate(config["dependencies"]) if event["outputs"] == [part])
+    return "api/predict" if config["version"].startswith("3.") else "run/predict", number
+
+
+def test_other_sites_do_not_reach_our_events(host: Host, page: Page) -> None:
+    path, number = described_event(host)
+    body = {"fn_index": number, "data": ["modelscope-original"], "session_hash": "x"}
+    own = host.address.rstrip("/")
+    assert "GB are free" in ask(host, path, body)[1]
+    assert "GB are free" in ask(host, path, body, Origin=own, Sec_Fetch_Site="same-origin")[1]
+    elsewhere = [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}]
+    for headers in [*elsewhere, {"Host": "evil.example"}]:
+        code, said = ask(host, path, body, **headers)
+        assert (code, "Refused" in said, "GB are free" in said) == (500, True, False)
+        # gradio 3 believes a body that says where its request comes from.
+        told = {"headers": {"host": own.partition("://")[2]}, "client": {"host": "127.0.0.1", "port": 1}}
+        assert "GB are free" not in ask(host, path, body | {"request": told}, **headers)[1]
+
+
+def test_a_crowd_of_our_runs_leaves_the_host_its_threads(host: Host, page: Page) -> None:
+    set_number(page, "steps", 150)
+    pages = [page.context.new_page() for _ in range(3)]
+    page.click("#text2video_generate")
+    page.wait_for_function("/sampling \\d/.test(document.querySelector('#tab_text2video .progressDiv')?.innerText)")
+    for other in pages:
+        other.goto(host.address)
+        drawn(other)
+        other.evaluate("switch_to_text2video()")
+        other.click("#text2video_generate")
+        other.wait_for_function("/In queue/.test(document.querySelector('#tab_text2video .progressDiv')?.innerText)")
+    page.click("#text2video_interrupt")
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('interrupted')")
+    for other in pages:
+        other.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
+        other.close()
+
+
 def test_saved_settings_and_defaults_hold(host: Host, page: Page) -> None:
     assert page.input_value("#text2video_cfg_scale input[type=number]") == "6.5"
     assert str(host.data / "models" / "ModelScope" / "t2v") in page.inner_text("#text2video_note")
@@ -274,7 +329,7 @@ def test_a_frame_goes_to_img2img(page: Page) -> None:
     page.evaluate("switch_to_text2video()")
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
+@pytest.mark.parametrize("setting", [*SETTINGS, PUBLIC_NAMES], ids=lambda setting: setting.key)
 def test_every_setting_has_a_widget(setting: Setting, page: Page) -> None:
     assert page.locator(f"#setting_{setting.key}").count() == 1
 

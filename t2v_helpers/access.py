@@ -68,7 +68,8 @@ def check_request(headers: Mapping[str, str], names: Names) -> None:
     check_host(headers, names)
     host, origin = headers["host"], headers.get("origin")
     if origin is not None and not _is_own(origin, host, names):
-        raise Refused(f"Refused: this request comes from another page, {origin[:_SHOWN]!a}. Nothing was done.")
+        remedy = _remedy(names, host_name(origin.partition("://")[2]))
+        raise Refused(f"Refused: this request comes from another page, {origin[:_SHOWN]!a}. Nothing was done.{remedy}")
     if headers.get("sec-fetch-site", "none") not in _OWN_SITES:
         raise Refused("Refused: this request comes from another site's page. Nothing was done.")
 
@@ -80,8 +81,11 @@ def check_host(headers: Mapping[str, str], names: Names) -> None:
     """
     name = host_name(headers.get("host", ""))
     if not names.include(name):
-        shown = ascii(name[:_SHOWN])
-        raise Refused(f"Refused: this page is not served as {shown}. {names.remedy.format(name=shown)}".strip())
+        raise Refused(f"Refused: this page is not served as {name[:_SHOWN]!a}.{_remedy(names, name)}")
+
+
+def _remedy(names: Names, name: str) -> str:
+    return f" {names.remedy.format(name=ascii(name[:_SHOWN]))}" if name and names.remedy else ""
 
 
 def read_visit(scope: Mapping[str, Any]) -> Visit:

@@ -29,6 +29,7 @@ AUTH = "TEXT2VIDEO_AUTH"
 """The environment variable with a user and a password."""
 THIS_COMPUTER = Entrance()
 """Who comes in if nobody says."""
+REMEDY = "If {name} leads here through a proxy or tunnel of yours, start the page with --allow-host {name}."
 PREVIEW_EVERY = 2
 """Steps between previews."""
 
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if problem := _password_problem(options, password):
         sys.stderr.write(f"Error: {problem}\n")
         return 2
-    names = Names(tuple(options.allow_host), bool(options.listen), "To let that name in: --allow-host {name}")
+    names = Names(tuple(options.allow_host), bool(options.listen), REMEDY)
     entrance = Entrance(names, options.root_path, password)
     try:
         listener = open_listener(options.listen or LOCALHOST, options.port)

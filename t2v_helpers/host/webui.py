@@ -144,7 +144,10 @@ class WebUIHost:
         """Those that lead to the WebUI; the origins that its own option lets in are among them."""
         text = f"{self.setting(PUBLIC_NAMES)},{shared.cmd_opts.cors_allow_origins or ''}"
         names = (host_name(one.strip().rpartition("://")[2]) for one in text.split(","))
-        remedy = f"If it is yours, add {{name}} in Settings > {SECTION[1]} > {PUBLIC_NAMES.label}."
+        remedy = (
+            "If {name} leads here through a proxy or tunnel of yours, add it in Settings > "
+            f"{SECTION[1]} > {PUBLIC_NAMES.label}."
+        )
         return Names(tuple(filter(None, names)), _is_public(), remedy)
 
     def queued(

@@ -73,10 +73,17 @@ def test_others_are_refused(names: Names, headers: dict[str, str]) -> None:
         check_request(headers, names)
 
 
-def test_the_refusal_says_how_to_let_a_name_in() -> None:
-    names = Names(remedy="To let it in: --allow-host {name}")
-    with pytest.raises(Refused, match=r"not served as 'mine\.example'\. To let it in: --allow-host 'mine\.example'"):
-        check_request({"host": "mine.example"}, names)
+@pytest.mark.parametrize(
+    "headers", [{"host": "mine.example"}, {"host": "127.0.0.1:7861", "origin": "https://mine.example"}]
+)
+def test_the_refusal_says_how_to_let_a_name_in(headers: dict[str, str]) -> None:
+    with pytest.raises(Refused, match=r"If 'mine\.example' is yours: --allow-host 'mine\.example'$"):
+        check_request(headers, Names(remedy="If {name} is yours: --allow-host {name}"))
+
+
+def test_a_page_without_an_address_gets_no_such_advice() -> None:
+    with pytest.raises(Refused, match=r"Nothing was done\.$"):
+        check_request({"host": "127.0.0.1", "origin": "null"}, Names(remedy="If {name} is yours: --allow-host {name}"))
 
 
 def test_a_header_that_is_there_twice_passes_no_check() -> None:

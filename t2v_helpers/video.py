@@ -49,7 +49,7 @@ def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: 
 
 
 def _write(path: Path, frames: Tensor, kind: Format, command: list[str], infotext: str) -> None:
-    partial = path.with_name(f"{path.name}.partial{kind.suffix}")
+    partial = kind.partial(path)
     try:
         if kind.is_folder:
             partial.mkdir()

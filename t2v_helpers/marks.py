@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from .formats import FORMATS
+from .formats import FORMATS, Format
 from .locks import take
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,12 @@ def remove_run(mark: Path) -> bool:
 def unfinished(mark: Path) -> list[Path]:
     """The files that the mark's run had begun: by exact names, so that nobody else's are among them."""
     stem = mark.name.removesuffix(MARK)
-    paths = {kind.partial(mark.with_name(stem + kind.suffix)): kind.is_folder for kind in FORMATS.values()}
-    return [path for path, folder in paths.items() if path.is_symlink() or (path.is_dir() if folder else path.is_file())]
+    kinds = {kind.partial(mark.with_name(stem + kind.suffix)): kind for kind in FORMATS.values()}
+    return [path for path, kind in kinds.items() if path.is_symlink() or _has_kind(path, kind)]
+
+
+def _has_kind(path: Path, kind: Format) -> bool:
+    return path.is_dir() if kind.is_folder else path.is_file()
 
 
 def _remove(path: Path) -> None:

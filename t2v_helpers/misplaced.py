@@ -13,7 +13,7 @@ from ..modelscope.config import CONFIGURATION, FilesConfig
 from ..modelscope.errors import ModelError
 from ..modelscope.layouts import WEIGHTS
 from .model_folders import PART_FOLDERS, base_folder, further_folder
-from .staging import is_staging, remove_tree, staged
+from .staging import is_staging, remove_ended, remove_tree, staged
 
 _STEMS = {
     Path(name).stem for name in (FilesConfig().ckpt_clip, FilesConfig().ckpt_unet, FilesConfig().ckpt_autoencoder)
@@ -160,6 +160,8 @@ def _moved(path: Path, goal: Path) -> str:
     if path.is_symlink():
         return f"{path} stays where it is, a link to {path.resolve()}: link that from {goal.parent} instead."
     goal.parent.mkdir(parents=True, exist_ok=True)
+    # Before the original is gone: a copy without one stays.
+    remove_ended(goal.parent)
     if not _renamed(path, goal):
         with staged(goal, path) as copy:
             _copied(path, copy)

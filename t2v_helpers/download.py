@@ -108,7 +108,8 @@ def _locked(staging: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     staging.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(staging / LOCK), timeout=0)
+    # The doctor has it for a moment, to see whether it is free.
+    lock = FileLock(str(staging / LOCK), timeout=1)
     try:
         lock.acquire()
     except Timeout as error:

@@ -7,7 +7,7 @@ from .ffmpeg import OutputError
 from .generate import destination
 from .half_downloads import half_downloads
 from .host.interface import Host
-from .leftovers import Leftover, ended_copies, ended_runs
+from .leftovers import Leftover, ended_copies, ended_runs, seen
 from .model_folders import model_places
 
 
@@ -18,8 +18,8 @@ def find_leftovers(host: Host) -> list[Leftover]:
 
 def _among_models(host: Host) -> Iterator[Leftover]:
     for folder in model_places(host):
-        yield from ended_copies(folder)
-        yield from half_downloads(folder, host.models_folder(), host.lora_folder())
+        yield from seen(ended_copies(folder))
+        yield from seen(half_downloads(folder, host.models_folder(), host.lora_folder()))
 
 
 def _videos(host: Host) -> Path:

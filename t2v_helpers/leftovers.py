@@ -1,5 +1,6 @@
 """What killed processes left in the folders of videos and models: found, named with its size, removed on request."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -9,11 +10,13 @@ from typing import NamedTuple
 
 from ..modelscope.config import CONFIGURATION, FilesConfig
 from ..modelscope.errors import ModelError
+from .doctor import gigabytes
 from .formats import FORMATS
 from .locks import take
 from .marks import MARK, remove_run, unfinished
 from .staging import CONTENT, LOCK, is_only_copy, remove_staging, remove_tree, stagings
 
+log = logging.getLogger(__name__)
 _DEPTH = 3
 """How many folders below that of the videos to look: patterns make folders for dates, names and the like."""
 _MOST = 20_000
@@ -22,6 +25,7 @@ _SUFFIXES = "|".join(re.escape(kind.suffix) for kind in FORMATS.values() if kind
 _UNFINISHED = re.compile(rf"(.+)({_SUFFIXES})\.partial\2")
 _CONVERTED = {Path(name).stem + ".safetensors" for name in vars(FilesConfig()).values()} | {CONFIGURATION}
 """Names in a conversion's folder."""
+_EMPTY = "the empty folder of a conversion or move"
 _BY_HAND = "Delete it yourself if nothing that works there needs it."
 
 
@@ -44,16 +48,12 @@ class Leftover(NamedTuple):
         return removal if self.remove else self.advice
 
     def __str__(self) -> str:
-        return f"{shown(self.path)}: {self.about}, {_gigabytes(self.size)}."
+        return f"{shown(self.path)}: {self.about}, {gigabytes(self.size)}."
 
 
 def shown(path: Path) -> str:
     """The path as one line of text, whatever a file is called."""
     return text if (text := str(path)).isprintable() else ascii(text)
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def size_of(path: Path) -> int:
@@ -84,15 +84,23 @@ def _removed(one: Leftover) -> str:
     if one.remove is None:
         return f"{one} {one.advice}"
     if one.remove():
-        return f"{shown(one.path)}: removed, {_gigabytes(one.size)}."
+        return f"{shown(one.path)}: removed, {gigabytes(one.size)}."
     return f"{shown(one.path)} stays: somebody works there now, or has removed it."
+
+
+def seen(found: Iterator[Leftover]) -> Iterator[Leftover]:
+    """As much as can be looked at: what may not be keeps nothing else from being found."""
+    try:
+        yield from found
+    except OSError as error:
+        log.info("Leftovers could not be looked for: %s", error)
 
 
 def ended_runs(videos: Path) -> Iterator[Leftover]:
     """What killed runs left in a folder of videos, and in those below."""
     for path in _files_below(videos):
         if path.name.endswith(MARK):
-            yield from _ended_run(path)
+            yield from seen(_ended_run(path))
         # Looked for last: a run that goes on renames its file before it lets go of its mark.
         elif _is_markless(path) and path.is_file():
             about = "an unfinished video of which nothing says whose it is"
@@ -124,15 +132,15 @@ def kept(why: str) -> str:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     """The newest folders first, if they are named by date."""
-    seen = 0
+    looked_at = 0
     for here, folders, names in os.walk(folder):
         folders.sort(reverse=True)
         if len(Path(here).relative_to(folder).parts) >= _DEPTH:
             folders.clear()
-        for name in names:
+        for name in sorted(names):
             yield Path(here, name)
-        seen += len(names) + len(folders)
-        if seen > _MOST:
+        looked_at += len(names) + len(folders)
+        if looked_at > _MOST:
             return
 
 
@@ -142,9 +150,9 @@ def ended_copies(parent: Path) -> Iterator[Leftover]:
         if path.is_symlink():
             yield Leftover(path, 0, "a link with the name of a half copy", partial(_unlink, path))
         elif not os.path.lexists(path / LOCK):
-            yield _without_lock(path)
+            yield from seen(_without_lock(path))
         else:
-            yield from _ended_copy(path)
+            yield from seen(_ended_copy(path))
 
 
 def _ended_copy(path: Path) -> Iterator[Leftover]:
@@ -154,22 +162,28 @@ def _ended_copy(path: Path) -> Iterator[Leftover]:
     elif not taken.why:
         return
     source = taken.note.source if taken.note else ""
-    about = f"half a copy of {shown(Path(source))}" if source else "half a conversion that has ended"
+    about, size = f"half a copy of {shown(Path(source))}" if source else "half a conversion", size_of(path)
     if taken.lock is None:
-        yield Leftover(path, size_of(path), about, advice=kept(taken.why))
-    elif os.path.lexists(path / CONTENT) and is_only_copy(taken.note):
-        advice = f"It stays: what it was copied from is not there, so that {path / CONTENT} may be all there is of it."
-        yield Leftover(path, size_of(path), about, advice=advice)
+        yield Leftover(path, size, about, advice=kept(taken.why))
+    elif not os.path.lexists(path / CONTENT):
+        yield Leftover(path, size, _EMPTY, partial(remove_staging, path))
+    elif is_only_copy(taken.note):
+        advice = "It stays: what it was copied from is not there, so that its content may be all there is of it."
+        yield Leftover(path, size, about, advice=advice)
     else:
-        yield Leftover(path, size_of(path), about, partial(remove_staging, path))
+        yield Leftover(path, size, about, partial(remove_staging, path))
 
 
-def _without_lock(path: Path) -> Leftover:
+def _without_lock(path: Path) -> Iterator[Leftover]:
     """Of an earlier version, which locked nothing, and moved files so that this may be the only copy of one."""
-    if path.is_dir() and all(name in _CONVERTED for name in os.listdir(path)):
-        return Leftover(path, size_of(path), "half a conversion by an earlier version", partial(_remove_unlocked, path))
-    about = "what a move by an earlier version left"
-    return Leftover(path, size_of(path), about, advice=f"It stays: it may be the only copy of a model. {_BY_HAND}")
+    if not path.is_dir() or not _CONVERTED.issuperset(os.listdir(path)):
+        advice = f"It stays: it may be the only copy of a model. {_BY_HAND}"
+        yield Leftover(path, size_of(path), "what a move by an earlier version left", advice=advice)
+    elif os.listdir(path):
+        about = "half a conversion by an earlier version, unless such a one is still at work"
+        yield Leftover(path, size_of(path), about, partial(_remove_unlocked, path))
+    else:
+        yield Leftover(path, 0, _EMPTY, partial(remove_staging, path))
 
 
 def _remove_unlocked(path: Path) -> bool:

@@ -343,7 +343,7 @@ def test_the_doctor_names_and_removes(
     (half / "text2video_pytorch_model.safetensors").write_bytes(bytes(1_500_000))
     assert main(where) == 1
     said = capsys.readouterr().out
-    assert f"{half}: half a conversion by an earlier version, 1.5 MB. --clean removes it." in said
+    assert f"{half}: half a conversion by an earlier version" in said and "1.5 MB. --clean removes it." in said
     assert f"{yesterday / f'00000{MARK}'}: the mark of a run that has ended, with 1 unfinished file, 0.0 MB." in said
     assert half.exists()
     assert main([*where, "--clean"]) == 0

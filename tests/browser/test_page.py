@@ -468,7 +468,7 @@ def pick(page: Page, dropdown: str, name: str) -> None:
 
 @pytest.fixture
 def wrongs(server: Server) -> Iterator[None]:
-    """A model in the wrong folder, one whose UNet is a web page and whose autoencoder has a flipped bit, and a half one."""
+    """A model in the wrong folder, one with a web page as its UNet and a flipped bit, and half a conversion."""
     shutil.copytree(MODEL_FOLDER, server.models / "Stable-diffusion" / "t2v")
     broken = server.models / "text2video" / "<b>broken</b>"
     broken.mkdir(parents=True)

@@ -46,7 +46,10 @@ def _half(path: Path, model: KnownModel | None) -> Leftover:
     if model is None:
         about = "half a download that no known model goes on with"
         return Leftover(path, size_of(path), about, partial(_removed, path.parent, path))
-    advice = f"It stays: `python run.py download {model.key}` goes on with it, or removes it if the file is there."
+    advice = (
+        f"It stays: the next download of {model.key} (`python run.py download {model.key}`, or the fold Models) goes "
+        "on with it, or removes it if the file is there."
+    )
     return Leftover(path, size_of(path), f"half a download of {model.label}", advice=advice, wrong=False)
 
 

@@ -6,9 +6,11 @@ import os
 import stat
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK}
 """What the system says where another has the lock; all else means that there are no locks on that drive."""
@@ -34,19 +36,19 @@ class Lock:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
-        self._descriptor = descriptor
+        self.descriptor = descriptor
 
     def holds(self) -> bool | None:
         """Whether the lock is had now; None where the drive has no locks."""
         try:
-            _lock(self._descriptor)
+            _lock(self.descriptor)
         except OSError as error:
             return False if error.errno in _HELD else None
         return True
 
     def is_in_place(self) -> bool:
         """Whether the path still is this file, and a file."""
-        here = os.fstat(self._descriptor)
+        here = os.fstat(self.descriptor)
         if sys.platform == "win32":
             # Nobody can remove or rename it there while it is open.
             return stat.S_ISREG(here.st_mode) and not self.path.is_symlink()
@@ -57,12 +59,12 @@ class Lock:
 
     def write(self, note: Note) -> None:
         """Say in the file what it stands for."""
-        os.write(self._descriptor, note.to_bytes())
+        os.write(self.descriptor, note.to_bytes())
 
     def read(self) -> Note | None:
         """What its owner wrote; None if that is nothing. Raises ValueError for a file that is not ours."""
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        content = os.read(self._descriptor, _LONGEST_NOTE)
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        content = os.read(self.descriptor, _LONGEST_NOTE)
         if not content:
             return None
         with suppress(KeyError, TypeError, RecursionError):
@@ -74,8 +76,8 @@ class Lock:
     def close(self) -> None:
         """Let go."""
         with suppress(OSError):
-            _unlock(self._descriptor)
-        os.close(self._descriptor)
+            _unlock(self.descriptor)
+        os.close(self.descriptor)
 
     def remove(self) -> None:
         """Remove the file and let go. Raises OSError."""
@@ -112,6 +114,28 @@ def create(path: Path, source: Path | None = None) -> Lock:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
+_WORKS_UNDER: ContextVar[Lock | None] = ContextVar("the lock under which this thread works", default=None)
+
+
+@contextmanager
+def working_under(lock: Lock) -> Iterator[None]:
+    """Let children that are started meanwhile keep the lock."""
+    token = _WORKS_UNDER.set(lock)
+    try:
+        yield
+    finally:
+        _WORKS_UNDER.reset(token)
+
+
+def for_children() -> dict[str, Any]:
+    """Arguments for subprocess.Popen, so that the lock is free only when the child has ended, too.
+
+    Nothing on Windows, where locks are no child's; but there nobody can remove the file that it writes.
+    """
+    lock = _WORKS_UNDER.get()
+    return {} if lock is None or sys.platform == "win32" else {"pass_fds": (lock.descriptor,)}
+
+
 class Taken(NamedTuple):
     """lock: of a file whose owner is gone, to be closed or removed; why: what keeps that from being known.
 
@@ -128,7 +152,7 @@ def take(path: Path) -> Taken:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return Taken()
-        lock = Lock(path, os.open(path, _FLAGS))
+        lock = Lock(path, _opened(path))
     except FileNotFoundError:
         return Taken()
     except OSError as error:
@@ -137,6 +161,14 @@ def take(path: Path) -> Taken:
     if taken.lock is None:
         lock.close()
     return taken
+
+
+def _opened(path: Path) -> int:
+    """A descriptor; another user's file can be locked without a right to write, on most drives."""
+    try:
+        return os.open(path, _FLAGS)
+    except PermissionError:
+        return os.open(path, _FLAGS & ~os.O_RDWR | os.O_RDONLY)
 
 
 def _taken(lock: Lock) -> Taken:
@@ -155,7 +187,7 @@ def _taken(lock: Lock) -> Taken:
 def _excludes(lock: Lock) -> bool:
     """Whether a lock keeps a second one from being had: some network drives give it to everyone."""
     try:
-        second = Lock(lock.path, os.open(lock.path, _FLAGS))
+        second = Lock(lock.path, _opened(lock.path))
     except OSError:
         return False
     try:

@@ -14,16 +14,18 @@ MARK = ".reserved"
 _FRAME = re.compile(r"\d{5,}\.png")
 
 
-def remove_ended(folder: Path, names: Iterable[str]) -> None:
-    """Remove what killed runs left in a folder, where that can be known and done; nothing is raised.
+def remove_ended(folder: Path, names: Iterable[str]) -> bool:
+    """Remove what killed runs left in a folder, where that can be known and done; whether anything was.
 
-    names: what lies in the folder.
+    names: what lies in the folder. Raises nothing.
     """
+    removed = False
     for mark in (folder / name for name in names if name.endswith(MARK)):
         try:
-            remove_run(mark)
+            removed |= remove_run(mark)
         except OSError as error:
             log.info("%s: what an ended run left could not be removed (%s)", mark, error.strerror or error)
+    return removed
 
 
 def remove_run(mark: Path) -> bool:

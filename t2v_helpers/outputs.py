@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from .arguments import GenerationRequest
 from .ffmpeg import OutputError
-from .locks import Lock, create
+from .locks import Lock, create, working_under
 from .marks import MARK, remove_ended
 from .settings import FOLDER_PATTERN, NAME_PATTERN
 from .video import cannot_write
@@ -75,7 +75,8 @@ def reserved_stem(folder: Path, pattern: str, values: Mapping[str, str]) -> Iter
     except OSError as error:
         raise cannot_write(folder, error) from error
     try:
-        yield mark.path.with_name(mark.path.name.removesuffix(MARK))
+        with working_under(mark):
+            yield mark.path.with_name(mark.path.name.removesuffix(MARK))
     finally:
         # Windows may still be looking at it.
         with suppress(OSError):
@@ -83,10 +84,12 @@ def reserved_stem(folder: Path, pattern: str, values: Mapping[str, str]) -> Iter
 
 
 def _reserve(folder: Path, name: Callable[[str], str]) -> Lock:
-    remove_ended(folder, os.listdir(folder))
+    files = os.listdir(folder)
+    if remove_ended(folder, files):
+        files = os.listdir(folder)
     before = name(_NUMBER_HERE).partition(_NUMBER_HERE)[0]
     numbered = re.compile(re.escape(_folded(before)) + r"(\d{1,9})(?!\d)")
-    numbers = [int(match[1]) for file in os.listdir(folder) if (match := numbered.match(_folded(file)))]
+    numbers = [int(match[1]) for file in files if (match := numbered.match(_folded(file)))]
     first = max(numbers, default=-1) + 1
     for attempt in range(100_000):
         stem = name(f"{first + attempt:05}")

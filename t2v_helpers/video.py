@@ -15,6 +15,7 @@ from torch import Tensor
 from ..modelscope.errors import RequestError
 from .ffmpeg import OUT_OF_REACH_OF_CTRL_C, OutputError, ask_ffmpeg, find_ffmpeg, input_file
 from .formats import Format
+from .locks import for_children
 from .tags import ffmetadata
 
 FRAME_NAMES = "%05d.png"
@@ -132,6 +133,7 @@ def _encode(path: Path, frames: Tensor, command: list[str], infotext: str) -> No
             stderr=log,
             cwd=path if path.is_dir() else None,
             **OUT_OF_REACH_OF_CTRL_C,
+            **for_children(),
         )
         try:
             _feed(process, frames)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sd_t2v.t2v_helpers import misplaced as module
@@ -19,7 +20,7 @@ from sd_t2v.t2v_helpers.find_leftovers import find_leftovers
 from sd_t2v.t2v_helpers.host.console import ConsoleHost
 from sd_t2v.t2v_helpers.known_models import known_model
 from sd_t2v.t2v_helpers.leftovers import clean
-from sd_t2v.t2v_helpers.locks import create
+from sd_t2v.t2v_helpers.locks import create, take
 from sd_t2v.t2v_helpers.marks import MARK
 from sd_t2v.t2v_helpers.misplaced import Misplaced, move
 from sd_t2v.t2v_helpers.models_cli import main
@@ -68,9 +69,17 @@ def saving(folder: Path, *formats: str) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def killed(process: "subprocess.Popen[str]") -> None:
+def killed(process: "subprocess.Popen[str]", mark: Path) -> None:
+    """Kill it, and wait for its ffmpeg, which keeps the mark for as long as it still writes."""
     process.kill()
     assert process.wait() == KILLED
+    for _ in range(1000):
+        taken = take(mark)
+        if taken.lock:
+            taken.lock.close()
+            return
+        time.sleep(0.01)
+    pytest.fail("ffmpeg goes on for ever")
 
 
 def names(folder: Path) -> list[str]:
@@ -109,7 +118,7 @@ def test_a_killed_run_leaves_nothing_to_the_next(tmp_path: Path) -> None:
 
 def test_what_was_complete_stays(tmp_path: Path) -> None:
     with saving(tmp_path, "GIF", "MP4", "PNG frames") as process:
-        killed(process)
+        killed(process, tmp_path / f"00000{MARK}")
     assert names(tmp_path) == ["00000.gif", "00000.mp4", "00000.partial", f"00000{MARK}"]
     next_run(tmp_path)
     assert names(tmp_path) == ["00000.gif", "00000.mp4"]
@@ -117,7 +126,7 @@ def test_what_was_complete_stays(tmp_path: Path) -> None:
 
 def test_the_living_keep_what_is_theirs(tmp_path: Path) -> None:
     with saving(tmp_path, "MP4") as living, saving(tmp_path, "MP4") as dying:
-        killed(dying)
+        killed(dying, tmp_path / f"00001{MARK}")
         for _ in range(3):
             next_run(tmp_path)
         (left,) = [name for name in names(tmp_path) if name.endswith(MARK)]
@@ -125,6 +134,23 @@ def test_the_living_keep_what_is_theirs(tmp_path: Path) -> None:
         living.communicate("\n", timeout=60)
         assert living.returncode == 0
     assert names(tmp_path) == [left.replace(MARK, ".mp4")]
+
+
+def test_an_ffmpeg_that_outlives_its_run_keeps_what_it_writes(tmp_path: Path) -> None:
+    """Else it could make its file after everything was removed, and nothing would say whose that is."""
+    with saving(tmp_path, "MP4") as process:
+        (ffmpeg,) = psutil.Process(process.pid).children()
+        ffmpeg.suspend()
+        process.kill()
+        assert process.wait() == KILLED
+        before = names(tmp_path)
+        assert f"00000{MARK}" in before
+        next_run(tmp_path)
+        assert names(tmp_path) == before
+        ffmpeg.resume()
+        killed(process, tmp_path / f"00000{MARK}")
+    next_run(tmp_path)
+    assert names(tmp_path) == []
 
 
 def test_many_threads_clean_at_once(tmp_path: Path) -> None:
@@ -337,7 +363,7 @@ def test_the_doctor_names_and_removes(
     yesterday = videos / "2026-01-01"
     yesterday.mkdir(parents=True)
     with saving(yesterday, "MP4") as process:
-        killed(process)
+        killed(process, yesterday / f"00000{MARK}")
     half = models / "text2video" / PART
     half.mkdir()
     (half / "text2video_pytorch_model.safetensors").write_bytes(bytes(1_500_000))

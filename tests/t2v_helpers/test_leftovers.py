@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -99,16 +99,20 @@ def end_of(program: str, *arguments: object) -> int:
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as Unix does")
 
 
+def killed_when(there: Callable[[], object], command: list[str]) -> None:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not there():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == KILLED
+
+
 def test_a_killed_run_leaves_nothing_to_the_next(tmp_path: Path) -> None:
-    """The whole program, twice, then once to its end."""
+    """The whole program."""
     command = [sys.executable, "-m", "sd_t2v.t2v_helpers.cli", "x", "--steps", "1", "--output-dir", str(tmp_path)]
-    for _ in range(2):
-        process = subprocess.Popen([*command, "--frames", "24", "--formats", "MP4,GIF,WebM"], stderr=subprocess.DEVNULL)
-        while not list(tmp_path.rglob("*.partial*")):
-            assert process.poll() is None
-            time.sleep(0.005)
-        process.kill()
-        assert process.wait() == KILLED
+    many = [*command, "--frames", "24", "--formats", "MP4,GIF,WebM"]
+    killed_when(lambda: list(tmp_path.rglob("*.partial*")), many)
     assert list(tmp_path.rglob(f"*{MARK}"))
     assert subprocess.run([*command, "--frames", "1"], check=False, capture_output=True).returncode == 0
     (folder,) = tmp_path.iterdir()
@@ -246,14 +250,8 @@ def test_a_killed_conversion_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     folder = tmp_path / "text2video"
     write_model_folder(folder / "m")
     command = [sys.executable, "-m", "sd_t2v.t2v_helpers.models_cli", "convert", "m", "--models-dir", str(tmp_path)]
-    for _ in range(2):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        while not list(folder.glob(f".*.part/{CONTENT}")):
-            assert process.poll() is None
-            time.sleep(0.001)
-        process.kill()
-        assert process.wait() == KILLED
-        assert len(names(folder)) == 2
+    killed_when(lambda: list(folder.glob(f".*.part/{CONTENT}")), command)
+    assert len(names(folder)) == 2
     (left,) = find_leftovers(host(tmp_path, tmp_path / "videos"))
     assert "half a conversion" in str(left)
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0

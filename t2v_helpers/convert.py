@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +20,7 @@ from ..modelscope.loading import check_parts_agree, load_part
 from ..modelscope.parts import PARTS, VAE, Part
 from .known_models import good_values
 from .model_folders import ModelFolder, further_folder
+from .staging import staged
 
 ENDING = "-fp16"
 """What the new folder's name adds to the model's."""
@@ -42,26 +42,23 @@ def convert(model: ModelFolder, goal: Path, say: Say) -> None:
     """
     if os.path.exists(goal):  # noqa: PTH110 - False for what is no path at all, too
         raise ModelError(f"{goal}: is there already. Choose another folder, or delete that one.")
-    # Nobody else's, and hidden: half a model is none to choose.
-    staging = goal.with_name(f".{uuid4().hex}.part")
     try:
-        with memory_errors("converting the model", "Close other programs."):
-            _written(model, staging, say)
-        staging.rename(goal)
+        # Hidden until it is whole: half a model is none to choose.
+        with memory_errors("converting the model", "Close other programs."), staged(goal) as folder:
+            _written(model, folder, say)
+            folder.rename(goal)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise ModelError(
             f"{goal}: could not be written ({reason}). Is there space, and may you write there?"
         ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     say(f"All parts were read back and are the same. The new model is {goal}.")
 
 
 def _written(model: ModelFolder, staging: Path, say: Say) -> None:
     config = model_config(model.path)
     check_parts_agree(config)
-    staging.mkdir(parents=True)
+    staging.mkdir()
     names = {part.file: Path(getattr(FilesConfig(), part.file)).stem + ".safetensors" for part in PARTS}
     for part in PARTS:
         say(f"{part.title}: {names[part.file]}")

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +66,9 @@ def download(model: KnownModel, folder: Path, on_progress: OnProgress) -> list[s
         items = [_asked(file, folder, staging) for file in model.files]
         present = {item: _is_whole(item.goal, item, on_progress) for item in items}
         wanted = [item for item, there in present.items() if not there]
+        for item in items:
+            # Of a file that has changed meanwhile, or that came in another way.
+            _remove_parts(item, keep=item in wanted)
         _check_space(folder, wanted)
         done = sum(item.size for item, there in present.items() if there)
         said = [f"{item.goal.name} was there already." for item, there in present.items() if there]
@@ -104,7 +108,8 @@ def _locked(staging: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     staging.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(staging / LOCK), timeout=0)
+    # The doctor has it for a moment, to see whether it is free.
+    lock = FileLock(str(staging / LOCK), timeout=1)
     try:
         lock.acquire()
     except Timeout as error:
@@ -235,12 +240,15 @@ class _Watched:
         self._file.flush()
 
 
+def _remove_parts(item: _Item, *, keep: bool) -> None:
+    part = re.compile(re.escape(item.file.name) + r"\.[0-9a-f]{12}\.part")
+    for old in item.part.parent.iterdir():
+        if part.fullmatch(old.name) and not (keep and old == item.part):
+            old.unlink()
+
+
 def _fetch(item: _Item, told: Callable[[str, int], None]) -> None:
     """The rest of a file, then its hash."""
-    for old in item.part.parent.glob(f"{item.file.name}.*.part"):
-        # Of a file that has changed meanwhile.
-        if old != item.part:
-            old.unlink()
     if _size(item.part) > item.size:
         item.part.unlink()
     with (

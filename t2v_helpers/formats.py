@@ -1,6 +1,7 @@
 """What a video can be saved as. A format is an entry here and nothing more."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from .tags import tag_gif, tag_png, tag_webp
@@ -17,6 +18,10 @@ class Format(NamedTuple):
     audio: tuple[str, ...] = ()
     tag: Tag | None = None
     is_folder: bool = False
+
+    def partial(self, path: Path) -> Path:
+        """Where a file of that path is written until it is complete."""
+        return path.with_name(f"{path.name}.partial{self.suffix}")
 
 
 _H264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "slow", "-crf", "17")

@@ -1,5 +1,6 @@
 """Weights in the wrong folder: found where people put them by mistake, and moved on request."""
 
+import errno
 import json
 import os
 import re
@@ -7,12 +8,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 from ..modelscope.config import CONFIGURATION, FilesConfig
 from ..modelscope.errors import ModelError
 from ..modelscope.layouts import WEIGHTS
 from .model_folders import PART_FOLDERS, base_folder, further_folder
+from .staging import is_staging, remove_ended, remove_tree, staged
 
 _STEMS = {
     Path(name).stem for name in (FilesConfig().ckpt_clip, FilesConfig().ckpt_unet, FilesConfig().ckpt_autoencoder)
@@ -73,8 +74,8 @@ def _files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
 
 def _names(folder: Path) -> Sequence[str]:
     try:
-        # Others cannot be shown on any page.
-        return sorted(name for name in os.listdir(folder) if name.isprintable())
+        # Others cannot be shown on any page. What is on its way is no file yet.
+        return sorted(name for name in os.listdir(folder) if name.isprintable() and not is_staging(name))
     except OSError:
         return ()
 
@@ -159,11 +160,38 @@ def _moved(path: Path, goal: Path) -> str:
     if path.is_symlink():
         return f"{path} stays where it is, a link to {path.resolve()}: link that from {goal.parent} instead."
     goal.parent.mkdir(parents=True, exist_ok=True)
-    part = goal.with_name(f".{uuid4().hex}.part")
-    try:
-        shutil.move(path, part)
-        part.rename(goal)
-    finally:
-        if path.exists() and part.exists():
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+    # Before the original is gone: a copy without one stays.
+    remove_ended(goal.parent)
+    if not _renamed(path, goal):
+        with staged(goal, path) as copy:
+            _copied(path, copy)
+            copy.rename(goal)
+        # Only now: at no moment is there no whole file with a name of its own.
+        try:
+            remove_tree(path)
+        except OSError as error:
+            return f"{goal} is there now; {path} could not be deleted ({error.strerror or error}). Delete it yourself."
     return f"{path} is now {goal}."
+
+
+def _renamed(path: Path, goal: Path) -> bool:
+    """Whether renaming does; it does not between two disks."""
+    try:
+        path.rename(goal)
+    except OSError as error:
+        if path.stat().st_dev == goal.parent.stat().st_dev and error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
+
+
+def _copied(path: Path, copy: Path) -> None:
+    """A file or folder with its dates. Raises OSError."""
+    if path.is_dir():
+        shutil.copytree(path, copy, symlinks=True)
+        return
+    before = path.stat()
+    shutil.copy2(path, copy)
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise OSError("it was changed while it was copied")

@@ -64,6 +64,14 @@ def _top(model: Path, roots: Sequence[Path]) -> Path:
     return next(root for root in roots if model.is_relative_to(root))
 
 
+def model_places(host: Host) -> list[Path]:
+    """All folders in which models are made: those in which they lie, and their own; links are not followed."""
+    models = host.models_folder()
+    roots = [further_folder(models), *_further(host)]
+    below = [path for root in roots for path in _entries(root) if _is_folder(path) and not path.is_symlink()]
+    return list(dict.fromkeys([models, base_folder(models), *roots, *below, host.lora_folder()]))
+
+
 def _further(host: Host) -> list[Path]:
     folders = host.setting(FURTHER_MODELS).split(";")
     # Not Path's own, which ends in an error where there is no such user.

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 from .host.console import MODELS
 from .known_models import described
-from .settings import FURTHER_MODELS
+from .settings import FURTHER_MODELS, OUTPUT_FOLDER
+
+EXIT_CODES = (
+    "Exit code: 0 if all is well; 1 if something is wrong with a model, if files lie in a wrong folder and --move was "
+    "not given, or if something useless was left and --clean was not given. A download that can go on does not count."
+)
 
 if TYPE_CHECKING:
     from .host.console import ConsoleHost
@@ -42,10 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    doctor = commands.add_parser("doctor", help="say of each model what was found, or what is wrong")
+    doctor = commands.add_parser("doctor", help="say of each model what was found, or what is wrong", epilog=EXIT_CODES)
     doctor.add_argument("models", nargs="*", metavar="MODEL", help="names or folders; default: all")
     doctor.add_argument("--thorough", action="store_true", help="read every file whole and compare its checksums")
     doctor.add_argument("--move", action="store_true", help="move files that lie in the wrong folder")
+    doctor.add_argument(
+        "--clean", action="store_true", help="remove what runs, conversions and downloads left that ended"
+    )
+    doctor.add_argument("--output-dir", metavar="DIR", default="", help="where videos go, if not to the default folder")
     convert = commands.add_parser("convert", help="write a model anew: half precision, safetensors")
     convert.add_argument("model", metavar="MODEL", help="its name, its folder, or its file")
     convert.add_argument("--output", type=Path, metavar="DIR", help="default: text2video/<name>-fp16 among the models")
@@ -69,17 +78,22 @@ def _folder(name: str) -> Path:
 def _host(options: argparse.Namespace) -> "ConsoleHost":
     from .host.console import ConsoleHost
 
-    return ConsoleHost({FURTHER_MODELS: options.further_models}, loras=options.lora_dir, models=options.models_dir)
+    settings = {FURTHER_MODELS: options.further_models, OUTPUT_FOLDER: getattr(options, "output_dir", "")}
+    return ConsoleHost(settings, loras=options.lora_dir, models=options.models_dir)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from .doctor import examine
+    from .find_leftovers import find_leftovers
+    from .leftovers import clean
     from .misplaced import downloads_folder, misplaced, move
     from .model_folders import base_folder, find_models
 
     host = _host(options)
     files = misplaced(options.models_dir, downloads_folder())
     said = move(files) if options.move else [f"{path} belongs to {goal}; --move moves it." for path, goal in files]
+    left = find_leftovers(host)
+    said += clean(left) if options.clean else [f"{one} {one.what_next('--clean removes it.')}" for one in left]
     sys.stdout.writelines(line + "\n" for line in said)
     models = [_model(host, name) for name in options.models] or find_models(host)
     if len(models) == 1 and not options.models:
@@ -93,7 +107,8 @@ def _doctor(options: argparse.Namespace) -> int:
         for finding in diagnosis.findings:
             sys.stdout.write(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.subject}: {finding.text}\n")
         sound = sound and diagnosis.sound
-    return 0 if sound and (options.move or not files) else 1
+    tidy = (options.move or not files) and (options.clean or not any(one.wrong for one in left))
+    return 0 if sound and tidy else 1
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -13,8 +13,10 @@ from .convert import convert, converted_folder
 from .doctor import Diagnosis, examine
 from .download_jobs import JOBS
 from .events import connect
+from .find_leftovers import find_leftovers
 from .host.interface import PageHost
 from .known_models import KNOWN, described, known_model
+from .leftovers import Leftover, clean
 from .misplaced import Misplaced, downloads_folder, misplaced, move
 from .model_folders import find_models, model_named
 from .page import error_line, note
@@ -37,6 +39,7 @@ class ModelsPanel:
                 self._advise = _button("Use the chosen model's good settings", "advise")
                 self._check = _button("Check all models", "check_models")
                 self._move = _button("Move files to where they belong", "move_files", visible=False)
+                self._clean = _button("Remove what was left half done", "clean_leftovers", visible=False)
                 self._convert = _button("Convert the chosen model", "convert_model")
             self._thorough = gr.Checkbox(
                 False, label="Check checksums, too: reads every file whole", elem_id=element("thorough")
@@ -60,7 +63,8 @@ class ModelsPanel:
         refresh, refreshed = models
         working: dict[str, Any] = {"show_progress": "full"}
         self._on(self._advise.click, fields.by, [model], fields.of)
-        self._on(self._check.click, self.check, [self._thorough], [self._report, self._move], **working)
+        self._on(self._check.click, self.check, [self._thorough], [self._report, self._move, self._clean], **working)
+        self._on(self._clean.click, self.clean, None, [self._report, self._clean], **working)
         moved = [self._report, self._move, *refreshed]
         self._on(self._move.click, lambda name: [*self.move(), *refresh(name)], [model], moved, **working)
         converted = [self._report, *refreshed]
@@ -102,19 +106,28 @@ class ModelsPanel:
         yield error_line(str(job.error)) if job.error else "".join(note(html.escape(line)) for line in job.said)
 
     def check(self, thorough: bool) -> list[Any]:
-        """All models' diagnoses, and whether there is something to move."""
+        """All models' diagnoses, and whether there is something to move or to remove."""
         try:
-            files = self._misplaced()
+            files, left = self._misplaced(), find_leftovers(self._host)
             diagnoses = examine(self._host, find_models(self._host), thorough=bool(thorough))
-            parts = [_misplaced_html(files), *map(_diagnosis_html, diagnoses)]
+            parts = [_misplaced_html(files), _leftovers_html(left), *map(_diagnosis_html, diagnoses)]
         except TextToVideoError as error:
-            return [error_line(str(error)), gr.update()]
-        return ["".join(parts), gr.update(visible=bool(files))]
+            return [error_line(str(error)), gr.update(), gr.update()]
+        removable = any(one.remove for one in left)
+        return ["".join(parts), gr.update(visible=bool(files)), gr.update(visible=removable)]
 
     def move(self) -> list[Any]:
         """Put misplaced files where they belong, and say what was done."""
         try:
             said = move(self._misplaced())
+        except TextToVideoError as error:
+            return [error_line(str(error)), gr.update()]
+        return ["".join(note(html.escape(line)) for line in said), gr.update(visible=False)]
+
+    def clean(self) -> list[Any]:
+        """Remove what killed processes left, and say what was done."""
+        try:
+            said = clean([one for one in find_leftovers(self._host) if one.remove])
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update()]
         return ["".join(note(html.escape(line)) for line in said), gr.update(visible=False)]
@@ -139,6 +152,11 @@ def _button(words: str, name: str, **changes: Any) -> gr.Button:
 
 def _misplaced_html(files: list[Misplaced]) -> str:
     lines = (f"{path} belongs to {goal}." for path, goal in files)
+    return "".join(note(f"⚠ {html.escape(line)}") for line in lines)
+
+
+def _leftovers_html(left: list[Leftover]) -> str:
+    lines = (f"{one} {one.what_next('')}".strip() for one in left)
     return "".join(note(f"⚠ {html.escape(line)}") for line in lines)
 
 

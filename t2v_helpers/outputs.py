@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from .arguments import GenerationRequest
 from .ffmpeg import OutputError
+from .locks import Lock, create, working_under
+from .marks import MARK, remove_ended
 from .settings import FOLDER_PATTERN, NAME_PATTERN
 from .video import cannot_write
 
@@ -20,7 +22,6 @@ DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "outputs" / "text2vide
 LONGEST_NAME, MOST_BYTES = 120, 200
 """Characters and bytes of a file name without its suffix, so that it fits everywhere, Windows' old limits included."""
 PROMPT_WORDS = 8
-_MARK = ".reserved"
 _NUMBER_HERE = "\ufffc"
 _PATTERN = re.compile(r"\[(\w+)(?:<([^>]*)>)?\]")
 _SEPARATORS = re.compile(r"[\\/]")
@@ -65,39 +66,54 @@ def make_folder(where: Destination, values: Mapping[str, str]) -> Path:
 
 @contextmanager
 def reserved_stem(folder: Path, pattern: str, values: Mapping[str, str]) -> Iterator[Path]:
-    """A path without suffix that no file has and that no other run gets while the block lasts. Raises OutputError."""
+    """A path without suffix that no file has and that no other run gets while the block lasts. Raises OutputError.
+
+    What killed runs left in the folder is removed first.
+    """
     try:
         mark = _reserve(folder, lambda number: _expand(pattern, {**values, "number": number}))
     except OSError as error:
         raise cannot_write(folder, error) from error
     try:
-        yield mark.with_name(mark.name.removesuffix(_MARK))
+        with working_under(mark):
+            yield mark.path.with_name(mark.path.name.removesuffix(MARK))
     finally:
         # Windows may still be looking at it.
         with suppress(OSError):
-            mark.unlink()
+            mark.remove()
 
 
-def _reserve(folder: Path, name: Callable[[str], str]) -> Path:
+def _reserve(folder: Path, name: Callable[[str], str]) -> Lock:
+    files = os.listdir(folder)
+    if remove_ended(folder, files):
+        files = os.listdir(folder)
     before = name(_NUMBER_HERE).partition(_NUMBER_HERE)[0]
     numbered = re.compile(re.escape(_folded(before)) + r"(\d{1,9})(?!\d)")
-    numbers = [int(match[1]) for file in os.listdir(folder) if (match := numbered.match(_folded(file)))]
+    numbers = [int(match[1]) for file in files if (match := numbered.match(_folded(file)))]
     first = max(numbers, default=-1) + 1
     for attempt in range(100_000):
         stem = name(f"{first + attempt:05}")
         if attempt and stem == name(f"{first:05}"):
             stem += f"-{attempt}"
-        mark = folder / (stem + _MARK)
         try:
-            mark.touch(exist_ok=False)
+            mark = create(folder / (stem + MARK))
         except FileExistsError:
             continue
         # Looked for only now: whoever had this name before has let go of it.
-        if any(_has_stem(file, stem) for file in os.listdir(folder)):
-            mark.unlink()
-            continue
-        return mark
+        if not _is_taken(folder, stem, mark):
+            return mark
     raise OSError(f"there are too many files like {name(f'{first:05}')}")
+
+
+def _is_taken(folder: Path, stem: str, mark: Lock) -> bool:
+    """Whether a file has that name; the mark is removed then."""
+    taken = True
+    try:
+        taken = any(_has_stem(file, stem) for file in os.listdir(folder))
+    finally:
+        if taken:
+            mark.remove()
+    return taken
 
 
 def _folded(name: str) -> str:
@@ -108,7 +124,7 @@ def _folded(name: str) -> str:
 def _has_stem(file: str, stem: str) -> bool:
     file, stem = _folded(file), _folded(stem)
     rest = file[len(stem) :] if file.startswith(stem) else None
-    return rest == "" or (rest is not None and rest.startswith(".") and rest != _MARK)
+    return rest == "" or (rest is not None and rest.startswith(".") and rest != MARK)
 
 
 def pattern_values(request: GenerationRequest, model: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..modelscope.errors import RequestError
 from .ffmpeg import OUT_OF_REACH_OF_CTRL_C, OutputError, ask_ffmpeg, find_ffmpeg, input_file
 from .formats import Format
+from .locks import for_children
 from .tags import ffmetadata
 
 FRAME_NAMES = "%05d.png"
@@ -49,7 +50,7 @@ def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: 
 
 
 def _write(path: Path, frames: Tensor, kind: Format, command: list[str], infotext: str) -> None:
-    partial = path.with_name(f"{path.name}.partial{kind.suffix}")
+    partial = kind.partial(path)
     try:
         if kind.is_folder:
             partial.mkdir()
@@ -132,6 +133,7 @@ def _encode(path: Path, frames: Tensor, command: list[str], infotext: str) -> No
             stderr=log,
             cwd=path if path.is_dir() else None,
             **OUT_OF_REACH_OF_CTRL_C,
+            **for_children(),
         )
         try:
             _feed(process, frames)

@@ -490,7 +490,7 @@ def pick(page: Page, dropdown: str, name: str) -> None:
 
 @pytest.fixture
 def wrongs(server: Server) -> Iterator[None]:
-    """A model in the wrong folder, and one whose UNet is a web page and whose autoencoder has a flipped bit."""
+    """A model in the wrong folder, one with a web page as its UNet and a flipped bit, and half a conversion."""
     shutil.copytree(MODEL_FOLDER, server.models / "Stable-diffusion" / "t2v")
     broken = server.models / "text2video" / "<b>broken</b>"
     broken.mkdir(parents=True)
@@ -499,6 +499,9 @@ def wrongs(server: Server) -> Iterator[None]:
     spoilt[len(spoilt) // 2] ^= 1
     (broken / "VQGAN_autoencoder.pth").write_bytes(spoilt)
     shutil.copy(MODEL_FOLDER / "configuration.json", broken)
+    half = server.models / "text2video" / f".{'0' * 32}.part"
+    half.mkdir()
+    shutil.copy(MODEL_FOLDER / "configuration.json", half)
     yield
     for folder in ("Stable-diffusion", "ModelScope", "text2video"):
         shutil.rmtree(server.models / folder, ignore_errors=True)
@@ -519,6 +522,11 @@ def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None
     page.click("#text2video_move_files")
     page.wait_for_function(f"{report}.includes('is now')")
     assert (server.models / "ModelScope" / "t2v" / "text2video_pytorch_model.pth").is_file()
+    pause(page)
+    page.click("#text2video_clean_leftovers")
+    page.wait_for_function(f"{report}.includes(': removed')")
+    assert not list((server.models / "text2video").glob(".*"))
+    page.wait_for_selector("#text2video_clean_leftovers", state="hidden")
     pause(page)
     page.click("#text2video_convert_model")
     page.wait_for_function(f"{report}.includes('read back')")

@@ -15,9 +15,13 @@ import huggingface_hub
 import pytest
 
 from sd_t2v.t2v_helpers import download as module
+from sd_t2v.t2v_helpers import half_downloads
 from sd_t2v.t2v_helpers.download import STAGING, DownloadError, Progress, Stopped, download
 from sd_t2v.t2v_helpers.download_jobs import Jobs
+from sd_t2v.t2v_helpers.find_leftovers import find_leftovers
+from sd_t2v.t2v_helpers.host.console import ConsoleHost
 from sd_t2v.t2v_helpers.known_models import KNOWN, KnownModel, RemoteFile, advice_for, beyond, known_model
+from sd_t2v.t2v_helpers.leftovers import clean
 from sd_t2v.t2v_helpers.models_cli import main
 from sd_t2v.tests.hub import Hub, running
 
@@ -212,6 +216,46 @@ download(KnownModel("x", "X", "", "", "x", (file,)), Path({str(tmp_path)!r}), la
     assert not (tmp_path / "unet.pth").exists()
     download(MODEL, tmp_path, ignore)
     assert (tmp_path / "unet.pth").read_bytes() == CONTENT
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import huggingface_hub.constants as constants
+constants.HUGGINGFACE_CO_URL_TEMPLATE = sys.argv[1] + "/{repo_id}/resolve/{revision}/{filename}"
+constants.ENDPOINT, constants.DOWNLOAD_CHUNK_SIZE = sys.argv[1], 100_000
+from sd_t2v.t2v_helpers.download import download
+from sd_t2v.t2v_helpers.known_models import KnownModel, RemoteFile
+def told(progress):
+    if progress.done > 500_000:
+        os.kill(os.getpid(), signal.SIGKILL)
+file = RemoteFile("some/one", "in/unet.pth", "unet.pth", 3e6)
+download(KnownModel("x", "X", "", "", "x", (file,)), Path(sys.argv[2]), told)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills as Unix does")
+def test_a_killed_download_is_kept_for_the_next(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(half_downloads, "KNOWN", (MODEL,))
+    goal = MODEL.goal(tmp_path, tmp_path / "Lora")
+    assert subprocess.run([sys.executable, "-c", KILLED, hub.address, str(goal)], check=False).returncode == -9
+    host = ConsoleHost(models=tmp_path)
+    (left,) = (one for one in find_leftovers(host) if one.path.is_relative_to(tmp_path))
+    assert not left.wrong and left.size > 400_000
+    assert "run.py download x" in clean([left])[0]
+    download(MODEL, goal, ignore)
+    assert (goal / "unet.pth").read_bytes() == CONTENT
+    assert any(ranges and ranges != "bytes=0-" for _, _, ranges in hub.asked)
+    assert [one for one in find_leftovers(host) if one.path.is_relative_to(tmp_path)] == []
+
+
+def test_a_part_of_a_file_that_came_in_another_way_goes(hub: Hub, tmp_path: Path) -> None:
+    hub.cut_after = 700_000
+    assert "try again to go on" in fails(tmp_path)
+    (tmp_path / "unet.pth").write_bytes(CONTENT)
+    assert list((tmp_path / STAGING).glob("*.part"))
+    download(MODEL, tmp_path, ignore)
+    assert names(tmp_path) == ["unet.pth", "vae.pth"]
 
 
 def test_two_downloads_at_once_do_not_meet(hub: Hub, tmp_path: Path) -> None:

@@ -343,10 +343,11 @@ def _run_installer(line: list[str]) -> int:
     return code
 
 
-def attend(
-    line: list[str], when_signalled: Callable[[Child, list[int]], None], **options: Any
-) -> tuple[int, list[int]]:
-    """Run a child to its end: its exit code and the signals that came meanwhile, which a function makes something of."""
+def attend(line: list[str], respond: Callable[[Child, list[int]], None], **options: Any) -> tuple[int, list[int]]:
+    """Run a child to its end, and return its exit code and the signals that came meanwhile.
+
+    respond: told of them as long as the child runs.
+    """
     with _noted() as signals:
         child = subprocess.Popen(line, **options)
         while child.poll() is None:

@@ -139,4 +139,12 @@ def _raise_again(lost: Any) -> None:
         sys.__unraisablehook__(lost)
         return
     number, _state.received = _state.received, 0
-    threading.Timer(AGAIN, signal.raise_signal, (number,)).start()
+    threading.Timer(AGAIN, _send, (number,)).start()
+
+
+def _send(number: int) -> None:
+    """Where the system can, to the main thread, which may be waiting for something."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)

@@ -19,15 +19,13 @@ from .signals import check
 from .tags import ffmetadata
 
 FRAME_NAMES = "%05d.png"
-PATIENCE = 300
-"""Seconds that writing a video may stand still."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _REASONS = {os.strerror(code): code for code in (*FULL, *FORBIDDEN, errno.EFBIG)}
 """What ffmpeg calls them too."""
 
 
-def encode(path: Path, frames: Tensor, command: list[str], infotext: str, patience: float = PATIENCE) -> None:
+def encode(path: Path, frames: Tensor, command: list[str], infotext: str, patience: float) -> None:
     """Write frames to a file, or into a folder that is there, by ffmpeg's command without its output.
 
     patience: seconds without a frame taken or a byte written after which ffmpeg is ended: slow is not stuck. Raises

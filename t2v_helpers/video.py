@@ -18,6 +18,8 @@ from .formats import Format
 
 TRIAL_SIZE, TRIAL_PATIENCE = 16, 30
 """Pixels each way of the frames that a format is tried with, and the seconds that this may stand still."""
+PATIENCE = 300
+"""Seconds that writing a video may stand still: a slow computer is not stuck."""
 SHORTEST_SOUND = 0.01
 """Seconds of a soundtrack that is still looped to the video's length."""
 LITTLE_SPACE = 100_000
@@ -76,7 +78,7 @@ def _write(path: Path, frames: Tensor, kind: Format, command: list[str], infotex
     try:
         if kind.is_folder:
             partial.mkdir()
-        encode(partial, frames, command, infotext)
+        encode(partial, frames, command, infotext, PATIENCE)
         if kind.tag and infotext:
             for file in partial.iterdir() if kind.is_folder else (partial,):
                 file.write_bytes(kind.tag(file.read_bytes(), infotext))

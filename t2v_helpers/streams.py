@@ -61,7 +61,8 @@ def _steady(stream: Any) -> Any:
         io.BufferedWriter(_Steady(raw)),
         encoding=stream.encoding,
         errors="backslashreplace",
-        line_buffering=stream.line_buffering,
+        # A signal ends the process without emptying buffers.
+        line_buffering=True,
         write_through=stream.write_through,
     )
 

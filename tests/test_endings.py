@@ -54,7 +54,11 @@ def test_a_start_can_be_ended_at_any_moment(number: int, after: float, tmp_path:
 @posix_only
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_can_be_ended_while_it_starts(name: str, tmp_path: Path) -> None:
-    arguments = {"train": ("--work", tmp_path), "train-lora": ("--work", tmp_path), "convert": ("<modelscope>",)}
+    arguments = {
+        "train": ("--work", tmp_path),
+        "train-lora": ("--work", tmp_path),
+        "convert": (ROOT / "miniature" / "model",),
+    }
     with started(name, *arguments.get(name, ()), cwd=tmp_path) as child:
         time.sleep(0.3)
         os.killpg(child.pid, signal.SIGTERM)

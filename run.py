@@ -7,14 +7,53 @@ if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit(f"run.py needs Python 3.10 or newer; this is Python {sys.version.split()[0]} at {sys.executable}.")
 
 import os
-import subprocess
-from typing import NamedTuple
+import signal
 
-from run_venv import NEWEST_PYTHON, PYTHON, ROOT, TORCH, Problem, dotted, free_space, prepare, say
-
+ENDINGS = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)}
 INTERRUPTED = 130
-# How a child ended by Ctrl-C looks: by our own convention, by signal, and on Windows.
-INTERRUPTED_CODES = (INTERRUPTED, -2, 0xC000013A)
+
+
+def leave(number: int, _: object = None, words: str = "the command had not begun") -> None:
+    """End at once, with one line. An installation that was under way is begun anew by the next start."""
+    try:
+        os.write(2, f"\nInterrupted; {words}.\n".encode())
+    finally:
+        os._exit(INTERRUPTED if number == getattr(signal, "SIGBREAK", None) else 128 + number)
+
+
+if __name__ == "__main__":
+    # Before all that takes time. What is ignored, as a shell has Ctrl-C ignored in the background, stays so.
+    for ending in ENDINGS:
+        if signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, leave)
+
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+# By its path: with -I or -P Python does not look beside a script.
+spec = spec_from_file_location("run_venv", Path(__file__).with_name("run_venv.py"))
+assert spec and spec.loader
+sys.modules["run_venv"] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules["run_venv"])
+
+from run_venv import (
+    NEWEST_PYTHON,
+    PYTHON,
+    ROOT,
+    TORCH,
+    VENV,
+    Child,
+    Problem,
+    attend,
+    dotted,
+    free_space,
+    prepare,
+    say,
+)
+
+# How a child looks that Ctrl-C ended without a word of its own.
+INTERRUPTED_CODES = (-signal.SIGINT, 0xC000013A)
 # Else a file in the person's folder could stand in for a module of ours.
 SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
 
@@ -32,23 +71,26 @@ ENGINE = (TORCH, "demo.txt")
 LINT = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), (".ci/typecheck.py",))
 # Some files at once, which is quicker than threads inside of operations. In their order: the longest come first.
 PYTEST = (("-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"),)
-MODELS_CLI = "sd_t2v.t2v_helpers.models_cli"
+LAUNCHER = "sd_t2v.t2v_helpers.launcher"
+
+
+def launched(name: str) -> tuple[tuple[str, ...], ...]:
+    """The steps of a command that the launcher starts."""
+    return (("-m", LAUNCHER, name),)
+
+
 COMMANDS = {
-    "demo": Command(
-        "make a video from a prompt with the bundled miniature", ENGINE, (("-m", "sd_t2v.t2v_helpers.cli"),)
-    ),
-    "ui": Command(
-        "serve the tab on a page of its own", (*ENGINE, "ui.txt"), (("-m", "sd_t2v.t2v_helpers.host.standalone"),)
-    ),
+    "demo": Command("make a video from a prompt with the bundled miniature", ENGINE, launched("demo")),
+    "ui": Command("serve the tab on a page of its own", (*ENGINE, "ui.txt"), launched("ui")),
     "test": Command("run the tests", (*ENGINE, "ui.txt", "rivals.txt", "test.txt"), PYTEST, at_root=True),
     "lint": Command("check style and types", (*ENGINE, "lint.txt"), LINT, at_root=True),
-    "download": Command("list or download known models", ENGINE, (("-m", MODELS_CLI, "download"),)),
-    "doctor": Command("say what is right or wrong with each model", ENGINE, (("-m", MODELS_CLI, "doctor"),)),
-    "convert": Command("write a model anew: half precision, safetensors", ENGINE, (("-m", MODELS_CLI, "convert"),)),
-    "train": Command("train the miniature anew", ENGINE, (("-m", "sd_t2v.miniature.train"),)),
-    "train-lora": Command("train the miniature's LoRA anew", ENGINE, (("-m", "sd_t2v.miniature.train_lora"),)),
-    "judge": Command("judge the miniature's videos", ENGINE, (("-m", "sd_t2v.miniature.evaluate"),)),
-    "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), (("-m", "sd_t2v.benchmarks.bench"),)),
+    "download": Command("list or download known models", ENGINE, launched("download")),
+    "doctor": Command("say what is right or wrong with each model", ENGINE, launched("doctor")),
+    "convert": Command("write a model anew: half precision, safetensors", ENGINE, launched("convert")),
+    "train": Command("train the miniature anew", ENGINE, launched("train")),
+    "train-lora": Command("train the miniature's LoRA anew", ENGINE, launched("train-lora")),
+    "judge": Command("judge the miniature's videos", ENGINE, launched("judge")),
+    "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), launched("bench")),
 }
 
 HELP = """usage: python run.py [--own-torch] COMMAND [ARGUMENTS...]
@@ -56,7 +98,8 @@ HELP = """usage: python run.py [--own-torch] COMMAND [ARGUMENTS...]
 {commands}
 
 COMMAND --help lists a command's own arguments. The first start makes .venv beside run.py and installs what the
-command needs; later starts find it there. Delete .venv to start afresh.
+command needs; later starts find it there. Delete .venv to start afresh. TEXT2VIDEO_VENV, an environment variable,
+names another folder for it, a new or an empty one.
 
 Whose torch:
   The pinned one, for Python 3.10 to {newest}. On Linux it brings CUDA libraries, about 3 GB to download.
@@ -73,10 +116,10 @@ def main(arguments: list[str]) -> int:
     own_torch = arguments[:1] == ["--own-torch"]
     name, *rest = arguments[own_torch:] or [""]
     if name in {"-h", "--help"}:
-        print(help_text())
+        show(help_text(), sys.stdout)
         return 0
     if name not in COMMANDS:
-        print(help_text() + (f"\nrun.py: unknown command {name!r}" if name else ""), file=sys.stderr)
+        show(help_text() + (f"\nrun.py: unknown command {name!r}\n" if name else ""), sys.stderr)
         return 2
     return guarded(name, rest, own_torch)
 
@@ -87,17 +130,27 @@ def help_text() -> str:
     return HELP.format(commands=commands, newest=dotted(NEWEST_PYTHON))
 
 
+def show(text: str, stream: TextIO | None) -> None:
+    """Write a text, whether or not anybody can read it."""
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # What did not go out would be tried again at the end, with an error that nobody can catch.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def guarded(name: str, arguments: list[str], own_torch: bool) -> int:
     """Prepare and start a command; a person sees messages, never a traceback."""
     try:
         prepare(name, COMMANDS[name].requirements, own_torch)
         return start(COMMANDS[name], arguments)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except Problem as problem:
         say(str(problem))
     except OSError as error:
-        say(f"{error}. May you write in {ROOT}, and is there space ({free_space()})?")
+        say(f"{error}. May you write in {VENV.parent}, and is there space ({free_space()})?")
     return 1
 
 
@@ -107,27 +160,41 @@ def start(command: Command, arguments: list[str]) -> int:
         raise Problem("this command takes no arguments.")
     if command.at_root:
         os.chdir(ROOT)
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     lines = [[str(PYTHON), *SAFE_PATH, *step, *arguments] for step in command.steps]
     if len(lines) == 1 and os.name != "nt":
-        # In place of this process: signals and the exit code need no passing on.
-        os.execve(PYTHON, lines[0], environment)
-    codes = [run_to_end(line, environment) for line in lines]
+        become(lines[0], command.steps[0][1] == LAUNCHER)
+    codes = [run_to_end(line) for line in lines]
     return next(filter(None, codes), 0)
 
 
-def run_to_end(line: list[str], environment: dict[str, str]) -> int:
-    """Wait for a child that gets Ctrl-C from the console itself. Raises KeyboardInterrupt if it ended by that."""
-    child = subprocess.Popen(line, env=environment)
-    while child.returncode is None:
-        try:
-            child.wait()
-        except KeyboardInterrupt:
-            continue
-    if child.returncode in INTERRUPTED_CODES:
-        raise KeyboardInterrupt
-    return 128 - child.returncode if child.returncode < 0 else child.returncode
+def become(line: list[str], launcher: bool) -> None:
+    """Go on as another program: signals and the exit code need no passing on.
+
+    launcher: it obeys signals when it is ready; until then they wait. Another would not hear them at all.
+    """
+    if launcher:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    try:
+        os.execv(line[0], line)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
+
+
+def run_to_end(line: list[str]) -> int:
+    """Wait for a child, which gets Ctrl-C from the console itself."""
+    code, _ = attend(line, pass_on)
+    if code in INTERRUPTED_CODES or code == -signal.SIGTERM:
+        leave(-code if code < 0 else signal.SIGINT, words="the command was not finished")
+    if code == INTERRUPTED:
+        # It has said so itself.
+        sys.exit(code)
+    return 128 - code if code < 0 else code
+
+
+def pass_on(child: Child, signals: list[int]) -> None:
+    """End the child where that was asked of us alone."""
+    if signal.SIGTERM in signals:
+        child.terminate()
 
 
 if __name__ == "__main__":

@@ -9,44 +9,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_type_hints
 
-from .model_folders import MINIATURE_NAME
-from .settings import BUDGET, EIGHT_BITS, OUTPUT_FOLDER, PLAN
+from .launcher import launch
+from .signals import say_at_the_end
 
 METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", tuple[str, ...]: "NAMES"}
-INTERRUPTED = 130
-"""What shells expect of a program that Ctrl-C ended."""
+EXIT_CODES = """Exit code: 0 when all that was asked for has been made, whether or not its output could be read; 1 when
+anything is missing, be it one of several formats, with the reason said; 2 for an option that there is not; 130 after
+Ctrl-C, 143 after SIGTERM."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    try:
-        return _run(arguments)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted; no file was left behind.\n")
-        return INTERRUPTED
-
-
-def _run(arguments: Sequence[str] | None) -> int:
-    # Imported here, so that Ctrl-C during torch's slow import is handled too.
+    """Run the command line; returns the exit code. launcher.py starts it, for torch's import takes seconds."""
     from ..modelscope.errors import TextToVideoError
+    from .console import warn
 
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        _make_videos(options)
+        return _make_videos(options)
     except TextToVideoError as error:
         if options.debug:
             raise
-        sys.stderr.write(f"Error: {error}\n")
+        warn(f"Error: {error}")
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     from ..miniature.recipe import MODEL_FOLDER
     from .outputs import DEFAULT_FOLDER
+    from .settings import BUDGET, EIGHT_BITS, PLAN
 
-    parser = argparse.ArgumentParser(prog="run.py demo", description="Makes a video from a prompt.")
+    parser = argparse.ArgumentParser(prog="run.py demo", description="Makes a video from a prompt.", epilog=EXIT_CODES)
     parser.add_argument("prompt", nargs="?", default="", help="what the video shows")
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER, metavar="DIR", help="folder of the model's files")
     parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
@@ -86,28 +79,44 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _make_videos(options: argparse.Namespace) -> None:
+def _make_videos(options: argparse.Namespace) -> int:
     """Print a link per video, then raise what ended the run early, if anything did."""
     from ..miniature.recipe import MODEL_FOLDER
     from .arguments import GenerationRequest
+    from .console import say, warn
     from .generate import run
     from .host.console import ConsoleHost
     from .known_models import good_values
-    from .model_folders import ModelFolder
+    from .model_folders import MINIATURE_NAME, ModelFolder
+    from .settings import BUDGET, EIGHT_BITS, OUTPUT_FOLDER, PLAN
 
     request = GenerationRequest.recommended(good_values(options.model), vars(options))
     settings = {OUTPUT_FOLDER: str(options.output_dir), PLAN: options.plan, BUDGET: options.memory}
     settings[EIGHT_BITS] = options.eight_bits
     host = ConsoleHost(settings, options.device, options.lora_dir)
     name = MINIATURE_NAME if options.model == MODEL_FOLDER else options.model.resolve().name
-    outcome = run(host, ModelFolder(name, options.model), request)
+    outcome = run(host, ModelFolder(name, options.model), request, _Finished().add)
     for video in outcome.videos:
-        sys.stdout.writelines(f"Click here: {path.resolve().as_uri()}\n" for path in video.files)
+        for path in video.files:
+            say(f"Click here: {path.resolve().as_uri()}")
     for problem in outcome.problems:
-        sys.stderr.write(f"Error: {problem}\n")
+        warn(f"Error: {problem}")
     if outcome.error:
         raise outcome.error
+    return 1 if outcome.problems else 0
+
+
+class _Finished:
+    """Counts the files that an interrupted run leaves whole, for the line that it ends with."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, path: Path) -> None:
+        self._count += 1
+        files = "1 finished file stays" if self._count == 1 else f"{self._count} finished files stay"
+        say_at_the_end(f"Interrupted; {files} in {path.parent}, and nothing else was left behind.")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch("demo", sys.argv[1:])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,11 +38,13 @@ from .settings import (
     SAVE_UNFINISHED,
     VAE,
 )
+from .signals import Ended, held
 from .video import cannot_write, check_format, check_soundtrack, write_video
 
 log = logging.getLogger(__name__)
 STORE = ModelStore()
 """The process's model between runs."""
+Finished = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,17 @@ class Outcome:
     plan: Plan | None = None
 
 
-def run(host: Host, folder: ModelFolder, request: GenerationRequest) -> Outcome:
-    """Make and save all videos of a request. What goes wrong is told in the outcome, beside what was made before."""
+def run(host: Host, folder: ModelFolder, request: GenerationRequest, finished: Finished = lambda _: None) -> Outcome:
+    """Make and save all videos of a request. What goes wrong is told in the outcome, beside what was made before.
+
+    finished: told every file as soon as it is whole.
+    """
     outcome = Outcome()
     with _told_in(outcome), host.room(lambda: STORE.settle(KEEP_NOTHING)):
         try:
             # Told before the host's own models come back: an error on its way would still hold ours.
             with _told_in(outcome):
-                _Run(host, folder, outcome).make(request)
+                _Run(host, folder, outcome, finished).make(request)
         finally:
             STORE.settle(host.setting(KEEP), outcome.plan)
     return outcome
@@ -89,7 +94,7 @@ def run(host: Host, folder: ModelFolder, request: GenerationRequest) -> Outcome:
 def _told_in(outcome: Outcome) -> Iterator[None]:
     try:
         yield
-    except Interrupted as stop:
+    except (Interrupted, Ended) as stop:
         outcome.interrupted = True
         forget_frames(stop)
     except Exception as error:
@@ -107,8 +112,8 @@ def destination(host: Host) -> Destination:
 
 
 class _Run:
-    def __init__(self, host: Host, folder: ModelFolder, outcome: Outcome) -> None:
-        self._host, self._folder, self._outcome = host, folder, outcome
+    def __init__(self, host: Host, folder: ModelFolder, outcome: Outcome, finished: Finished) -> None:
+        self._host, self._folder, self._outcome, self._finished = host, folder, outcome, finished
         self._where = destination(host)
         self._wardrobe = Wardrobe({}, [])
         self._loras: list[Lora] | None = None
@@ -120,7 +125,7 @@ class _Run:
         if request.soundtrack:
             check_soundtrack(request.soundtrack)
         names = pattern_values(request, self._folder.name)
-        with reserved_stem(make_folder(self._where, names), self._where.name_pattern, names):
+        with held(), reserved_stem(make_folder(self._where, names), self._where.name_pattern, names):
             pass
         self._outcome.notes += filter(None, [past_training(self._folder.path, request)])
         batch = request.batch()
@@ -200,7 +205,7 @@ class _Run:
         names = pattern_values(request, self._folder.name)
         folder = make_folder(self._where, names)
         failures: list[OutputError] = []
-        with reserved_stem(folder, self._where.name_pattern, names) as stem:
+        with held(), reserved_stem(folder, self._where.name_pattern, names) as stem:
             files = list(self._written(stem, frames, request, infotext, failures))
             if files and self._host.setting(SAVE_TEXT):
                 try:
@@ -225,6 +230,7 @@ class _Run:
                 failures.append(error)
                 continue
             failures += [OutputError(lacks)] if lacks else []
+            self._finished(path)
             yield path
 
 

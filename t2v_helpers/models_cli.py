@@ -1,15 +1,16 @@
 """The command line for models: what is right or wrong with them, conversion, downloads."""
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..modelscope.errors import TextToVideoError
 from .host.console import MODELS
 from .known_models import described
+from .launcher import launch
 from .settings import FURTHER_MODELS, OUTPUT_FOLDER
 
 EXIT_CODES = (
@@ -24,24 +25,13 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # Names of folders may have letters that a console cannot write.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    # Imported here, so that Ctrl-C during torch's slow import is handled too.
+    options = _parser().parse_args(arguments)
     try:
-        from ..modelscope.errors import TextToVideoError
-
-        options = _parser().parse_args(arguments)
-        try:
-            commands = {"doctor": _doctor, "convert": _convert, "download": _download}
-            return commands[options.command](options)
-        except TextToVideoError as error:
-            sys.stderr.write(f"Error: {error}\n")
-            return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted. What was done stays, and what was downloaded, for the next time.\n")
-        return 130
+        commands = {"doctor": _doctor, "convert": _convert, "download": _download}
+        return commands[options.command](options)
+    except TextToVideoError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,4 +153,4 @@ def _model(host: "ConsoleHost", name: str) -> "ModelFolder":
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch("models", sys.argv[1:])

@@ -1,13 +1,12 @@
 """Watches a run: reports to host and console, makes previews, and stops when asked to."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
 
 from ..modelscope.progress import Step
-from .console import WORDS, ProgressBar, green
+from .console import WORDS, ProgressBar, green, say
 from .host.interface import Host, Progress
 from .preview import preview_image
 from .settings import PREVIEW
@@ -77,8 +76,7 @@ class Monitor:
 
     def say(self, words: str) -> None:
         """Tell the console."""
-        sys.stdout.write(f"{words}\n")
-        sys.stdout.flush()
+        say(words)
 
     def saving(self) -> None:
         """Report that the files are being written."""
@@ -87,8 +85,7 @@ class Monitor:
 
     def saved(self) -> None:
         """Tell the console that the video is done."""
-        sys.stdout.write(f"{green('done')}\n")
-        sys.stdout.flush()
+        say(green("done"))
 
     def close(self) -> None:
         """Finish the console's bar."""

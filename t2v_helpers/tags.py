@@ -14,6 +14,8 @@ from .ffmpeg import ask_ffmpeg
 PNG_KEY = "parameters"
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 UNICODE = b"UNICODE\0"
+IMAGES = ("PNG", "JPEG", "WEBP", "GIF")
+"""What we and the WebUI write. Pillow knows dozens more, some of which start other programs."""
 
 
 class UnreadableFile(TextToVideoError):
@@ -61,7 +63,7 @@ def _webp_parts(data: bytes) -> tuple[bytes, bytes]:
     first = 12
     if data[first : first + 4] == b"VP8X":
         return data[20:30], data[30:]
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=("WEBP",)) as image:
         width, height = (struct.pack("<I", side - 1)[:3] for side in image.size)
     return b"\0\0\0\0" + width + height, data[first:]
 
@@ -81,7 +83,7 @@ def read_tags(path: Path) -> str:
 
 
 def _from_image(path: Path) -> str:
-    with Image.open(path) as image:
+    with Image.open(path, formats=IMAGES) as image:
         # Pillow gives None where the pointer to them is damaged.
         comment = (image.getexif().get_ifd(EXIF_IFD) or {}).get(USER_COMMENT, b"")
         if isinstance(comment, bytes) and comment.startswith(UNICODE):

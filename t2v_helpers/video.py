@@ -1,10 +1,9 @@
 """Frames into a file of any format: streamed into ffmpeg, tagged, renamed only when complete."""
 
+import errno
 import functools
 import math
 import shutil
-import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -13,24 +12,49 @@ import torch
 from torch import Tensor
 
 from ..modelscope.errors import RequestError
-from .ffmpeg import OUT_OF_REACH_OF_CTRL_C, OutputError, ask_ffmpeg, find_ffmpeg, input_file
+from .encoder import FORBIDDEN, FULL, encode
+from .ffmpeg import FfmpegError, OutputError, another_ffmpeg, ask_ffmpeg, find_ffmpeg, input_file
 from .formats import Format
-from .locks import for_children
-from .tags import ffmetadata
 
-FRAME_NAMES = "%05d.png"
-TRIAL_SIZE = 16
-"""Pixels each way of the frames that a format is tried with."""
+TRIAL_SIZE, TRIAL_PATIENCE = 16, 30
+"""Pixels each way of the frames that a format is tried with, and the seconds that this may stand still."""
+PATIENCE = 300
+"""Seconds that writing a video may stand still: a slow computer is not stuck."""
 SHORTEST_SOUND = 0.01
 """Seconds of a soundtrack that is still looped to the video's length."""
+LITTLE_SPACE = 100_000
+"""Bytes free on a disk that counts as full."""
 
 
 def cannot_write(folder: Path, error: OSError) -> OutputError:
     """The error for a folder that takes no file."""
-    return OutputError(
-        f"The video could not be written to {folder}: {error.strerror or error}. "
-        "Check the free space there and that you may write, or choose another output folder."
-    )
+    reason = error.strerror or error
+    return OutputError(f"The video could not be written to {folder}: {reason}. {_advice(folder, error)}")
+
+
+def _advice(folder: Path, error: OSError) -> str:
+    """What helps against causes that are known; nothing is guessed."""
+    if error.errno in FORBIDDEN:
+        return "Check that you may write there, or choose another output folder."
+    if error.errno in FULL or _is_full(folder):
+        return "There is no free space: make room there, or choose another output folder."
+    if error.errno == errno.EFBIG:
+        return (
+            "Check the limit on the size of files (ulimit -f), your quota and the free space there, or choose another "
+            "output folder."
+        )
+    if isinstance(error, FfmpegError) and folder.is_dir():
+        return f"Choose another format, or another ffmpeg. {another_ffmpeg(find_ffmpeg())}"
+    return "Choose another output folder."
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether nothing fits any more. Where the system keeps no files it tells of no space at all."""
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError:
+        return False
+    return disk.total > 0 and disk.free < LITTLE_SPACE
 
 
 def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: str = "", soundtrack: str = "") -> str:
@@ -54,7 +78,7 @@ def _write(path: Path, frames: Tensor, kind: Format, command: list[str], infotex
     try:
         if kind.is_folder:
             partial.mkdir()
-        _encode(partial, frames, command, infotext)
+        encode(partial, frames, command, infotext, PATIENCE)
         if kind.tag and infotext:
             for file in partial.iterdir() if kind.is_folder else (partial,):
                 file.write_bytes(kind.tag(file.read_bytes(), infotext))
@@ -86,7 +110,19 @@ def _command(frames: Tensor, fps: float, kind: Format, soundtrack: str) -> list[
         inputs += ["-stream_loop", str(math.ceil(seconds / SHORTEST_SOUND)), *input_file(Path(soundtrack))]
         outputs += ["-map", "2:a:0", *kind.audio]
     # Files of the same frames are the same: no date, no random identifier.
-    return [find_ffmpeg(), "-y", "-v", "error", *inputs, *outputs, "-t", f"{seconds:.6f}", "-bitexact"]
+    return [
+        find_ffmpeg(),
+        "-y",
+        "-v",
+        "error",
+        *inputs,
+        *outputs,
+        "-t",
+        f"{seconds:.6f}",
+        "-bitexact",
+        "-f",
+        kind.muxer,
+    ]
 
 
 def check_format(kind: Format) -> None:
@@ -97,17 +133,22 @@ def check_format(kind: Format) -> None:
 @functools.cache
 def _try_format(ffmpeg: str, kind: Format) -> None:
     clip = torch.zeros(2, TRIAL_SIZE, TRIAL_SIZE, 3, dtype=torch.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"trial{kind.suffix}")
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"trial{kind.suffix}")
             if kind.is_folder:
                 path.mkdir()
-            _encode(path, clip, _command(clip, 1, kind, ""), "")
-        except OSError as error:
-            raise OutputError(
-                f"{kind.name} cannot be written by {ffmpeg}: {error}. Choose another format, or install a complete "
-                f'ffmpeg with: "{sys.executable}" -m pip install --force-reinstall imageio-ffmpeg'
-            ) from error
+            encode(path, clip, _command(clip, 1, kind, ""), "", TRIAL_PATIENCE)
+    except FfmpegError as error:
+        raise OutputError(
+            f"{kind.name} cannot be written by {ffmpeg}: {error.strerror or error}. Choose another format, or another "
+            f"ffmpeg. {another_ffmpeg(ffmpeg)}"
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"The folder for temporary files cannot be used: {error}. Make room there, or let the environment variable "
+            "TMPDIR name another."
+        ) from error
 
 
 def check_soundtrack(soundtrack: str) -> None:
@@ -119,43 +160,3 @@ def check_soundtrack(soundtrack: str) -> None:
     except OSError as error:
         name = Path(soundtrack).name
         raise RequestError(f"The soundtrack {name!r} cannot be read as sound. Choose another file or none.") from error
-
-
-def _encode(path: Path, frames: Tensor, command: list[str], infotext: str) -> None:
-    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
-        metadata = Path(folder, "metadata")
-        metadata.write_text(ffmetadata(infotext), encoding="utf-8", newline="\n")
-        target = FRAME_NAMES if path.is_dir() else str(path.absolute())
-        process = subprocess.Popen(
-            [str(metadata) if part == "{metadata}" else part for part in command] + [target],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            cwd=path if path.is_dir() else None,
-            **OUT_OF_REACH_OF_CTRL_C,
-            **for_children(),
-        )
-        try:
-            _feed(process, frames)
-            failed = process.wait() != 0
-        except OSError:
-            # A closed pipe: ffmpeg has ended early and has said why.
-            failed = True
-        finally:
-            process.kill()
-            process.wait()
-        if failed:
-            log.seek(0)
-            raise OSError(_last_line(log.read()))
-
-
-def _feed(process: "subprocess.Popen[bytes]", frames: Tensor) -> None:
-    assert process.stdin
-    with process.stdin as pipe:
-        for frame in frames:
-            pipe.write(frame.numpy().tobytes())
-
-
-def _last_line(log: bytes) -> str:
-    lines = log.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "ffmpeg ended without a message"

@@ -16,17 +16,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 COMMAND_LINE = """
 import colorsys, importlib.metadata, os, sys, time
-if sys.argv[1:] == ["wait"]:
-    try:
+
+def main():
+    if sys.argv[1:] == ["wait"]:
         print("ready", flush=True)
         time.sleep(60)
-    except KeyboardInterrupt:
-        sys.exit(130)
-if sys.argv[1:] == ["torch"]:
-    print(importlib.metadata.version("torch"))
-else:
+    if sys.argv[1:] == ["torch"]:
+        print(importlib.metadata.version("torch"))
+        return 0
     print(os.getcwd(), sys.prefix, *sys.argv[1:], sep="|")
-    sys.exit(len(sys.argv) - 1)
+    return len(sys.argv) - 1
 """
 INSTALLING = "installing what"
 posix_only = pytest.mark.skipif(os.name == "nt", reason="signals and links as POSIX has them")
@@ -40,6 +39,8 @@ def lay_out(folder: Path) -> Path:
     for file in (ROOT / "requirements").iterdir():
         (folder / "requirements" / file.name).write_text("# nothing\n", encoding="utf-8")
     (folder / "t2v_helpers").mkdir()
+    for name in ("launcher.py", "signals.py", "streams.py"):
+        shutil.copy(ROOT / "t2v_helpers" / name, folder / "t2v_helpers" / name)
     (folder / "t2v_helpers" / "cli.py").write_text(COMMAND_LINE, encoding="utf-8")
     return folder
 
@@ -166,7 +167,7 @@ def test_ctrl_c_goes_to_the_command(checkout: Path) -> None:
         assert child.stdout and child.stdout.readline() == "ready\n"
         os.killpg(child.pid, signal.SIGINT)
         assert child.wait(timeout=60) == 130
-        assert child.stderr and child.stderr.read() == ""
+        assert child.stderr and child.stderr.read() == "\nInterrupted; no file was left behind.\n"
 
 
 @posix_only
@@ -237,6 +238,154 @@ def test_a_checkout_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
     result = run(tmp_path, "demo")
     assert result.returncode == 1
     assert "May you write in" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("how", ["-I", "-P", "PYTHONSAFEPATH"])
+def test_a_python_that_does_not_look_beside_the_script_will_do(checkout: Path, how: str) -> None:
+    if how != "-I" and sys.version_info < (3, 11):
+        pytest.skip("newer than this Python")
+    options = (how,) if how.startswith("-") else ()
+    result = run(
+        checkout, "demo", "x", python=(sys.executable, *options), env={**os.environ, "PYTHONSAFEPATH": how.strip("-IP")}
+    )
+    assert (result.returncode, result.stdout) == (1, f"{checkout}|{checkout / '.venv'}|x\n"), result.stderr
+
+
+DAMAGED = [
+    "",
+    "null",
+    "[]",
+    "[" * 100_000,
+    '{"a":' * 100_000,
+    '{"python":1,"torch":2,"complete":3,"installed":4}',
+    '{"python":"x","torch":"y","complete":true,"installed":["z"]}',
+    '{"python":"x","torch":"y","complete":true,"installed":{"z":{}}}',
+    '{"python":"x","torch":"TORCH_COMMAND=\\u0000","complete":true}',
+    '{"python":["x"],"torch":"y"}',
+    '{"python":"x","torch":"y","complete":"no"}',
+    '{"python":"x","torch":"y","more":1}',
+    "\udcff",
+]
+
+
+def test_a_damaged_stamp_counts_as_none(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    (tmp_path / ".venv").mkdir()
+    for text in DAMAGED:
+        (tmp_path / ".venv" / "run.py.json").write_bytes(text.encode(errors="surrogateescape"))
+        ask = "import run_venv as r; print(r._read_stamp())"
+        result = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (result.stdout, result.stderr) == ("None\n", ""), text[:80]
+
+
+def test_a_venv_with_a_damaged_stamp_is_made_anew(checkout: Path) -> None:
+    (checkout / ".venv" / "run.py.json").write_text("[" * 100_000)
+    result = run(checkout, "demo")
+    assert result.returncode == 0, result.stderr
+    assert "making it anew" in result.stderr and "Traceback" not in result.stderr
+    assert not list(checkout.glob(".venv-*"))
+
+
+def test_settings_meant_for_others_are_ignored(checkout: Path, tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path, "torch", "2.5.0")
+    (checkout / "requirements" / "demo.txt").write_text("torch==2.5.0\n")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "colorsys.py").write_text("raise SystemExit('a folder meant for another Python was used')")
+    pip = {"TARGET": str(theirs), "PREFIX": str(theirs), "ROOT": str(theirs), "USER": "1", "REQUIRE_VIRTUALENV": "1"}
+    pip |= {"NO_DEPS": "1", "CONSTRAINT": "/no/such", "REQUIREMENT": "/no/such", "DRY_RUN": "1", "PYTHON": "/no/such"}
+    # These are meant for us.
+    pip |= {"NO_INDEX": "1", "FIND_LINKS": wheel.parent.as_uri()}
+    python = {"HOME": sys.base_prefix, "PATH": str(theirs), "STARTUP": str(theirs / "colorsys.py")}
+    environment = {**os.environ, **{f"PIP_{name}": value for name, value in pip.items()}}
+    environment |= {f"PYTHON{name}": value for name, value in python.items()}
+    environment |= {"VIRTUAL_ENV": str(theirs), "__PYVENV_LAUNCHER__": str(theirs / "python")}
+    result = run(checkout, "demo", "torch", env=environment, python=(sys.executable, "-I"))
+    assert (result.returncode, result.stdout) == (0, "2.5.0\n"), result.stderr
+    assert [path.name for path in theirs.iterdir()] == ["colorsys.py"]
+
+
+@posix_only
+def test_a_folder_with_a_colon_is_told_a_remedy_that_helps(tmp_path: Path) -> None:
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    result = run(lay_out(folder), "demo")
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 1 and "Rename the folder" in line and "TEXT2VIDEO_VENV" in line
+    there = tmp_path / "new" / "environment"
+    result = run(folder, "demo", "x", env={**os.environ, "TEXT2VIDEO_VENV": str(there)})
+    assert (result.returncode, result.stdout) == (1, f"{folder}|{there}|x\n"), result.stderr
+    assert not (folder / ".venv").exists()
+
+
+def test_a_named_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    theirs, file = tmp_path / "theirs", tmp_path / "file"
+    theirs.mkdir()
+    (theirs / "precious").touch()
+    file.touch()
+    for named in (theirs, file):
+        result = run(tmp_path, "demo", env={**os.environ, "TEXT2VIDEO_VENV": str(named)})
+        assert result.returncode == 1
+        assert "a new or an empty folder" in result.stderr and "Traceback" not in result.stderr
+    assert [path.name for path in theirs.iterdir()] == ["precious"] and file.exists()
+
+
+def test_a_torch_command_that_no_shell_reads_is_a_message(tmp_path: Path) -> None:
+    result = run(lay_out(tmp_path), "demo", env={**os.environ, "TORCH_COMMAND": 'pip install "torch'})
+    assert result.returncode == 1
+    assert "TORCH_COMMAND cannot be read" in result.stderr and "Traceback" not in result.stderr
+
+
+@posix_only
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_installation_ends_with_run_py_alone_asked_to(checkout: Path, number: int) -> None:
+    import fcntl
+
+    os.mkfifo(checkout / "hangs-1-py3-none-any.whl")
+    (checkout / "requirements" / "demo.txt").write_text(f"{checkout}/hangs-1-py3-none-any.whl\n")
+    with started(checkout, "demo") as child:
+        assert child.stderr
+        while "hangs" not in child.stderr.readline():
+            pass
+        child.send_signal(number)
+        assert child.wait(timeout=60) == 128 + number
+        said = child.stderr.read()
+        assert said.endswith("\nInterrupted; the command had not begun.\n") and "Traceback" not in said
+    # pip would still hold it.
+    with (checkout / ".venv.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@posix_only
+def test_a_signal_while_waiting_or_while_python_starts_is_one_line(checkout: Path) -> None:
+    import fcntl
+
+    (site_packages,) = checkout.glob(".venv/lib/python*/site-packages")
+    (site_packages / "slow.pth").write_text("import sys, time; print('starts', flush=True); time.sleep(1)\n")
+    with started(checkout, "demo", "wait") as child:
+        assert child.stdout and child.stdout.readline() == "starts\n"
+        os.killpg(child.pid, signal.SIGTERM)
+        assert child.wait(timeout=60) == 143
+        assert child.stderr and child.stderr.read() == "\nInterrupted; nothing was begun.\n"
+    edit_stamp(checkout, complete=False)
+    with (checkout / ".venv.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with started(checkout, "demo") as child:
+            assert child.stderr and "waiting for it" in child.stderr.readline()
+            os.killpg(child.pid, signal.SIGINT)
+            assert child.wait(timeout=60) == 130
+            assert child.stderr.read() == "\nInterrupted; the command had not begun.\n"
+
+
+@posix_only
+@pytest.mark.parametrize("closed", ["> /dev/full", "2> /dev/full", ">&- 2>&-"])
+@pytest.mark.parametrize(("arguments", "code"), [(("--help",), 0), (("nonsense",), 2)])
+def test_a_help_that_nobody_can_read_is_no_error(arguments: tuple[str, ...], code: int, closed: str) -> None:
+    line = ["bash", "-c", f'"$@" {closed}', "bash", sys.executable, str(ROOT / "run.py"), *arguments]
+    result = subprocess.run(line, check=False, capture_output=True, text=True)
+    assert result.returncode == code
+    assert "Error" not in result.stderr and "Exception ignored" not in result.stderr
 
 
 def started(folder: Path, *arguments: str) -> "subprocess.Popen[str]":

@@ -1,13 +1,13 @@
 """Serves the standalone page until it is told to end, in a thread: this process's main thread hears the signals."""
 
-import os
-import signal
+import logging
 import socket
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from .. import signals
+from ..console import say
 
 if TYPE_CHECKING:
     from .standalone import StandaloneHost
@@ -17,8 +17,6 @@ LOCALHOST = "127.0.0.1"
 PATIENCE = 4.0
 """Seconds that a run has to end in, and after it the server."""
 PAUSE = 0.2
-ENDINGS = {int(signal.SIGINT): 130, int(signal.SIGTERM): 143}
-"""Exit codes that shells expect of a program that these ended."""
 
 
 def open_listener(address: str, port: int) -> socket.socket:
@@ -47,34 +45,34 @@ def _own_addresses(family: int) -> list[str]:
 
 
 def serve(host: "StandaloneHost", app: Any, listener: socket.socket, welcome: str) -> int:
-    """Serve the app until Ctrl-C or SIGTERM, and end this process. The run that is under way ends within a step.
+    """Serve the app until Ctrl-C or SIGTERM, which end this process. The run that is under way ends within a step.
 
     welcome: what the console says once that is so.
     """
     import uvicorn
 
-    told: list[int] = []
-    for number in ENDINGS:
-        signal.signal(number, lambda number, _: told.append(number))
     # What proxies say is the gate's to believe.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, proxy_headers=False)
-    server = uvicorn.Server(config)
+    server, told = uvicorn.Server(config), threading.Event()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    sys.stdout.write(welcome)
-    sys.stdout.flush()
-    while thread.is_alive() and not told:
-        time.sleep(PAUSE)
-    return _end(host, server, thread, ENDINGS[told[0]] if told else 1)
+    with signals.answered_by(told.set):
+        thread.start()
+        say(welcome)
+        while thread.is_alive() and not told.wait(PAUSE):
+            continue
+        _end(host, server, thread)
+    return 1
 
 
-def _end(host: "StandaloneHost", server: Any, thread: threading.Thread, code: int) -> NoReturn:
+def _end(host: "StandaloneHost", server: Any, thread: threading.Thread) -> None:
+    """End the run and the server. A thread that still computes would keep Python from ending, or crash it then."""
+    # What it says of requests that it cuts off is nobody's business any more.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     host.tasks.close()
     server.should_exit = True
     ended = host.tasks.wait_until_idle(PATIENCE)
     thread.join(1)
     left = "" if ended else " The run was cut off in the middle of a step."
-    sys.stderr.write(f"\nInterrupted: the page's server has ended; saved videos stay.{left}\n")
-    sys.stderr.flush()
-    # A thread that still computes would keep Python from ending, or crash it on its way out.
-    os._exit(code)
+    if signals.received():
+        signals.say_at_the_end(f"Interrupted; the page is closed, and saved videos stay.{left}")
+        signals.leave()

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..access import Names, Visit
+from ..console import warn
+from ..launcher import launch
 from ..outputs import DEFAULT_FOLDER
 from ..reading import Reader, split_folders
 from ..settings import OUTPUT_FOLDER, READABLE_FOLDERS, Setting
@@ -122,14 +124,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     password = "" if options.no_password else options.auth or os.environ.get(AUTH, "")
     if problem := _password_problem(options, password):
-        sys.stderr.write(f"Error: {problem}\n")
+        warn(f"Error: {problem}")
         return 2
     names = Names(tuple(options.allow_host), bool(options.listen), REMEDY)
     entrance = Entrance(names, options.root_path, password)
     try:
         listener = open_listener(options.listen or LOCALHOST, options.port)
     except (OSError, OverflowError) as error:
-        sys.stderr.write(f"Error: port {options.port} cannot be used ({error}). Choose another with --port.\n")
+        warn(f"Error: port {options.port} cannot be used ({error}). Choose another with --port.")
         return 1
     folders = (options.models_dir.resolve(), options.output_dir.resolve(), options.settings.resolve())
     loras = options.lora_dir.resolve() if options.lora_dir else None
@@ -137,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gradio serves whatever lies in the working directory.
     with listener, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
         os.chdir(empty)
-        opened = [f"Open in a browser: {address}\n" for address in addresses(listener, entrance.prefix)]
-        return serve(host, build_app(host), listener, f"{''.join(opened)}{_visitors(entrance)}Ctrl-C ends it.\n")
+        lines = [f"Open in a browser: {address}" for address in addresses(listener, entrance.prefix)]
+        return serve(host, build_app(host), listener, "\n".join([*lines, *_visitors(entrance), "Ctrl-C ends it."]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -195,13 +197,13 @@ def _password_problem(options: argparse.Namespace, password: str) -> str:
     return ""
 
 
-def _visitors(entrance: Entrance) -> str:
+def _visitors(entrance: Entrance) -> list[str]:
     if not entrance.names.listens:
-        return ""
+        return []
     if not entrance.password:
-        return "There is no password: whoever reaches these addresses can use the page and change its settings.\n"
-    return "Other computers can open these; the page asks for the password.\n"
+        return ["There is no password: whoever reaches these addresses can use the page and change its settings."]
+    return ["Other computers can open these; the page asks for the password."]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch("ui", sys.argv[1:])

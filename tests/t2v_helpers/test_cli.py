@@ -152,6 +152,61 @@ def test_ctrl_c_ends_within_a_step_and_leaves_no_file(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGTERM ends a process at once there")
+def test_what_was_finished_before_an_interrupt_stays_and_is_counted(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("x", *QUICK, "--steps", 1, "--batch-count", 100, "--output-dir", tmp_path),
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout
+    while "done" not in (line := process.stdout.readline()):
+        assert line, process.communicate()
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert process.returncode == 143
+    assert {path.suffix for path in files} == {".mp4"} and all(decoded(path)[1] for path in files)
+    count = re.search(r"Interrupted; (\d+) finished files? stays? in (.+), and nothing else was left behind\.", said)
+    assert count and (int(count[1]), count[2]) == (len(files), str(files[0].parent)), said
+
+
+def test_a_folder_named_with_percent_signs_takes_every_format(tmp_path: Path) -> None:
+    result = run("x", *QUICK, "--steps", 1, "--formats", "MP4,WebP", "--output-dir", tmp_path / "100%done %3d")
+    assert (result.returncode, result.stdout.count("Click here")) == (0, 2), result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake is a shell script")
+def test_a_format_that_is_missing_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "ffmpeg-without-x264"
+    refuses = "for a; do [ $a = libx264 ] && { echo Unknown encoder $a >&2; exit 1; }; done"
+    fake.write_text(f'#!/bin/bash\n{refuses}\nexec "{imageio_ffmpeg.get_ffmpeg_exe()}" "$@"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fake))
+    result = run("x", *QUICK, "--steps", 1, "--formats", "MP4,GIF", "--output-dir", tmp_path / "out")
+    assert result.returncode == 1
+    assert result.stdout.count("Click here") == 1 and ".gif" in result.stdout
+    said = result.stderr.splitlines()[-1]
+    assert said.startswith("Error: MP4 cannot be written by ") and "libx264" in said and "IMAGEIO_FFMPEG_EXE" in said
+    assert "Exit code: 0 when all" in run("--help").stdout
+
+
+def test_an_ffmpeg_that_is_not_there_is_named_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "gone" / "ffmpeg"))
+    result = run("x", *QUICK, "--output-dir", tmp_path)
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 1
+    assert "cannot be started" in line and "IMAGEIO_FFMPEG_EXE names it" in line and "pip" not in line
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a place that takes no files, as Linux has it")
+def test_a_place_that_takes_no_files_is_one_sentence() -> None:
+    for place in ("/proc/videos", "/dev/full", "/dev/null/videos"):
+        result = run("x", *QUICK, "--output-dir", place)
+        (line,) = result.stderr.splitlines()
+        assert result.returncode == 1
+        assert f"could not be written to {place}" in line and "free space" not in line
+
+
 def test_every_field_of_the_request_is_an_option() -> None:
     text = run("--help").stdout
     for field in dataclasses.fields(GenerationRequest):

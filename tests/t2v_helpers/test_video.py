@@ -1,5 +1,6 @@
 """Writing files: every format complete, tagged and readable by others, or not there at all."""
 
+import errno
 import os
 import re
 import struct
@@ -21,7 +22,7 @@ from sd_t2v.t2v_helpers.ffmpeg import OutputError, find_ffmpeg
 from sd_t2v.t2v_helpers.formats import FORMATS
 from sd_t2v.t2v_helpers.frames import read_frame
 from sd_t2v.t2v_helpers.tags import EXIF_IFD, UnreadableFile, read_tags
-from sd_t2v.t2v_helpers.video import check_soundtrack, write_video
+from sd_t2v.t2v_helpers.video import cannot_write, check_format, check_soundtrack, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 MP4 = FORMATS["MP4"]
@@ -247,7 +248,7 @@ def test_a_picture_with_damaged_exif_holds_no_settings(kind: str, tmp_path: Path
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_failing_encoder_leaves_nothing_and_says_where(name: str, tmp_path: Path) -> None:
     kind = FORMATS[name]
-    with pytest.raises(OutputError, match=r"could not be written to .*Check the free space"):
+    with pytest.raises(OutputError, match=r"could not be written to .*Choose another output folder"):
         write_video(tmp_path / "missing" / f"a{kind.suffix}", gradient(2, 16, 16), 8, kind)
     if not kind.is_folder:
         (tmp_path / f"b{kind.suffix}").mkdir()
@@ -289,3 +290,151 @@ def test_ffmpeg_does_not_hear_the_consoles_ctrl_c(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_video(tmp_path / "a.mp4", Interrupting(), 8, MP4)  # type: ignore[arg-type]
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_percent_signs_in_a_path_mean_nothing(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "100%done %03d"
+    folder.mkdir()
+    path = folder / f"a%d{FORMATS[name].suffix}"
+    write_video(path, gradient(2, 16, 16), 8, FORMATS[name], INFOTEXT)
+    assert os.listdir(folder) == [path.name]
+    assert read_tags(path / "00000.png" if path.is_dir() else path) == INFOTEXT
+
+
+def playlists(folder: Path) -> Iterator[Path]:
+    """Files that are no media but name some beside them."""
+    secret = sound(folder / "secret.wav", 1)
+    write_video(folder / "secret.mp4", gradient(8, 16, 16), 8, MP4, INFOTEXT)
+    for name, text in (
+        ("ffconcat", "ffconcat version 1.0\nfile {file}\n"),
+        ("m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{file}\n#EXT-X-ENDLIST\n"),
+    ):
+        for file, ending in ((secret, "wav"), (folder / "secret.mp4", "mp4")):
+            path = folder / f"{name}.{ending}"
+            path.write_text(text.format(file=file.name))
+            yield path
+
+
+def test_no_playlist_is_opened(tmp_path: Path) -> None:
+    for path in playlists(tmp_path):
+        with pytest.raises(RequestError, match="cannot be read as sound"):
+            check_soundtrack(str(path))
+        with pytest.raises(UnreadableFile):
+            read_tags(path)
+        with pytest.raises(UnreadableFile):
+            read_frame(path, 0)
+
+
+def test_a_numbered_series_of_pictures_is_no_video(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a1.png")
+    with pytest.raises(UnreadableFile):
+        read_frame(tmp_path / "a%d.png", 0)
+
+
+def test_the_playlists_would_open_without_the_list_of_formats(tmp_path: Path) -> None:
+    # An m3u8 under another name is refused by newer versions of ffmpeg anyway.
+    for path in playlists(tmp_path):
+        if "ffconcat" in path.name:
+            command = [find_ffmpeg(), "-protocol_whitelist", "file", "-i", f"file:{path}", "-f", "null", "-"]
+            subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("code", ["mp3", "flac", "aac", "ogg", "wma", "aiff", "mkv", "mov", "avi"])
+def test_sound_is_read_from_what_people_have(code: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{code}"
+    subprocess.run([find_ffmpeg(), "-v", "error", "-i", str(sound(tmp_path / "s.wav", 1)), str(path)], check=True)
+    check_soundtrack(str(path))
+
+
+def fake_ffmpeg(folder: Path, script: str) -> Path:
+    path = folder / "fake-ffmpeg"
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+WITHOUT_X264 = """
+for a; do [ "$a" = libx264 ] && { echo "Unknown encoder 'libx264'" >&2; exit 1; }; done
+exec "$REAL" "$@"
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake is a shell script")
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (None, "cannot be started"),
+        (WITHOUT_X264, "Unknown encoder 'libx264'"),
+        ("exit 0", "ended without a message"),
+        ("sleep 1000", "did nothing for 1 seconds and was ended"),
+        ("sleep 1000 & wait", "did nothing for 1 seconds and was ended"),
+    ],
+)
+def test_an_ffmpeg_of_ones_own_that_is_no_good_is_named_with_a_remedy(
+    script: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REAL", find_ffmpeg())
+    monkeypatch.setattr("sd_t2v.t2v_helpers.video.TRIAL_PATIENCE", 1)
+    path = fake_ffmpeg(tmp_path, script) if script else tmp_path / "gone" / "ffmpeg"
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(path))
+    with pytest.raises(OutputError) as caught:
+        check_format(MP4)
+    said = str(caught.value)
+    assert words in said and str(path) in said
+    assert "IMAGEIO_FFMPEG_EXE" in said and "unset it" in said and "pip install" not in said
+    if script == WITHOUT_X264:
+        check_format(FORMATS["GIF"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake is a shell script")
+def test_an_ffmpeg_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sd_t2v.t2v_helpers.video.PATIENCE", 1)
+    mark = tmp_path / "pid"
+    fake = fake_ffmpeg(tmp_path, f"sleep 1000 & echo $! > {mark}; head -c 100000 > /dev/null; wait")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fake))
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(OutputError, match="did nothing for 1 seconds"):
+        write_video(out / "a.mp4", gradient(50, 256, 256), 8, MP4)
+    assert os.listdir(out) == []
+    assert not is_running(int(mark.read_text()))
+
+
+def is_running(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], check=False, capture_output=True, text=True).stdout
+    return bool(state.strip()) and not state.startswith("Z")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake is a shell script")
+def test_a_slow_ffmpeg_is_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sd_t2v.t2v_helpers.video.PATIENCE", 1.5)
+    fake = fake_ffmpeg(
+        tmp_path, 'out="${@: -1}"; for n in 1 2 3 4 5 6; do echo $n >> "$out"; sleep 0.5; done; cat > /dev/null'
+    )
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fake))
+    write_video(tmp_path / "a.mp4", gradient(2, 16, 16), 8, MP4)
+    assert (tmp_path / "a.mp4").read_text() == "1\n2\n3\n4\n5\n6\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount a small disk")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_full_disk_is_called_one(name: str, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        noise = torch.randint(0, 255, (30, 128, 128, 3), dtype=torch.uint8)
+        with pytest.raises(OutputError, match=f"could not be written to {disk}: .*There is no free space"):
+            write_video(disk / f"a{FORMATS[name].suffix}", noise, 8, FORMATS[name], INFOTEXT)
+        assert os.listdir(disk) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_free_space_is_named_only_where_it_lacks(tmp_path: Path) -> None:
+    for code in (errno.EACCES, errno.EROFS, errno.EIO, errno.ENOTDIR):
+        assert "free space" not in str(cannot_write(tmp_path, OSError(code, os.strerror(code))))
+    for code in (errno.ENOSPC, errno.EDQUOT):
+        assert "no free space" in str(cannot_write(tmp_path, OSError(code, os.strerror(code))))

@@ -258,6 +258,7 @@ def test_other_sites_do_not_reach_our_events(host: Host, page: Page) -> None:
 
 def test_a_crowd_of_our_runs_leaves_the_host_its_threads(host: Host, page: Page) -> None:
     set_number(page, "steps", 150)
+    set_number(page, "frames", 60)
     pages = [page.context.new_page() for _ in range(3)]
     page.click("#text2video_generate")
     page.wait_for_function("/sampling \\d/.test(document.querySelector('#tab_text2video .progressDiv')?.innerText)")
@@ -272,6 +273,10 @@ def test_a_crowd_of_our_runs_leaves_the_host_its_threads(host: Host, page: Page)
     for other in pages:
         other.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
         other.close()
+    set_number(page, "steps", 2)
+    set_number(page, "frames", 8)
+    page.click("#text2video_generate")
+    page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
 
 
 def test_saved_settings_and_defaults_hold(host: Host, page: Page) -> None:

@@ -1,0 +1,150 @@
+"""Ctrl-C and SIGTERM: one line and an exit code, at any moment. The lighter standard library only.
+
+Outside of a command that was started by launcher.py nothing here has an effect: a WebUI's signals are its own.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
+
+CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGBREAK": 130}
+"""Exit codes that shells expect. A system has some of these signals."""
+AGAIN = 0.05
+"""Seconds after which a signal that was lost is sent again."""
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asks for the end, and what has begun is to be cleaned up on the way."""
+
+
+class _State:
+    """What the process is doing, as far as the handler has to know."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.line = "Interrupted; nothing was begun."
+        self.respond: Callable[[], None] | None = None
+        self.holders = 0
+        self.waits = False
+        self.lock = threading.RLock()
+
+
+_state = _State()
+
+
+def guard() -> None:
+    """Obey signals from now on, those as well that run.py has kept waiting. One that is ignored stays ignored."""
+    numbers = {getattr(signal, name) for name in CODES if hasattr(signal, name)}
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _handle)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+def ignore() -> None:
+    """Obey no signal any more: all is done."""
+    for name in CODES:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def say_at_the_end(line: str) -> None:
+    """Choose the line for the next signal. It has to be true at any moment from now on."""
+    _state.line = line
+
+
+def received() -> bool:
+    """Whether a signal has asked for the end."""
+    return bool(_state.received)
+
+
+def leave() -> NoReturn:
+    """End the process at once, with the line and the signal's exit code."""
+    with suppress(OSError):
+        os.write(2, f"\n{_state.line}\n".encode(errors="backslashreplace"))
+    os._exit(CODES[signal.Signals(_state.received).name])
+
+
+@contextmanager
+def answered_by(respond: Callable[[], None]) -> Iterator[None]:
+    """Let the first signal call a function, in the main thread, instead of ending the process; a second one ends it."""
+    before, _state.respond = _state.respond, respond
+    try:
+        yield
+    finally:
+        _state.respond = before
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Let the first signal raise Ended, for what cleans up when an exception passes; a second one ends the process."""
+    before, sys.unraisablehook = sys.unraisablehook, _raise_again
+    try:
+        with answered_by(_raise):
+            yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Let signals wait until this is left, by whichever thread: what is begun in here is finished or cleaned up.
+
+    Whatever takes long in here asks check() now and then.
+    """
+    with _state.lock:
+        _state.holders += 1
+    try:
+        yield
+    finally:
+        with _state.lock:
+            _state.holders -= 1
+            due = _state.waits and not _state.holders
+        if due:
+            leave()
+
+
+def check() -> None:
+    """Raise Ended where a signal has come."""
+    if _state.received:
+        raise Ended
+
+
+def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
+    if _state.received:
+        _state.line = "Interrupted twice; what was not finished may have been left behind."
+        leave()
+    _state.received = number
+    if _state.respond:
+        _state.respond()
+    elif _state.holders:
+        _state.waits = True
+    else:
+        leave()
+
+
+def _raise() -> NoReturn:
+    raise Ended
+
+
+def _raise_again(lost: Any) -> None:
+    """Python drops what is raised while it destroys an object."""
+    if not isinstance(lost.exc_value, Ended):
+        sys.__unraisablehook__(lost)
+        return
+    number, _state.received = _state.received, 0
+    threading.Timer(AGAIN, _send, (number,)).start()
+
+
+def _send(number: int) -> None:
+    """Where the system can, to the main thread, which may be waiting for something."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)

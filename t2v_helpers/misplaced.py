@@ -148,7 +148,7 @@ def move(files: Sequence[Misplaced]) -> list[str]:
                 f"{path} could not be moved to {goal} ({error.strerror or error}). Move it yourself, or free space."
             )
     if failed:
-        raise ModelError("\n".join(said))
+        raise ModelError(*said)
     return said
 
 

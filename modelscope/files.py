@@ -1,0 +1,27 @@
+"""Files as they are on the disk: opened without waiting, read without being surprised."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read it. Raises OSError, also for a pipe or a device, which may have no end."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAITING))  # noqa: PTH123, SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return file
+
+
+def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    """Read so many bytes at a place. Raises EOFError where there are fewer, OSError where the disk fails."""
+    file.seek(offset)
+    data = file.read(size)
+    if len(data) != size:
+        raise EOFError("it is shorter than it says")
+    return data

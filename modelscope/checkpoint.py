@@ -1,6 +1,8 @@
 """Reads tensors out of one weight file, mapped into memory and without running anything in it."""
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from .placement import free_memory
 from .safetensors_files import read_safetensors
 from .torch_files import ZIP, ForeignByteOrder, PackedFile, ProgramFile, read_torch
 from .weight_bytes import Piece, WeightFile
-from .zips import NoDirectory
+from .zips import NoDirectory, find_spoilt
 
 _LFS_POINTER = b"version https://git-lfs"
 _TORCHS = (ZIP, b"\x80")
@@ -22,17 +24,18 @@ _TAR, _TAR_AT = b"ustar", 257
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 """How packed files begin, by gzip and others."""
 _DAMAGE = (
-    OSError, RuntimeError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError, MemoryError, struct.error,
+    OSError, RuntimeError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError, MemoryError,
+    struct.error,
 )  # fmt: skip
 """What a damaged file makes its readers and torch raise."""
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a .pth, .bin, .ckpt or .safetensors file by name, mapped and therefore not yet read.
+def read_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
+    """All tensors of a .pth, .bin, .ckpt or .safetensors file by name, mapped and therefore not yet read, or copied.
 
     Raises ModelError that names the file and the remedy.
     """
-    state = read_state(path)
+    state = read_state(path, mapped=mapped)
     tensors = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(tensors, dict) or not any(isinstance(value, Tensor) for value in tensors.values()):
         raise ModelError(f"{path}: holds no weights by name. It is not a ModelScope text2video file.")
@@ -44,8 +47,25 @@ def read_state(path: Path, *, mapped: bool = True) -> Any:
 
     mapped: not read yet. Else read through a descriptor, which notices where somebody shortens the file.
     """
-    try:
+    with _in_words(path):
         return _read(path, mapped=mapped)
+
+
+def verify(path: Path) -> bool:
+    """Read a whole file and return whether it has checksums of its own; all of them fit. Raises ModelError if not."""
+    with _in_words(path), _open(path, mapped=False) as file:
+        if file.read(Piece(0, min(file.size, len(ZIP)))) != ZIP:
+            return False
+        if spoilt := find_spoilt(file.descriptor):
+            raise ModelError(f"{path}: {spoilt} in it does not match its checksum. Download the file again.")
+        return True
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Say what is wrong with a file as ModelError."""
+    try:
+        yield
     except ForeignCode as error:
         raise ModelError(
             f"{path}: names {error}, code that weights have no need of. Nothing in it was run. "
@@ -58,7 +78,7 @@ def read_state(path: Path, *, mapped: bool = True) -> Any:
         ) from error
     except ForeignByteOrder as error:
         raise ModelError(
-            f"{path}: was written by a computer that orders bytes the other way round. Download a file from another one."
+            f"{path}: was written by a computer that orders bytes the other way round. Download it from elsewhere."
         ) from error
     except ProgramFile as error:
         raise ModelError(
@@ -68,6 +88,10 @@ def read_state(path: Path, *, mapped: bool = True) -> Any:
         raise ModelError(
             f"{path}: is packed, which torch never does. Unpack it if it is an archive of files; else download it "
             "again."
+        ) from error
+    except NoDirectory as error:
+        raise ModelError(
+            f"{path}: the download is not complete ({_size(path):,} bytes so far). Download it again."
         ) from error
     except _DAMAGE as error:
         raise _damage(path, error) from error
@@ -92,22 +116,20 @@ def _size(path: Path) -> int:
 
 
 def _read(path: Path, *, mapped: bool) -> Any:
-    try:
-        file = WeightFile(path, mapped=mapped)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise ModelError(f"{path}: cannot be read ({reason}). Check that it is a file you may read.") from error
-    with file:
+    with _open(path, mapped=mapped) as file:
         start = file.read(Piece(0, min(file.size, 512)))
         _refuse(path, start)
         if _is_safetensors(path, start):
             return read_safetensors(file)
-        try:
-            return read_torch(file)
-        except NoDirectory as error:
-            raise ModelError(
-                f"{path}: the download is not complete ({file.size:,} bytes so far). Download it again."
-            ) from error
+        return read_torch(file)
+
+
+def _open(path: Path, *, mapped: bool) -> WeightFile:
+    try:
+        return WeightFile(path, mapped=mapped)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ModelError(f"{path}: cannot be read ({reason}). Check that it is a file you may read.") from error
 
 
 def _refuse(path: Path, start: bytes) -> None:

@@ -4,20 +4,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from .errors import ModelError, first_line
+from .json_files import read_json
 
 CONFIGURATION = "configuration.json"
 MAX_SIZE, MAX_LAYERS, MAX_LEVELS = 65_536, 64, 8
 """Bounds of widths and counts, of layers in a row, and of resolution levels: far above any model of this kind."""
-MISTAKES = (
-    OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError,
-    OmegaConfBaseException,
-)  # fmt: skip
+MISTAKES = (OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError)
 """What a wrong configuration makes its readers raise."""
 Section = TypeVar("Section")
 
@@ -102,15 +97,25 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         if not path.exists():
             return ModelConfig()
-        text = path.read_text(encoding="utf-8-sig")
-        if "${" in text:
-            raise ValueError("it refers to something outside of itself")
-        return _parse(json.loads(text)["model"])
+        document = read_json(path)
+        _refuse_references(document)
+        return _parse(document["model"])
     except MISTAKES as error:
         raise ModelError(
             f"{path}: is not the model's configuration ({first_line(error)}). Delete it to use the 1.7B's, or download "
             "it again as raw text: a saved web page will not do."
         ) from error
+
+
+def _refuse_references(value: Any) -> None:
+    """Whoever else reads the file may look up what it refers to, such as the environment; nobody does here."""
+    if isinstance(value, str) and "${" in value:
+        raise ValueError("it refers to something outside of itself")
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for inner in value:
+            _refuse_references(inner)
 
 
 def _parse(model: dict[str, Any]) -> ModelConfig:
@@ -132,9 +137,25 @@ def _parse(model: dict[str, Any]) -> ModelConfig:
 def _section(kind: type[Section], values: dict[str, Any], prefix: str) -> Section:
     """The values whose prefixed names are fields of the dataclass, type-checked; others do not matter here."""
     names = {field.name: _key(prefix, field.name) for field in fields(kind)}  # type: ignore[arg-type]
-    known = {name: values[key] for name, key in names.items() if key in values}
-    section: Section = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), known))  # type: ignore[assignment]
-    return checked(section, names)
+    types = get_type_hints(kind)
+    known = {name: _typed(key, values[key], types[name]) for name, key in names.items() if key in values}
+    return checked(kind(**known), names)
+
+
+def _typed(key: str, value: Any, kind: Any) -> Any:
+    """The value, if it is of the field's type: a number, a text, or a list of numbers. Raises ValueError."""
+    if inner := get_args(kind):
+        if not isinstance(value, list):
+            raise ValueError(f"{key} must be a list")
+        return [_typed(key, one, inner[0]) for one in value[: MAX_LEVELS + 1]]
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{key} must be {_KINDS[kind]}")
+    return value
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text"}
 
 
 def checked(section: Section, names: Mapping[str, str] | None = None) -> Section:

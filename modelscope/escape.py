@@ -17,7 +17,7 @@ ErrorInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType |
 
 
 def visible(text: str) -> str:
-    """Return the text with everything that a console or a page would obey written as Python writes it, such as \\x1b."""
+    """Return the text with what a console or a page would obey written as Python writes it, such as \\x1b."""
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -43,6 +43,5 @@ def _visible_traceback(error: ErrorInfo) -> str:
     """Return a traceback whose exceptions' texts are one line each."""
     parts = (part.removesuffix("\n") for part in traceback.format_exception(*error))
     return "\n".join(
-        "\n".join(map(visible, part.split("\n"))) if part.startswith(_PYTHONS_OWN) else visible(part)
-        for part in parts
+        "\n".join(map(visible, part.split("\n"))) if part.startswith(_PYTHONS_OWN) else visible(part) for part in parts
     )

@@ -52,7 +52,7 @@ class Stored(NamedTuple):
 
     dtype: torch.dtype
     key: str
-    count: int
+    length: int
 
 
 class Described(NamedTuple):
@@ -121,7 +121,7 @@ def fill(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
             raise ValueError("a name in it is neither text nor a number")
 
 
-def _dictionary(arguments: tuple[Any, ...], build: Build) -> dict[str, Any]:
+def _dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
     """Of an OrderedDict. Python 2 gave its pairs as a list."""
     found: dict[str, Any] = {}
     if arguments:
@@ -155,7 +155,7 @@ def _layout(offset: Any, shape: Any, strides: Any) -> Layout:
     return Layout(offset, tuple(shape), tuple(strides))
 
 
-def _first(arguments: tuple[Any, ...], build: Build) -> Any:
+def _first(arguments: tuple[Any, ...], _: Build) -> Any:
     """Of a parameter its tensor; of torch.Size its numbers."""
     return arguments[0]
 

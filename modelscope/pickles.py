@@ -1,11 +1,12 @@
 """Pickles as torch writes them, read by a small machine that knows a closed list of opcodes and calls nothing.
 
-What a pickle makes is text, numbers, lists, tuples and dictionaries, tensors by way of their descriptions, and one inert
-object for everything else.
+What a pickle makes is text, numbers, lists, tuples and dictionaries, tensors by way of their descriptions, and one
+inert object for everything else.
 """
 
 import pickle
 import struct
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ MAX_STEPS = 1_000_000
 MAX_TENSORS = 1 << 15
 _LENGTHS = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
 _NEWEST = 5
+_METHODS = set(dir(OrderedDict))
+"""Attributes that no dictionary is given, but by somebody who wants to be called."""
 
 
 class PickleDamage(ValueError):
@@ -161,9 +164,14 @@ class _Machine:
         return self._build(description)
 
     def set_state(self) -> None:
-        """Ignore what torch and trainers add to an object, hooks and attributes; nothing can be changed by it."""
-        self._stack.pop()
-        self._stack[-1]  # noqa: B018 - must be there
+        """Ignore what torch and trainers add to an object: nothing is changed by it.
+
+        Of a state dict that is `_metadata`. A tensor's would be another shape, which torch never writes.
+        """
+        state, target = self._stack.pop(), self._stack[-1]
+        harmless = isinstance(target, dict) and isinstance(state, dict) and not _METHODS & state.keys()
+        if not harmless and not isinstance(target, Inert):
+            raise PickleDamage("it changes what it has made")
 
     def find_storage(self) -> None:
         stored = storage_of(self._stack.pop())

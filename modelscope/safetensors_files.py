@@ -2,6 +2,7 @@
 
 import math
 import struct
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def read_safetensors(file: WeightFile) -> dict[str, Tensor]:
     if len(listed) > _MOST_TENSORS:
         raise ValueError("it has more tensors than any model")
     places = sorted((entry["data_offsets"][0], entry["data_offsets"][1]) for _, entry in listed)
-    if any(end > following for (_, end), (following, _) in zip(places, places[1:], strict=False)):
+    if any(end > following for (_, end), (following, _) in pairwise(places)):
         raise ValueError("its tensors overlap")
     return {name: _tensor(file, start, name, entry) for name, entry in listed}
 

@@ -1,5 +1,6 @@
 """torch's two formats of weight files, read without torch's own readers: zip files, and what came before 1.6."""
 
+import math
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from .pickle_names import Described, Stored
 from .pickles import Unpickled, unpickle
-from .weight_bytes import Piece, WeightFile, tensor_in
+from .weight_bytes import Piece, WeightFile, is_size, tensor_in
 from .zips import Member, read_members
 
 _MOST_PICKLE = 64 << 20
@@ -17,6 +18,8 @@ _MOST_PICKLE = 64 << 20
 _LIST, _BYTEORDER, _NUMBERS = "/data.pkl", "/byteorder", "/data/"
 _PROGRAM = "/constants.pkl"
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
+_MOST_SHARED, _SHARED_ANYWAY = 3, 1 << 20
+"""Tensors may share numbers, but not so that copies of them are so many times the file, and so many bytes more."""
 _SIZE = struct.Struct("<q")
 ZIP = b"PK"
 
@@ -39,15 +42,19 @@ class _Storages:
     def __init__(self, file: WeightFile, pieces: Mapping[str, Piece]) -> None:
         self._file, self._pieces = file, pieces
         self._made: dict[str, torch.UntypedStorage] = {}
+        self._left = _MOST_SHARED * file.size + _SHARED_ANYWAY
 
     def build(self, tensor: Described) -> Tensor:
         stored = tensor.stored
+        self._left -= math.prod(side for side in tensor.layout.shape if is_size(side)) * tensor.dtype.itemsize
+        if self._left < 0:
+            raise ValueError("its tensors are the same numbers again and again")
         if stored.key not in self._made:
             self._made[stored.key] = self._make(stored)
         return tensor_in(self._made[stored.key], tensor.dtype, tensor.layout)
 
     def _make(self, stored: Stored) -> torch.UntypedStorage:
-        piece, size = self._pieces.get(stored.key), stored.count * stored.dtype.itemsize
+        piece, size = self._pieces.get(stored.key), stored.length * stored.dtype.itemsize
         if piece is None or piece.size < size:
             raise ValueError("a tensor has fewer numbers than it says")
         return self._file.storage(piece._replace(size=size), stored.dtype.itemsize)
@@ -88,7 +95,7 @@ def _bounded(piece: Piece) -> Piece:
 
 
 def _read_old(file: WeightFile) -> Any:
-    """Five pickles in a row, the fourth with the tensors and the fifth with their storages' order; then the storages."""
+    """Read five pickles, the fourth with the tensors and the fifth with the order of the storages after them."""
     data = file.read(Piece(0, min(file.size, _MOST_PICKLE)))
     magic = _nothing(data, 0)
     version = _nothing(data, magic.end)
@@ -116,7 +123,7 @@ def _old_pieces(file: WeightFile, start: int, keys: Any, storages: Mapping[str, 
     for key in keys:
         (count,) = _SIZE.unpack(file.read(Piece(start, _SIZE.size)))
         stored = storages.get(key)
-        if stored is None or stored.count != count:
+        if stored is None or stored.length != count:
             raise ValueError("a tensor has fewer numbers than it says")
         pieces[key] = Piece(start + _SIZE.size, count * stored.dtype.itemsize)
         start += _SIZE.size + pieces[key].size

@@ -2,14 +2,15 @@
 
 import math
 import os
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .files import open_file, read_at
+from .files import open_file, read_array, read_at
 
 MAX_NUMBERS = 1 << 48
 MAX_DIMENSIONS = 16
@@ -37,16 +38,18 @@ class WeightFile:
         self._file = open_file(path)
         self.size = os.fstat(self._file.fileno()).st_size
         self._path, self._mapped = path, mapped
-        self._whole: torch.UntypedStorage | None = None
+        self._whole: Any = None
 
     def __enter__(self) -> "WeightFile":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         self._file.close()
 
     @property
-    def descriptor(self) -> BinaryIO:
+    def descriptor(self) -> BufferedReader:
         """The file, to read at any place."""
         return self._file
 
@@ -56,18 +59,19 @@ class WeightFile:
         return read_at(self._file, piece.start, piece.size)
 
     def storage(self, piece: Piece, alignment: int) -> torch.UntypedStorage:
-        """Return some bytes as a storage. alignment: of its numbers, in bytes. Raises EOFError where there are fewer."""
+        """Return some bytes as a storage. Raises EOFError where there are fewer.
+
+        alignment: of its numbers, in bytes; what is not aligned in the file is copied.
+        """
         self._check(piece)
         if not piece.size:
             return torch.UntypedStorage(0)
         if self._mapped and piece.start % alignment == 0:
             if self._whole is None:
                 self._whole = torch.UntypedStorage.from_file(str(self._path), False, self.size)
-            return self._whole[piece.start : piece.start + piece.size]
-        self._file.seek(piece.start)
-        data = bytearray(piece.size)
-        if self._file.readinto(data) != piece.size:
-            raise EOFError("it is shorter than it says")
+            part: torch.UntypedStorage = self._whole[piece.start : piece.start + piece.size]
+            return part
+        data = read_array(self._file, piece.start, piece.size)
         return torch.frombuffer(data, dtype=torch.uint8).untyped_storage()
 
     def _check(self, piece: Piece) -> None:

@@ -3,7 +3,9 @@
 import os
 import struct
 import zlib
-from typing import BinaryIO, NamedTuple
+from io import BufferedReader
+from itertools import pairwise
+from typing import NamedTuple
 
 from .files import read_at
 
@@ -31,7 +33,7 @@ class NoDirectory(ValueError):
     """A zip file ends before its table of contents."""
 
 
-def read_members(file: BinaryIO) -> dict[str, Member]:
+def read_members(file: BufferedReader) -> dict[str, Member]:
     """Return all members by name. Raises NoDirectory; ValueError, EOFError or struct.error for damage; OSError."""
     start, size = _find_directory(file)
     if size > _MOST_DIRECTORY:
@@ -45,12 +47,12 @@ def read_members(file: BinaryIO) -> dict[str, Member]:
         found[member.name] = member
         taken.append((header, member.start + member.size))
     taken.sort()
-    if any(end > following for (_, end), (following, _) in zip(taken, taken[1:], strict=False)):
+    if any(end > following for (_, end), (following, _) in pairwise(taken)):
         raise ValueError("its members overlap")
     return found
 
 
-def _find_directory(file: BinaryIO) -> tuple[int, int]:
+def _find_directory(file: BufferedReader) -> tuple[int, int]:
     """Return where the table of contents is, and its size."""
     length = file.seek(0, os.SEEK_END)
     tail_start = max(0, length - _END.size - _LONGEST_COMMENT)
@@ -75,7 +77,7 @@ def _within(number: int, length: int) -> int:
     return number
 
 
-def _read_entry(file: BinaryIO, data: bytes, at: int) -> tuple[Member, int, int]:
+def _read_entry(file: BufferedReader, data: bytes, at: int) -> tuple[Member, int, int]:
     """Return a member, where its header is, and where the next entry begins."""
     mark, _, _, flags, method, _, _, crc, packed, size, *lengths, _, _, _, header = _ENTRY.unpack_from(data, at)
     name_size, extra_size, comment_size = lengths
@@ -103,7 +105,7 @@ def _large(extra: bytes, numbers: tuple[int, int, int]) -> list[int]:
     return list(numbers)
 
 
-def _start(file: BinaryIO, header: int) -> int:
+def _start(file: BufferedReader, header: int) -> int:
     """Return where a member's bytes begin."""
     mark, *_, name_size, extra_size = _HEADER.unpack(read_at(file, header, _HEADER.size))
     if mark != b"PK\3\4":
@@ -111,7 +113,7 @@ def _start(file: BinaryIO, header: int) -> int:
     return header + _HEADER.size + int(name_size) + int(extra_size)
 
 
-def find_spoilt(file: BinaryIO) -> str:
+def find_spoilt(file: BufferedReader) -> str:
     """Return the name of the first member whose bytes do not match its checksum, or nothing. Raises as above."""
     for member in read_members(file).values():
         crc, at, end = 0, member.start, member.start + member.size

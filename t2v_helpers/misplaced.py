@@ -1,6 +1,5 @@
 """Weights in the wrong folder: found where people put them by mistake, and moved on request."""
 
-import json
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ from uuid import uuid4
 
 from ..modelscope.config import CONFIGURATION, FilesConfig
 from ..modelscope.errors import ModelError
+from ..modelscope.json_files import read_json
 from ..modelscope.layouts import WEIGHTS
 from .model_folders import PART_FOLDERS, base_folder, further_folder
 
@@ -82,9 +82,9 @@ def _names(folder: Path) -> Sequence[str]:
 def _is_diffusers(path: Path) -> bool:
     """Whether a folder is a model like ours in diffusers' layout."""
     try:
-        document = json.loads((path / "unet" / "config.json").read_text(encoding="utf-8-sig"))
+        document = read_json(path / "unet" / "config.json")
         return bool(document["_class_name"] == "UNet3DConditionModel")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -111,9 +111,9 @@ def _name(path: Path) -> str:
 
 def _is_our_configuration(path: Path) -> bool:
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = read_json(path)
         return bool(document["model"]["type"] == "latent-text-to-video-synthesis")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

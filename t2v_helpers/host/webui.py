@@ -2,7 +2,6 @@
 
 import html
 import importlib.util
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from modules import script_callbacks, shared
 
+from ...modelscope.escape import logger
 from ..settings import KEEP, KEEP_NOTHING, SECTION, SETTINGS, Setting, usable
 from .file_manager import open_folder
 from .interface import LORA_FOLDER, TAB, Devices, Progress, Stop
@@ -18,7 +18,7 @@ from .interface import LORA_FOLDER, TAB, Devices, Progress, Stop
 if TYPE_CHECKING:
     from PIL import Image
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 FINE = 1000
 """How finely the WebUI is told the share of a video that is done."""
 FORGE = importlib.util.find_spec("modules_forge") is not None

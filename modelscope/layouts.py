@@ -150,8 +150,10 @@ def _shards(path: Path) -> tuple[Path, ...]:
         return (path,)
     try:
         names = {_beside(name) for name in read_json(path)["weight_map"].values()}
-        if not 0 < len(names) <= MAX_SHARDS:
-            raise ValueError(f"it must name 1 to {MAX_SHARDS} files")
+        if not names:
+            raise ValueError("it names no files beside itself")
+        if len(names) > MAX_SHARDS:
+            raise ValueError(f"it names more than {MAX_SHARDS} files")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         words = first_line(error)
         raise ModelError(f"{path}: is not an index of weight files ({words}). Download it again.") from error

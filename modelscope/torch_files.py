@@ -1,6 +1,5 @@
 """torch's two formats of weight files, read without torch's own readers: zip files, and what came before 1.6."""
 
-import math
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from .pickle_names import Described, Stored
 from .pickles import Unpickled, unpickle
-from .weight_bytes import Piece, WeightFile, is_size, tensor_in
+from .weight_bytes import Piece, WeightFile, tensor_in
 from .zips import Member, read_members
 
 _MOST_PICKLE = 64 << 20
@@ -46,12 +45,13 @@ class _Storages:
 
     def build(self, tensor: Described) -> Tensor:
         stored = tensor.stored
-        self._left -= math.prod(side for side in tensor.layout.shape if is_size(side)) * tensor.dtype.itemsize
-        if self._left < 0:
-            raise ValueError("its tensors are the same numbers again and again")
         if stored.key not in self._made:
             self._made[stored.key] = self._make(stored)
-        return tensor_in(self._made[stored.key], tensor.dtype, tensor.layout)
+        made = tensor_in(self._made[stored.key], tensor.dtype, tensor.layout)
+        self._left -= made.numel() * made.element_size()
+        if self._left < 0:
+            raise ValueError("its tensors are the same numbers again and again")
+        return made
 
     def _make(self, stored: Stored) -> torch.UntypedStorage:
         piece, size = self._pieces.get(stored.key), stored.length * stored.dtype.itemsize

@@ -1,7 +1,7 @@
 """Reads tensors out of one weight file, mapped into memory and without running anything in it."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ _TORCHS = (ZIP, b"\x80")
 _TAR, _TAR_AT = b"ustar", 257
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 """How packed files begin, by gzip and others."""
+_MOST_SHARED, _SHARED_ANYWAY = 3, 1 << 20
+"""How many times the file tensors with names of their own may be that share numbers, and how many bytes more."""
 _DAMAGE = (
     OSError, RuntimeError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError, MemoryError,
     struct.error,
@@ -39,7 +41,16 @@ def read_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
     tensors = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(tensors, dict) or not any(isinstance(value, Tensor) for value in tensors.values()):
         raise ModelError(f"{path}: holds no weights by name. It is not a ModelScope text2video file.")
-    return {name: value for name, value in tensors.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    named = {name: value for name, value in tensors.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    check_shared(path, named.values())
+    return named
+
+
+def check_shared(path: Path, tensors: Iterable[Tensor]) -> None:
+    """Refuse tensors that share their numbers so often that copies would be many times the file. Raises ModelError."""
+    with _in_words(path):
+        if sum(x.numel() * x.element_size() for x in tensors) > _MOST_SHARED * _size(path) + _SHARED_ANYWAY:
+            raise ValueError("its tensors are the same numbers again and again")
 
 
 def read_state(path: Path, *, mapped: bool = True) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoint import read_state
+from .checkpoint import check_shared, read_state
 from .deltas import Delta, fits, worn
 from .errors import ModelError, some
 from .loading import Model
@@ -94,9 +94,12 @@ def read_lora(path: Path, model: Model) -> Lora:
     mapped = _size(path) > _LARGEST_READ
     content, homes = read_state(path, mapped=mapped), Homes(model)
     if isinstance(content, list | tuple):
+        check_shared(path, (x for x in content if isinstance(x, Tensor)))
         pairs = _nameless(path, list(content), homes)
     else:
-        pairs = named_pairs(path, tensors_in(path, content))
+        tensors = tensors_in(path, content)
+        check_shared(path, tensors.values())
+        pairs = named_pairs(path, tensors)
     found = {pair.module: homes.find(pair.module) for pair in pairs}
     _check_homes(path, found)
     _check_twice(path, found)

@@ -1,4 +1,4 @@
-"""Feeds the readers of strangers' files with damaged ones: python tools/fuzz.py --minutes 10 (in the Python of .venv)."""
+"""Feeds the readers of strangers' files with damaged ones: `python tools/fuzz.py --minutes 10`, .venv's Python."""
 
 import os
 import subprocess

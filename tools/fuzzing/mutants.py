@@ -12,7 +12,18 @@ from typing import Any
 Mutate = Callable[[Random, bytes], bytes]
 _NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**40, 2**62, 2**63, 2**64 - 1)
 _ZIP_MARKS = (b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK\6\6", b"PK\6\7")
-_TEXTS = ("", "x", "state_dict", "${oc.env:PATH}", "\n  ok   UNet\x1b[8m", "\u202eabc", "a" * 5000, "../x", "True", "1e999")
+_TEXTS = (
+    "",
+    "x",
+    "state_dict",
+    "${oc.env:PATH}",
+    "\n  ok   UNet\x1b[8m",
+    "\u202eabc",
+    "a" * 5000,
+    "../x",
+    "True",
+    "1e999",
+)
 
 
 def damage(random: Random, data: bytes) -> bytes:
@@ -104,7 +115,24 @@ def _any_value(random: Random, value: Any) -> Any:
     nested: Any = value
     for _ in range(random.choice((1, 2, 40))):
         nested = [nested] if random.random() < 0.7 else {"a": nested}
-    others = (None, True, -1, 0, 0.5, 3, 10**6, 2**63, 2**100, 1e300, "4", [], {}, [[4]], [value] * 100, nested)
+    others: tuple[Any, ...] = (
+        None,
+        True,
+        -1,
+        0,
+        0.5,
+        3,
+        10**6,
+        2**63,
+        2**100,
+        1e300,
+        "4",
+        [],
+        {},
+        [[4]],
+        [value] * 100,
+        nested,
+    )
     return random.choice((*others, random.choice(_TEXTS)))
 
 
@@ -136,10 +164,8 @@ def unzipped(program: bytes) -> bytes:
 
 def any_pickle(random: Random) -> bytes:
     """A program of pickle's opcodes, most of which fit together."""
-    pieces = [b"\x80\x02"]
-    for _ in range(random.choice((3, 10, 40, 300))):
-        pieces.append(random.choice(_OPCODES)(random))
-    return b"".join(pieces) + b"."
+    count = random.choice((3, 10, 40, 300))
+    return b"\x80\x02" + b"".join(random.choice(_OPCODES)(random) for _ in range(count)) + b"."
 
 
 def _text(random: Random) -> bytes:
@@ -159,15 +185,21 @@ def _name(random: Random) -> bytes:
 _NAMES = (
     b"ctorch._utils\n_rebuild_tensor_v2", b"ctorch._utils\n_rebuild_tensor_v3", b"ctorch._utils\n_rebuild_parameter",
     b"ccollections\nOrderedDict", b"ctorch\nFloatStorage", b"ctorch\nHalfStorage", b"ctorch\nSize", b"ctorch\nfloat16",
-    b"ctorch._tensor\n_rebuild_from_type_v2", b"cnumpy\ndtype", b"c__builtin__\nset", b"cos\nsystem", b"cbuiltins\nexec",
-    b"cbuiltins\ngetattr", b"ctorch._utils\n_rebuild_qtensor", b"ccopyreg\n_reconstructor", b"cfuzz_canary\nrun",
+    b"ctorch._tensor\n_rebuild_from_type_v2", b"cnumpy\ndtype", b"c__builtin__\nset", b"cos\nsystem",
+    b"cbuiltins\nexec", b"cbuiltins\ngetattr", b"ctorch._utils\n_rebuild_qtensor", b"ccopyreg\n_reconstructor",
+    b"cfuzz_canary\nrun",
 )  # fmt: skip
 
 
 def _storage(random: Random) -> bytes:
     kind = random.choice((b"ctorch\nFloatStorage\n", b"ctorch\nHalfStorage\n"))
-    return b"(X\7\0\0\0storage" + kind + b"X\1\0\0\0" + random.choice((b"0", b"1", b"9")) + b"X\3\0\0\0cpu" + (
-        random.choice((b"K\x10", b"K\4", _whole(random))) + b"tQ"
+    return (
+        b"(X\7\0\0\0storage"
+        + kind
+        + b"X\1\0\0\0"
+        + random.choice((b"0", b"1", b"9"))
+        + b"X\3\0\0\0cpu"
+        + (random.choice((b"K\x10", b"K\4", _whole(random))) + b"tQ")
     )
 
 

@@ -29,7 +29,7 @@ def main() -> int:
             if verdict.outcome not in GOOD:
                 _keep(options.keep, number, seed, data, verdict)
             number += 1
-    print(_table(found))
+    print(table(found))
     return int(any(outcome not in GOOD for _, outcome in found))
 
 
@@ -37,7 +37,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="fuzz.py", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="default: %(default)s")
     parser.add_argument("--mutants", type=int, help="stop after so many files")
-    parser.add_argument("--seed", type=int, default=0, help="the same number makes the same files; default: %(default)s")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same number makes the same files; default: %(default)s"
+    )
     parser.add_argument("--reader", help="one reader only, by its name in the table")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), metavar="DIR", help="where failures go")
     return parser.parse_args()
@@ -51,10 +53,13 @@ def _keep(folder: Path, number: int, seed: Seed, data: bytes, verdict: Verdict) 
     print(f"{path} ({seed.reader}): {verdict.outcome}\n{verdict.words}", file=sys.stderr)
 
 
-def _table(found: Counter[tuple[str, str]]) -> str:
+def table(found: Counter[tuple[str, str]]) -> str:
+    """Return how often what came up, as Markdown. found: by reader and outcome."""
     rows = [HEADER, ("---",) * len(HEADER)]
     for reader in (*dict.fromkeys(reader for reader, _ in found), "all"):
-        counts = [sum(n for (who, what), n in found.items() if what == one and reader in (who, "all")) for one in OUTCOMES]
+        counts = [
+            sum(n for (who, what), n in found.items() if what == one and reader in (who, "all")) for one in OUTCOMES
+        ]
         rows.append((reader, str(sum(counts)), *map(str, counts)))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -19,7 +19,9 @@ from ...t2v_helpers.video import write_video
 from . import mutants
 from .mutants import Mutate
 
-INFOTEXT = "a red ball\nNegative prompt: blurry\nSteps: 25, Sampler: DDIM, CFG scale: 7, Seed: 7, Size: 64x64, Frames: 4"
+INFOTEXT = (
+    "a red ball\nNegative prompt: blurry\nSteps: 25, Sampler: DDIM, CFG scale: 7, Seed: 7, Size: 64x64, Frames: 4"
+)
 
 
 class Seed(NamedTuple):
@@ -50,7 +52,11 @@ def seeds() -> list[Seed]:
 
 
 def _tensors() -> dict[str, Tensor]:
-    return {"a.weight": torch.ones(4, 3), "b": torch.arange(8, dtype=torch.float16), "c": torch.ones(2, dtype=torch.bool)}
+    return {
+        "a.weight": torch.ones(4, 3),
+        "b": torch.arange(8, dtype=torch.float16),
+        "c": torch.ones(2, dtype=torch.bool),
+    }
 
 
 def _weights() -> Iterator[Seed]:
@@ -59,7 +65,9 @@ def _weights() -> Iterator[Seed]:
     for data in (plain, whole):
         yield Seed("weights, zip", "files/x.pth", data, (mutants.damage, mutants.damage_zip, _made(mutants.zipped)))
     yield Seed("weights, before torch 1.6", "files/y.pth", old, (mutants.damage, _made(mutants.unzipped)))
-    yield Seed("weights, safetensors", "files/z.safetensors", save(_tensors()), (mutants.damage, mutants.damage_safetensors))
+    yield Seed(
+        "weights, safetensors", "files/z.safetensors", save(_tensors()), (mutants.damage, mutants.damage_safetensors)
+    )
 
 
 def _made(wrap: Callable[[bytes], bytes]) -> Mutate:
@@ -89,8 +97,9 @@ def _documents() -> Iterator[Seed]:
     ways = (mutants.damage, mutants.damage_json, mutants.damage_json)
     configuration = (MODEL_FOLDER / "configuration.json").read_bytes()
     unet = {
-        "_class_name": "UNet3DConditionModel", "block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 1024,
-        "attention_head_dim": 64, "layers_per_block": 2, "in_channels": 4, "down_block_types": ["CrossAttnDownBlock3D"],
+        "_class_name": "UNet3DConditionModel", "block_out_channels": [320, 640, 1280, 1280], "in_channels": 4,
+        "cross_attention_dim": 1024, "attention_head_dim": 64, "layers_per_block": 2,
+        "down_block_types": ["CrossAttnDownBlock3D"],
     }  # fmt: skip
     index = {"metadata": {"total_size": 1}, "weight_map": {"a": "a.safetensors", "b": "a.safetensors"}}
     yield Seed("configuration", "model/configuration.json", configuration, ways)

@@ -31,9 +31,13 @@ class Verdict(NamedTuple):
 
 
 class Supervisor:
-    """Use it as a context manager; the files lie in a folder of its own."""
+    """Use it as a context manager; the files lie in a folder of its own.
 
-    def __init__(self) -> None:
+    module: the subject; longest: seconds for one file.
+    """
+
+    def __init__(self, module: str = "sd_t2v.tools.fuzzing.worker", longest: float = LONGEST) -> None:
+        self._module, self._longest = module, longest
         self._folder = tempfile.TemporaryDirectory()
         self.folder = Path(self._folder.name)
         self._subject: subprocess.Popen[str] | None = None
@@ -43,7 +47,9 @@ class Supervisor:
         lay_out(self.folder)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         self._end()
         self._folder.cleanup()
 
@@ -58,10 +64,10 @@ class Supervisor:
         try:
             subject.stdin.write(f"{reader}\t{path}\n")
             subject.stdin.flush()
-            verdict = Verdict(**json.loads(self._answers.get(timeout=LONGEST)))
+            verdict = Verdict(**json.loads(self._answers.get(timeout=self._longest)))
         except queue.Empty:
             self._end()
-            return Verdict("hang", seconds=LONGEST)
+            return Verdict("hang", seconds=self._longest)
         except (OSError, ValueError):
             code = subject.wait()
             self._end()
@@ -73,7 +79,7 @@ class Supervisor:
 
     def _begin(self) -> "subprocess.Popen[str]":
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "FUZZ_SECRET": "hunter2-secret", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "sd_t2v.tools.fuzzing.worker"]
+        command = [sys.executable, "-m", self._module]
         subject = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=self.folder
         )

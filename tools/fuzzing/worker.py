@@ -36,7 +36,9 @@ ADDRESS_SPACE = 8 << 30
 CPU = Place(torch.device("cpu"), torch.float32)
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
-_FORBIDDEN = re.compile(r"os\.(system|exec|spawn|fork|posix_spawn|startfile|remove|rename|mkdir|rmdir)|socket\.|exec$|pty\.")
+_FORBIDDEN = re.compile(
+    r"os\.(system|exec|spawn|fork|posix_spawn|startfile|remove|rename|mkdir|rmdir)|socket\.|exec$|pty\."
+)
 
 
 class _Watch:
@@ -103,7 +105,7 @@ def answer(subject: Subject, watch: _Watch, reader: str, path: Path) -> dict[str
         outcome, words = "accepted", ""
     except TextToVideoError as error:
         outcome, words = _checked(str(error))
-    except Exception:
+    except Exception:  # noqa: BLE001 - what is looked for
         outcome, words = "traceback", traceback.format_exc()
     if watch.seen:
         outcome, words = "code", "; ".join(watch.seen)
@@ -138,15 +140,16 @@ def _warm_up() -> None:
     """Import what readers import when they are first used: executing it looks like executing anything."""
     Image.init()
     read_infotext("a\nSteps: 1, Sampler: DDIM, Seed: 1")
-    b"".decode("utf-16-be")
+    for codec in ("utf-16-be", "unicode_escape"):
+        "a".encode(codec).decode(codec)
 
 
-def main() -> None:
+def main(subject: Subject) -> None:
     """Answer one line of reader and path after the other."""
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w")
-    subject, watch = Subject(), _Watch()
+    watch = _Watch()
     _warm_up()
     if sys.platform == "linux":
         import resource
@@ -162,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Subject())

@@ -99,7 +99,7 @@ def read_config(folder: Path) -> ModelConfig:
             return ModelConfig()
         document = read_json(path)
         _refuse_references(document)
-        return _parse(document["model"])
+        return _parse(_names_in(document, "model"))
     except MISTAKES as error:
         raise ModelError(
             f"{path}: is not the model's configuration ({first_line(error)}). Delete it to use the 1.7B's, or download "
@@ -120,18 +120,26 @@ def _refuse_references(value: Any) -> None:
 
 def _parse(model: dict[str, Any]) -> ModelConfig:
     """`vae_*`, `text_*` and `recommended` are this project's additions to the original's keys."""
-    parts, recommended = model["model_cfg"], model.get("recommended", {})
+    parts, recommended = _names_in(model, "model_cfg"), model.get("recommended", {})
     if str(parts.get("temporal_attention", True)) != "True":
         raise ValueError("temporal_attention must be True")
     if not isinstance(recommended, dict):
-        raise TypeError("recommended must hold names and values")
+        raise ValueError("recommended must hold names and values")
     return ModelConfig(
-        files=_section(FilesConfig, model["model_args"], ""),
+        files=_section(FilesConfig, _names_in(model, "model_args"), ""),
         unet=_section(UNetConfig, parts, "unet_"),
         autoencoder=_section(AutoencoderConfig, parts, "vae_"),
         text=_section(TextConfig, parts, "text_"),
         recommended=recommended,
     )
+
+
+def _names_in(values: Any, key: str) -> dict[str, Any]:
+    """What the key holds, names and values. Raises ValueError."""
+    found = values.get(key) if isinstance(values, dict) else None
+    if not isinstance(found, dict):
+        raise ValueError(f"{key} must hold names and values")
+    return found
 
 
 def _section(kind: type[Section], values: dict[str, Any], prefix: str) -> Section:

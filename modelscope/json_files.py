@@ -8,12 +8,13 @@ from typing import Any
 
 from .files import open_file
 
-MAX_BYTES = 8 << 20
-"""The lists of names in weight files are the longest that there are; those of any model take a tenth of this."""
+MAX_BYTES = 1 << 20
+"""Of a document in a file of its own. The longest there are, of hundreds of split files, take a fifth of this."""
 MAX_DEPTH = 32
 MAX_DIGITS = 40
 # A text without an end goes to the end: else each quotation mark in it would be tried as another beginning.
-_PIECE = re.compile(rb'"(?:\\.|[^"\\])*\\?(?:"|\Z)|[\[\]{}]', re.DOTALL)
+_TEXT = re.compile(rb'"(?:\\.|[^"\\])*\\?(?:"|\Z)', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def read_json(path: Path) -> Any:
@@ -22,10 +23,10 @@ def read_json(path: Path) -> Any:
         return parse_json(file.read(MAX_BYTES + 1))
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: bytes, longest: int = MAX_BYTES) -> Any:
     """Return what the bytes say. Raises ValueError, also for doubled names and for numbers that are none."""
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"it is longer than {MAX_BYTES >> 20} MB")
+    if len(data) > longest:
+        raise ValueError(f"it is longer than {longest >> 20} MB")
     _check_depth(data)
     return json.loads(
         data.decode("utf-8-sig"),
@@ -37,11 +38,12 @@ def parse_json(data: bytes) -> Any:
 
 
 def _check_depth(data: bytes) -> None:
-    depth = 0
-    for found in _PIECE.finditer(data):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"it has lists in lists, more than {MAX_DEPTH} deep")
+    """Take the innermost brackets away, again and again: one by one, millions of them would take seconds."""
+    brackets = _TEXT.sub(b"", data).translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace(b"[]", b"_").replace(b"{}", b"_").replace(b"_", b"")
+    if brackets:
+        raise ValueError(f"it has lists in lists, more than {MAX_DEPTH} deep, or without an end")
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import ModelError
 from .json_files import parse_json, read_json
-from .safetensors_files import read_metadata
+from .safetensors_files import MAX_HEADER, read_metadata
 from .weight_bytes import WeightFile
 
 Alphas = Callable[[str, int], float]
@@ -24,7 +24,7 @@ def adapter_alphas(path: Path) -> Alphas:
     try:
         if path.stem == _STEM and beside.is_file():
             return _scale(read_json(beside))
-        return _by_part(parse_json(_metadata(path).encode()))
+        return _by_part(parse_json(_metadata(path).encode(), MAX_HEADER))
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise ModelError(f"{path}: its adapter's settings cannot be read. It is damaged.") from error
 

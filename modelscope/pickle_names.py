@@ -7,8 +7,10 @@ import torch
 
 from .weight_bytes import Layout, is_size
 
-MAX_KEY = 1000
+MAX_KEY = 500
 """Characters. Longer keys of dictionaries name no weights."""
+MAX_TENSORS = 1 << 14
+"""In one file. A model with all that its training kept has some thousand."""
 _MAX_STORAGE_KEY = 100
 
 _TRAINER_MODULES = (

@@ -10,11 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .pickle_names import INERT, MAX_KEY, Build, Function, Inert, Stored, fill, function_named, storage_of
+from .pickle_names import INERT, MAX_KEY, MAX_TENSORS, Build, Function, Inert, Stored, fill, function_named, storage_of
 
 MAX_STEPS = 1_000_000
 """Opcodes of one pickle. A model of thousands of tensors takes a tenth of it."""
-MAX_TENSORS = 1 << 15
 _LENGTHS = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
 _NEWEST = 5
 _METHODS = set(dir(OrderedDict))

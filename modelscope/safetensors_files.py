@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .json_files import MAX_BYTES, parse_json
-from .pickle_names import MAX_KEY
+from .json_files import parse_json
+from .pickle_names import MAX_KEY, MAX_TENSORS
 from .weight_bytes import MAX_DIMENSIONS, Layout, Piece, WeightFile, is_size, tensor_in
 
 METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
-_MOST_TENSORS = 1 << 15
+MAX_HEADER = 4 << 20
+"""Bytes of the list. That of a model takes a tenth of it, and what trainers say of a LoRA about as much."""
 _TYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
     "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
@@ -27,7 +28,7 @@ def read_safetensors(file: WeightFile) -> dict[str, Tensor]:
     """Return all tensors by name. Raises ValueError, EOFError or struct.error for damage."""
     header, start = _header(file)
     listed = [(name, entry) for name, entry in header.items() if name != METADATA]
-    if len(listed) > _MOST_TENSORS:
+    if len(listed) > MAX_TENSORS:
         raise ValueError("it has more tensors than any model")
     places = sorted((entry["data_offsets"][0], entry["data_offsets"][1]) for _, entry in listed)
     if any(end > following for (_, end), (following, _) in pairwise(places)):
@@ -46,9 +47,9 @@ def read_metadata(file: WeightFile) -> dict[str, Any]:
 def _header(file: WeightFile) -> tuple[dict[str, Any], int]:
     """Return the list, and where the numbers begin."""
     (length,) = _LENGTH.unpack(file.read(Piece(0, _LENGTH.size)))
-    if length > MAX_BYTES:
+    if length > MAX_HEADER:
         raise ValueError("its list of tensors is longer than any model's")
-    header = parse_json(file.read(Piece(_LENGTH.size, length)))
+    header = parse_json(file.read(Piece(_LENGTH.size, length)), MAX_HEADER)
     if not isinstance(header, dict):
         raise ValueError("it has no list of tensors")
     return header, _LENGTH.size + length

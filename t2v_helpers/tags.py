@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -81,7 +82,9 @@ def read_tags(path: Path) -> str:
 
 
 def _from_image(path: Path) -> str:
-    with Image.open(path) as image:
+    with warnings.catch_warnings(), Image.open(path) as image:
+        # Pillow's remarks on damage are not for the people who dropped the file.
+        warnings.simplefilter("ignore")
         # Pillow gives None where the pointer to them is damaged.
         comment = (image.getexif().get_ifd(EXIF_IFD) or {}).get(USER_COMMENT, b"")
         if isinstance(comment, bytes) and comment.startswith(UNICODE):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".mypy_cache"
 TREE = CACHE / "tree"
 PACKAGE = TREE / "sd_t2v"
-FOLDERS = ("modelscope", "t2v_helpers", "miniature", "benchmarks")
+FOLDERS = ("modelscope", "t2v_helpers", "miniature", "benchmarks", "tools")
 """The parts of the package, as far as they exist."""
 PLACES = {"sd_t2v": PACKAGE / "__init__.py", "install": PACKAGE / "install.py"}
 """Where scripts go that are imported as a part of the package."""

@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import ModelError, first_line
+from .json_files import read_json
 
 CONFIGURATION = "configuration.json"
 MAX_SIZE, MAX_LAYERS, MAX_LEVELS = 65_536, 64, 8
 """Bounds of widths and counts, of layers in a row, and of resolution levels: far above any model of this kind."""
 MISTAKES = (
-    OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError,
-    OmegaConfBaseException,
+    OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, OmegaConfBaseException,
 )  # fmt: skip
 """What a wrong configuration makes its readers raise."""
 Section = TypeVar("Section")
@@ -102,10 +102,9 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         if not path.exists():
             return ModelConfig()
-        text = path.read_text(encoding="utf-8-sig")
-        if "${" in text:
-            raise ValueError("it refers to something outside of itself")
-        return _parse(json.loads(text)["model"])
+        document = read_json(path)
+        _refuse_references(document)
+        return _parse(_names_in(document, "model"))
     except MISTAKES as error:
         raise ModelError(
             f"{path}: is not the model's configuration ({first_line(error)}). Delete it to use the 1.7B's, or download "
@@ -113,15 +112,26 @@ def read_config(folder: Path) -> ModelConfig:
         ) from error
 
 
+def _refuse_references(value: Any) -> None:
+    """Whoever else reads the file may look up what it refers to, such as the environment; nobody does here."""
+    if isinstance(value, str) and "${" in value:
+        raise ValueError("it refers to something outside of itself")
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for inner in value:
+            _refuse_references(inner)
+
+
 def _parse(model: dict[str, Any]) -> ModelConfig:
     """`vae_*`, `text_*` and `recommended` are this project's additions to the original's keys."""
-    parts, recommended = model["model_cfg"], model.get("recommended", {})
+    parts, recommended = _names_in(model, "model_cfg"), model.get("recommended", {})
     if str(parts.get("temporal_attention", True)) != "True":
         raise ValueError("temporal_attention must be True")
     if not isinstance(recommended, dict):
-        raise TypeError("recommended must hold names and values")
+        raise ValueError("recommended must hold names and values")
     return ModelConfig(
-        files=_section(FilesConfig, model["model_args"], ""),
+        files=_section(FilesConfig, _names_in(model, "model_args"), ""),
         unet=_section(UNetConfig, parts, "unet_"),
         autoencoder=_section(AutoencoderConfig, parts, "vae_"),
         text=_section(TextConfig, parts, "text_"),
@@ -129,12 +139,28 @@ def _parse(model: dict[str, Any]) -> ModelConfig:
     )
 
 
+def _names_in(values: Any, key: str) -> dict[str, Any]:
+    """What the key holds, names and values. Raises ValueError."""
+    found = values.get(key) if isinstance(values, dict) else None
+    if not isinstance(found, dict):
+        raise ValueError(f"{key} must hold names and values")
+    return found
+
+
 def _section(kind: type[Section], values: dict[str, Any], prefix: str) -> Section:
     """The values whose prefixed names are fields of the dataclass, type-checked; others do not matter here."""
     names = {field.name: _key(prefix, field.name) for field in fields(kind)}  # type: ignore[arg-type]
-    known = {name: values[key] for name, key in names.items() if key in values}
+    known = {name: _plain(key, values[key]) for name, key in names.items() if key in values}
     section: Section = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), known))  # type: ignore[assignment]
     return checked(section, names)
+
+
+def _plain(key: str, value: Any) -> Any:
+    """The value, if it is a number, a text or a list of these: OmegaConf has more in mind for some others."""
+    values = value if isinstance(value, list) else [value]
+    if len(values) > MAX_LEVELS or not all(isinstance(one, str | int | float) for one in values):
+        raise ValueError(f"{key} must be a number, a text, or a list of up to {MAX_LEVELS}")
+    return value
 
 
 def checked(section: Section, names: Mapping[str, str] | None = None) -> Section:

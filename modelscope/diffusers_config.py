@@ -1,6 +1,5 @@
 """The configuration of a model in diffusers' layout: one config.json beside each part's weights."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from .config import MISTAKES, AutoencoderConfig, ModelConfig, TextConfig, UNetConfig, checked
 from .errors import ModelError, first_line
+from .json_files import read_json
 from .parts import PARTS, TEXT, UNET, VAE
 
 CONFIG = "config.json"
@@ -31,7 +31,7 @@ def _read(path: Path, parse: Callable[[dict[str, Any]], Any], default: Any) -> A
     try:
         if not path.is_file():
             return default
-        return checked(parse(json.loads(path.read_text(encoding="utf-8-sig"))))
+        return checked(parse(read_json(path)))
     except MISTAKES as error:
         raise ModelError(
             f"{path}: is not this part's configuration ({first_line(error)}). Delete it to use the 1.7B's, or download "

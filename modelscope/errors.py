@@ -3,9 +3,17 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from .escape import visible
+
 
 class TextToVideoError(Exception):
-    """Base of every error this project raises on purpose; its text is meant for people."""
+    """Base of every error this project raises on purpose; its text is meant for people.
+
+    lines: each is shown as one, whatever the names in it hold.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(visible, lines)))
 
 
 class RequestError(TextToVideoError, ValueError):

@@ -1,22 +1,24 @@
 """Where the parts of a model lie: the original's four files, diffusers' folders, or whatever else people have."""
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .checkpoint import read_tensors
 from .config import CONFIGURATION, ModelConfig, read_config
 from .diffusers_config import describes, read_diffusers_config
-from .errors import ModelError
+from .errors import ModelError, first_line, some
+from .json_files import read_json
 from .parts import PARTS, UNET, VAE, Part, written
 
 WEIGHTS = (".safetensors", ".pth", ".bin", ".ckpt", ".pt")
 """Endings of weight files, the ones that are read soonest first."""
 SNAPSHOTS = "snapshots"
 """The folder of the hub's cache in which a model's versions lie."""
+MAX_SHARDS = 1000
+"""Files into which a part may be split."""
 UNFINISHED = (".crdownload", ".part", ".partial", ".download", ".opdownload", ".tmp")
 """What browsers add to the name of a file that they are downloading."""
 
@@ -147,15 +149,25 @@ def _shards(path: Path) -> tuple[Path, ...]:
     if path.suffix != ".json":
         return (path,)
     try:
-        names = set(json.loads(path.read_text(encoding="utf-8-sig"))["weight_map"].values())
-        if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+        names = {_beside(name) for name in read_json(path)["weight_map"].values()}
+        if not names:
             raise ValueError("it names no files beside itself")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path}: is not an index of weight files ({error}). Download it again.") from error
-    missing = sorted(name for name in names if not (path.parent / name).is_file())
+        if len(names) > MAX_SHARDS:
+            raise ValueError(f"it names more than {MAX_SHARDS} files")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        words = first_line(error)
+        raise ModelError(f"{path}: is not an index of weight files ({words}). Download it again.") from error
+    # False for what is no path at all, too.
+    missing = sorted(name for name in names if not os.path.isfile(path.parent / name))  # noqa: PTH113
     if missing:
-        raise ModelError(f"{path}: of its {len(names)} files {', '.join(missing[:4])} are missing. Download them, too.")
+        raise ModelError(f"{path}: of its {len(names)} files {some(missing, 4)} are missing. Download them, too.")
     return tuple(path.parent / name for name in sorted(names))
+
+
+def _beside(name: Any) -> str:
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ValueError("it names no files beside itself")
+    return name
 
 
 def _by_content(

@@ -11,6 +11,7 @@ from .autoencoder import Autoencoder
 from .checkpoint import read_tensors
 from .config import CONFIGURATION, ModelConfig
 from .diffusers_config import CONFIG
+from .drives import is_remote
 from .errors import ModelError, first_line, memory_errors, some
 from .layouts import Library, Source, around, find_part, model_config
 from .parts import PARTS, VAE, Part, described, taken
@@ -66,7 +67,7 @@ def load_model(model: Path, place: Place, vae_place: Place | None = None, librar
     with memory_errors("the model's weights", "Close other programs."):
         config = model_config(model)
         sources = {part: find_part(part, model, config, library) for part in PARTS}
-        parts = [load_part(part, source, config) for part, source in sources.items()]
+        parts = [load_part(part, source, config, to_keep=True) for part, source in sources.items()]
         check_parts_agree(config)
         text_encoder, unet, autoencoder = parts
         assert isinstance(text_encoder, TextEncoder)
@@ -84,20 +85,24 @@ def outline(config: ModelConfig, place: Place, vae_place: Place) -> Model:
     return Model(config, *parts, place, vae_place)
 
 
-def load_part(part: Part, source: Source, config: ModelConfig) -> nn.Module:
-    """Build a part without memory and give it the files' tensors. Raises ModelError on any mismatch."""
+def load_part(part: Part, source: Source, config: ModelConfig, *, to_keep: bool = False) -> nn.Module:
+    """Build a part without memory and give it the files' tensors. Raises ModelError on any mismatch.
+
+    to_keep: for longer than a look; files of a network's drive are copied then.
+    """
     module = _built(part, source.named, config)
     expected = module.state_dict()
-    tensors = read_source(source)
+    tensors = read_source(source, to_keep=to_keep)
     found = taken(part, tensors, expected, config)
     _check_match(source.named, part, expected, found, described(tensors, part))
     assign(module, found)
     return module.eval().requires_grad_(requires_grad=False)
 
 
-def read_source(source: Source) -> dict[str, Tensor]:
-    """All tensors of a part's files, mapped. Raises ModelError."""
-    return {name: tensor for file in source.files for name, tensor in read_tensors(file).items()}
+def read_source(source: Source, *, to_keep: bool = False) -> dict[str, Tensor]:
+    """All tensors of a part's files, mapped, or copied as `load_part` says. Raises ModelError."""
+    read = {file: read_tensors(file, mapped=not (to_keep and is_remote(file))) for file in source.files}
+    return {name: tensor for tensors in read.values() for name, tensor in tensors.items()}
 
 
 def _built(part: Part, path: Path, config: ModelConfig) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoint import read_state
+from .checkpoint import check_shared, read_state
 from .deltas import Delta, fits, worn
 from .errors import ModelError, some
 from .loading import Model
@@ -27,6 +27,10 @@ _SUBSETS: dict[str, re.Pattern[str]] = {
     "attention": re.compile(r"\.attn\d\.|\.ff\.net\.0\.proj|self_attn\."),
 }
 """What trainers choose to train, in lists without names."""
+_LARGEST_READ = 1 << 30
+"""Bytes. Larger files are hardly LoRAs; they are mapped to be recognised, and copied only if they are."""
+_PIECE = 1 << 20
+"""Numbers that are looked at at once."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,15 @@ def wearing(model: Model, loras: Sequence[Lora]) -> Iterator[None]:
 
 def read_lora(path: Path, model: Model) -> Lora:
     """Read a file and find the weights that it is for: all of them, or ModelError, which says what the file is."""
-    content, homes = read_state(path), Homes(model)
+    mapped = _size(path) > _LARGEST_READ
+    content, homes = read_state(path, mapped=mapped), Homes(model)
     if isinstance(content, list | tuple):
+        check_shared(path, (x for x in content if isinstance(x, Tensor)))
         pairs = _nameless(path, list(content), homes)
     else:
-        pairs = named_pairs(path, tensors_in(path, content))
+        tensors = tensors_in(path, content)
+        check_shared(path, tensors.values())
+        pairs = named_pairs(path, tensors)
     found = {pair.module: homes.find(pair.module) for pair in pairs}
     _check_homes(path, found)
     _check_twice(path, found)
@@ -103,7 +111,8 @@ def read_lora(path: Path, model: Model) -> Lora:
         if not fits(target.shape, pair.up.shape, pair.down.shape):
             misfits.append(_misfit(pair, target))
         # Copies: what is mapped would end the process if somebody shortened the file during the run.
-        deltas[target.part][target.weight].append(Delta(pair.up.clone(), pair.down.clone(), pair.scale, target.third))
+        up, down = (x.clone() if mapped else x for x in (pair.up, pair.down))
+        deltas[target.part][target.weight].append(Delta(up, down, pair.scale, target.third))
     if misfits:
         raise ModelError(
             f"{path}: was made for another model: {len(misfits)} of its {len(pairs)} modules do not fit this one "
@@ -182,4 +191,12 @@ def _check_numbers(path: Path, pairs: Sequence[Pair]) -> None:
 
 
 def _is_finite(x: Tensor) -> bool:
-    return x.is_floating_point() and bool(torch.isfinite(x.double().sum()))
+    pieces = x.reshape(-1).split(_PIECE)
+    return x.is_floating_point() and all(bool(torch.isfinite(piece.double().sum())) for piece in pieces)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

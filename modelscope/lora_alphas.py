@@ -1,14 +1,15 @@
 """How strong PEFT's pairs are, where a file says so or one beside it: diffusers and PEFT write their settings down."""
 
-import json
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from .errors import ModelError
+from .json_files import parse_json, read_json
+from .safetensors_files import MAX_HEADER, read_metadata
+from .weight_bytes import WeightFile
 
 Alphas = Callable[[str, int], float]
 """A module's name and rank to what its product is multiplied by."""
@@ -22,17 +23,17 @@ def adapter_alphas(path: Path) -> Alphas:
     beside = path.with_name(_BESIDE)
     try:
         if path.stem == _STEM and beside.is_file():
-            return _scale(json.loads(beside.read_text(encoding="utf-8-sig")))
-        return _by_part(json.loads(_metadata(path)))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            return _scale(read_json(beside))
+        return _by_part(parse_json(_metadata(path).encode(), MAX_HEADER))
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise ModelError(f"{path}: its adapter's settings cannot be read. It is damaged.") from error
 
 
 def _metadata(path: Path) -> str:
     try:
-        with safe_open(path, "pt") as file:
-            return str((file.metadata() or {}).get(_KEY, "{}"))
-    except SafetensorError:
+        with WeightFile(path, mapped=False) as file:
+            return str(read_metadata(file).get(_KEY, "{}"))
+    except (ValueError, EOFError, struct.error):
         # A file of torch's, which has none.
         return "{}"
 
@@ -62,11 +63,14 @@ def _ending(key: str) -> str:
 def _scale(settings: dict[str, Any]) -> Alphas:
     """PEFT's settings of one network."""
     alpha, special, root = (settings.get(key) for key in ("lora_alpha", "alpha_pattern", "use_rslora"))
-    named = {_ending(key): float(value) for key, value in (special or {}).items()}
+    named = {_ending(key): (place, float(value)) for place, (key, value) in enumerate((special or {}).items())}
     usual = None if alpha is None else float(alpha)
 
     def scale(module: str, rank: int) -> float:
-        own = next((value for ending, value in named.items() if f".{module}".endswith(f".{ending}")), usual)
-        return 1.0 if own is None else own / (rank**0.5 if root else rank)
+        words = module.split(".")
+        endings = (".".join(words[first:]) for first in range(len(words)))
+        # The first of those in the file that fits, as in PEFT.
+        found = min((named[ending] for ending in endings if ending in named), default=(0, usual))[1]
+        return 1.0 if found is None else found / (rank**0.5 if root else rank)
 
     return scale

@@ -1,5 +1,6 @@
 """The pairs of matrices in a LoRA's file, by the names that stable_lora, diffusers, PEFT and kohya give them."""
 
+import math
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -37,11 +38,19 @@ def tensors_in(path: Path, content: Any) -> dict[str, Tensor]:
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     items = state.items() if isinstance(state, dict) else ()
     # Some write the alphas as plain numbers.
-    numbers = {name: torch.tensor(float(x)) for name, x in items if isinstance(x, int | float) and _is_alpha(name)}
+    numbers = {name: torch.tensor(_number(x)) for name, x in items if isinstance(x, int | float) and _is_alpha(name)}
     tensors = {str(name): x for name, x in {**dict(items), **numbers}.items() if isinstance(x, Tensor)}
     if not tensors:
         raise ModelError(f"{path}: holds no LoRA. Nothing of it was used.")
     return tensors
+
+
+def _number(x: float) -> float:
+    """The same, or infinity where a whole number is that large."""
+    try:
+        return float(x)
+    except OverflowError:
+        return math.inf
 
 
 def _is_alpha(name: Any) -> bool:
@@ -98,6 +107,6 @@ def _pair(path: Path, module: str, alphas: Alphas, *, up: Tensor, down: Tensor, 
     if up.ndim < 2 or down.ndim < 2 or not down.shape[0]:
         raise ModelError(f"{path}: {module} has no matrices ({list(up.shape)}, {list(down.shape)}). It is damaged.")
     up, down = up.flatten(1), down.flatten(1)
-    if alpha is not None and alpha.numel() != 1:
+    if alpha is not None and (alpha.numel() != 1 or alpha.is_complex()):
         raise ModelError(f"{path}: the alpha of {module} is not one number. It is damaged.")
     return Pair(module, up, down, alphas(module, len(down)) if alpha is None else float(alpha) / len(down))

@@ -1,113 +1,242 @@
-"""Pickles as torch writes them, read without running, importing or calling anything but what builds tensors."""
+"""Pickles as torch writes them, read by a small machine that knows a closed list of opcodes and calls nothing.
 
-import collections
+What a pickle makes is text, numbers, lists, tuples and dictionaries, tensors by way of their descriptions, and one
+inert object for everything else.
+"""
+
 import pickle
-from importlib import import_module
-from typing import Any
+import struct
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-_TRAINER_MODULES = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy", "_codecs", "omegaconf", "argparse")
-"""Packages whose objects training frameworks leave in checkpoints; they are skipped, never imported."""
+from .pickle_names import INERT, MAX_KEY, MAX_TENSORS, Build, Function, Inert, Stored, fill, function_named, storage_of
 
-_BUILTIN_DATA = (
-    "bool",
-    "bytearray",
-    "complex",
-    "dict",
-    "float",
-    "frozenset",
-    "int",
-    "list",
-    "object",
-    "set",
-    "str",
-    "tuple",
-)
-_PLAIN_DATA = {
-    *((home, name) for home in ("builtins", "__builtin__") for name in _BUILTIN_DATA),
-    *(("collections", name) for name in ("defaultdict", "Counter", "deque")),
-    *(("torch", name) for name in ("Size", "device", "float16", "bfloat16", "float32", "float64", "int64")),
+MAX_STEPS = 1_000_000
+"""Opcodes of one pickle. A model of thousands of tensors takes a tenth of it."""
+_LENGTHS = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
+_NEWEST = 5
+_METHODS = set(dir(OrderedDict))
+"""Attributes that no dictionary is given, but by somebody who wants to be called."""
+
+
+class PickleDamage(ValueError):
+    """A pickle is none, or does what torch's never do."""
+
+
+class Unpickled(NamedTuple):
+    """An object, where its pickle ended, and the storages that it names, by their keys."""
+
+    value: Any
+    end: int
+    storages: dict[str, Stored]
+
+
+def unpickle(data: bytes, start: int, build: Build) -> Unpickled:
+    """Read one object. build: makes a tensor of its description. Raises PickleDamage, ForeignCode, UnusableTensor."""
+    machine = _Machine(data, start, build)
+    try:
+        value = machine.run()
+    except (IndexError, KeyError, UnicodeDecodeError, struct.error) as error:
+        raise PickleDamage("it does not begin or go on as a pickle does") from error
+    return Unpickled(value, machine.at, machine.storages)
+
+
+class _Machine:
+    """A stack, marks on it, and a memo."""
+
+    def __init__(self, data: bytes, at: int, build: Build) -> None:
+        self.at = at
+        self.storages: dict[str, Stored] = {}
+        self._data, self._build = data, build
+        self._stack: list[Any] = []
+        self._below: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+        self._tensors = 0
+
+    def run(self) -> Any:
+        for _ in range(MAX_STEPS):
+            code = self._data[self.at]
+            self.at += 1
+            if code == pickle.STOP[0]:
+                return self._stack.pop()
+            _STEPS[code](self)
+        raise PickleDamage("it goes on for longer than any list of weights")
+
+    def take(self, count: int) -> bytes:
+        end = self.at + count
+        if end > len(self._data):
+            raise PickleDamage("it ends in the middle")
+        taken, self.at = self._data[self.at : end], end
+        return taken
+
+    def number(self, size: int) -> int:
+        return int(_LENGTHS[size].unpack(self.take(size))[0])
+
+    def line(self) -> str:
+        end = self._data.find(b"\n", self.at, self.at + MAX_KEY)
+        if end < 0:
+            raise PickleDamage("it names something without an end")
+        text = self._data[self.at : end].decode()
+        self.at = end + 1
+        return text
+
+    def text(self, size: int) -> None:
+        """Read a text whose length is in so many bytes. As Python reads it, half characters included."""
+        self._stack.append(self.take(self.number(size)).decode("utf-8", "surrogatepass"))
+
+    def old_text(self, size: int) -> None:
+        """Read a text of Python 2, or its bytes."""
+        self._stack.append(self.take(self.number(size)).decode("utf-8", "replace"))
+
+    def skip_bytes(self, size: int) -> None:
+        self.take(self.number(size))
+        self._stack.append(INERT)
+
+    def push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def pop(self) -> Any:
+        return self._stack.pop()
+
+    def mark(self) -> None:
+        self._below.append(self._stack)
+        self._stack = []
+
+    def pop_to_mark(self) -> list[Any]:
+        items, self._stack = self._stack, self._below.pop()
+        return items
+
+    def pop_one(self) -> None:
+        if self._stack:
+            self._stack.pop()
+        else:
+            self.pop_to_mark()
+
+    def tuple_of(self, count: int) -> None:
+        if len(self._stack) < count:
+            raise IndexError
+        self._stack[-count:] = [tuple(self._stack[-count:])]
+
+    def remember(self, index: int) -> None:
+        self._memo[index] = self._stack[-1]
+
+    def remember_next(self) -> None:
+        self.remember(len(self._memo))
+
+    def recall(self, index: int) -> None:
+        self._stack.append(self._memo[index])
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if len(items) % 2 or not isinstance(target, dict | Inert):
+            raise PickleDamage("it puts something into what is no dictionary")
+        if isinstance(target, dict):
+            fill(target, zip(items[::2], items[1::2], strict=True))
+
+    def append(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, list):
+            target += items
+        elif not isinstance(target, Inert):
+            raise PickleDamage("it puts something into what is no list")
+
+    def find(self, module: str, name: str) -> None:
+        self._stack.append(function_named(module, name))
+
+    def find_named(self) -> None:
+        name, module = self._stack.pop(), self._stack.pop()
+        if not isinstance(module, str) or not isinstance(name, str) or len(module + name) > MAX_KEY:
+            raise PickleDamage("it names something by what is no name")
+        self.find(module, name)
+
+    def call(self) -> None:
+        arguments, function = self._stack.pop(), self._stack.pop()
+        if not isinstance(arguments, tuple) or not isinstance(function, Function | Inert):
+            raise PickleDamage("it calls what is no function")
+        self._stack.append(function.result(arguments, self.build) if isinstance(function, Function) else INERT)
+
+    def build(self, description: Any) -> Any:
+        self._tensors += 1
+        if self._tensors > MAX_TENSORS:
+            raise PickleDamage("it has more tensors than any model")
+        return self._build(description)
+
+    def set_state(self) -> None:
+        """Ignore what torch and trainers add to an object: nothing is changed by it.
+
+        Of a state dict that is `_metadata`. A tensor's would be another shape, which torch never writes.
+        """
+        state, target = self._stack.pop(), self._stack[-1]
+        harmless = isinstance(target, dict) and isinstance(state, dict) and not _METHODS & state.keys()
+        if not harmless and not isinstance(target, Inert):
+            raise PickleDamage("it changes what it has made")
+
+    def find_storage(self) -> None:
+        stored = storage_of(self._stack.pop())
+        self.storages.setdefault(stored.key, stored)
+        self._stack.append(stored)
+
+
+def _protocol(machine: _Machine) -> None:
+    if machine.number(1) > _NEWEST:
+        raise PickleDamage("it is of a newer kind than any that torch writes")
+
+
+def _integer(data: bytes) -> int:
+    return int.from_bytes(data, "little", signed=True)
+
+
+_STEPS: dict[int, Callable[[_Machine], object]] = {
+    code[0]: step
+    for code, step in (
+        (pickle.PROTO, _protocol),
+        (pickle.FRAME, lambda m: m.take(8)),
+        (pickle.MARK, _Machine.mark),
+        (pickle.POP, _Machine.pop_one),
+        (pickle.POP_MARK, _Machine.pop_to_mark),
+        (pickle.NONE, lambda m: m.push(None)),
+        (pickle.NEWTRUE, lambda m: m.push(True)),
+        (pickle.NEWFALSE, lambda m: m.push(False)),
+        (pickle.BININT, lambda m: m.push(_integer(m.take(4)))),
+        (pickle.BININT1, lambda m: m.push(m.number(1))),
+        (pickle.BININT2, lambda m: m.push(_integer(m.take(2) + b"\0"))),
+        (pickle.LONG1, lambda m: m.push(_integer(m.take(m.number(1))))),
+        (pickle.BINFLOAT, lambda m: m.push(struct.unpack(">d", m.take(8))[0])),
+        (pickle.SHORT_BINUNICODE, lambda m: m.text(1)),
+        (pickle.BINUNICODE, lambda m: m.text(4)),
+        (pickle.BINUNICODE8, lambda m: m.text(8)),
+        (pickle.SHORT_BINSTRING, lambda m: m.old_text(1)),
+        (pickle.BINSTRING, lambda m: m.old_text(4)),
+        (pickle.SHORT_BINBYTES, lambda m: m.skip_bytes(1)),
+        (pickle.BINBYTES, lambda m: m.skip_bytes(4)),
+        (pickle.BINBYTES8, lambda m: m.skip_bytes(8)),
+        (pickle.EMPTY_TUPLE, lambda m: m.push(())),
+        (pickle.TUPLE1, lambda m: m.tuple_of(1)),
+        (pickle.TUPLE2, lambda m: m.tuple_of(2)),
+        (pickle.TUPLE3, lambda m: m.tuple_of(3)),
+        (pickle.TUPLE, lambda m: m.push(tuple(m.pop_to_mark()))),
+        (pickle.EMPTY_LIST, lambda m: m.push([])),
+        (pickle.APPEND, lambda m: m.append([m.pop()])),
+        (pickle.APPENDS, lambda m: m.append(m.pop_to_mark())),
+        (pickle.EMPTY_DICT, lambda m: m.push({})),
+        (pickle.SETITEM, lambda m: m.set_items([m.pop(), m.pop()][::-1])),
+        (pickle.SETITEMS, lambda m: m.set_items(m.pop_to_mark())),
+        (pickle.EMPTY_SET, lambda m: m.push(INERT)),
+        (pickle.ADDITEMS, lambda m: m.append(m.pop_to_mark())),
+        (pickle.FROZENSET, lambda m: (m.pop_to_mark(), m.push(INERT))),
+        (pickle.GLOBAL, lambda m: m.find(m.line(), m.line())),
+        (pickle.STACK_GLOBAL, _Machine.find_named),
+        (pickle.REDUCE, _Machine.call),
+        (pickle.NEWOBJ, _Machine.call),
+        (pickle.NEWOBJ_EX, lambda m: (m.pop(), m.call())),
+        (pickle.BUILD, _Machine.set_state),
+        (pickle.BINPERSID, _Machine.find_storage),
+        (pickle.BINPUT, lambda m: m.remember(m.number(1))),
+        (pickle.LONG_BINPUT, lambda m: m.remember(m.number(4))),
+        (pickle.MEMOIZE, _Machine.remember_next),
+        (pickle.BINGET, lambda m: m.recall(m.number(1))),
+        (pickle.LONG_BINGET, lambda m: m.recall(m.number(4))),
+    )
 }
-"""Harmless, and of no use here: inert as well. A bytearray may be asked to be larger than any memory."""
-
-
-class ForeignCode(Exception):
-    """A pickle names something that is neither a tensor nor a trainer's leftover."""
-
-
-class _Inert:
-    """Stands in for a trainer's object: takes whatever the pickle gives it and does nothing."""
-
-    __slots__ = ()
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        """Ignore everything."""
-
-    def __setstate__(self, state: object) -> None:
-        """Ignore the state."""
-
-    def __setitem__(self, key: object, value: object) -> None:
-        """Ignore the item."""
-
-    def append(self, item: object) -> None:
-        """Ignore the item."""
-
-    add = append
-
-
-class _Rebuild(_Inert):
-    """Calls torch's function without handing it out: a pickle could change the attributes of what it gets."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, name: str) -> None:
-        """Name of a function in torch._utils."""
-        self._function = getattr(import_module("torch._utils"), name)
-
-    def __call__(self, *args: Any) -> Any:
-        """Rebuild a tensor, but none whose numbers stand for many: a copy of it may be larger than any memory."""
-        tensor = self._function(*args)
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ValueError("a tensor has fewer numbers than it says")
-        return tensor
-
-
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc, unused-ignore] # noqa: SLF001
-    """Builds tensors; anything else is inert if a trainer may have left it there, and an error if not.
-
-    On Python's own unpickler: the one in C makes room for as many objects as a pickle claims to have.
-    """
-
-    # But for the step that makes room for as many bytes as a pickle claims.
-    dispatch = {  # noqa: RUF012 - as it is there
-        code: step
-        for code, step in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined, unused-ignore] # noqa: SLF001
-        if code != pickle.BYTEARRAY8[0]
-    }
-
-    def load(self) -> Any:
-        """One object. Raises UnpicklingError, or whatever else a damaged pickle makes Python raise."""
-        try:
-            return super().load()
-        except KeyError as error:
-            raise pickle.UnpicklingError("it does not begin or go on as a pickle does") from error
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Resolve a global of the pickle without importing it."""
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"):
-            return _Rebuild(name)
-        if (module, name) in _PLAIN_DATA or module.partition(".")[0] in _TRAINER_MODULES:
-            return _Inert
-        raise ForeignCode(f"{module}.{name}")
-
-
-class InertPickle:
-    """What torch.load wants of a pickle module."""
-
-    Unpickler = _Unpickler
-
-    @staticmethod
-    def load(file: Any, **options: Any) -> Any:
-        """One object."""
-        return _Unpickler(file, **options).load()
+"""All that Python's protocols 2 to 5 write of plain data and of what torch saves; not what makes room for more."""

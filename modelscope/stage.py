@@ -1,6 +1,5 @@
 """A network at work: its weights placed as the plan says, and a way on where memory or precision does not suffice."""
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor
 
 from .errors import ModelError, OutOfMemory, is_memory_error
+from .escape import logger
 from .placement import free_unused, knows_bfloat16
 from .plan import Plan, next_below
 from .weights import Place, Streamable, in_eight_bits, resident, streamed
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 Placing = Callable[[Plan, Place], AbstractContextManager[None]]
 """Brings the weights, for as long as its context lasts."""
 Tell = Callable[[str, Plan], None]

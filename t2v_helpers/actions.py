@@ -1,6 +1,5 @@
 """What happens when something on the tab is pressed. Values come from browsers: none is trusted."""
 
-import html
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from .latest import Latest
 from .lora_files import find_loras
 from .memory import Forecast
 from .model_folders import model_named, model_names
-from .page import error_box, error_line, infotexts, model_note, note, players, summary
+from .page import error_box, error_line, escaped, infotexts, model_note, note, players, summary
 from .reading import Reader, find_readable
 from .settings import SHOWN_VIDEOS
 from .tags import read_tags
@@ -181,11 +180,11 @@ class Actions:
         try:
             length = f'<span class="text2video-length">{frames / fps:.2f} seconds</span>'
             folder = model_named(self._host, str(model))
-            return length + note(html.escape(self._needs(folder, width, height, frames, draft)))
+            return length + note(escaped(self._needs(folder, width, height, frames, draft)))
         except (TypeError, ZeroDivisionError, OverflowError):
             return ""
         except TextToVideoError as error:
-            return note(html.escape(str(error)))
+            return note(escaped(str(error)))
 
     def last_seed(self, made: list[dict[str, Any]], seed: Any) -> Any:
         """The seed of the last video."""
@@ -226,7 +225,7 @@ class Actions:
         wanted = found.get("model", model)
         missing = "" if wanted in names else f" It was made with the model {wanted!r}, which is not here."
         updates = [found.get(name, gr.update()) for name in self._order]
-        shown = note(html.escape(f"Settings restored.{missing}"))
+        shown = note(escaped(f"Settings restored.{missing}"))
         # Chosen and previous model alike: choosing one is not to change what was restored.
         chosen = wanted if wanted in names else gr.update()
         return [shown, chosen, chosen, *updates]

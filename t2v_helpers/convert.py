@@ -15,7 +15,7 @@ from torch import Tensor
 from ..modelscope.checkpoint import read_tensors
 from ..modelscope.config import CONFIGURATION, FilesConfig, ModelConfig, write_config
 from ..modelscope.errors import ModelError, first_line, memory_errors
-from ..modelscope.layouts import around, find_part, model_config
+from ..modelscope.layouts import Source, around, find_part, model_config
 from ..modelscope.loading import check_parts_agree, load_part
 from ..modelscope.parts import PARTS, VAE, Part
 from .known_models import good_values
@@ -72,8 +72,11 @@ def _written(model: ModelFolder, staging: Path, say: Say) -> None:
 def _halves(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Tensor]:
     source = find_part(part, model.path, config, model.library or around(model.path))
     prefix = AUTOENCODER_PREFIX if part is VAE else ""
-    found = {}
-    for name, tensor in load_part(part, source, config).state_dict().items():
+    found, sizes = {}, _sizes(source)
+    for name, tensor in load_part(part, source, config, to_keep=True).state_dict().items():
+        # What is mapped and gone ends the process.
+        if _sizes(source) != sizes:
+            raise ModelError(f"{source.named}: was changed while it was read. Check the file, then try again.")
         # Tensors may share memory or be views in the file; safetensors wants each by itself.
         half = tensor.to(torch.float16, memory_format=torch.contiguous_format, copy=True)
         if bool(half.isinf().any()) and not bool(tensor.isinf().any()):
@@ -86,6 +89,14 @@ def _halves(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Te
             )
         found[prefix + name] = half
     return found
+
+
+def _sizes(source: Source) -> list[int]:
+    """Of the part's files; none where one is gone."""
+    try:
+        return [file.stat().st_size for file in source.files]
+    except OSError:
+        return []
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:

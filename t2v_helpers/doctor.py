@@ -1,9 +1,7 @@
 """Says of each model what was found, part by part, or what is wrong with it and what to do."""
 
 import hashlib
-import logging
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,8 +9,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..modelscope.checkpoint import verify
 from ..modelscope.config import CONFIGURATION, ModelConfig
-from ..modelscope.errors import TextToVideoError, first_line
+from ..modelscope.errors import ModelError, TextToVideoError, first_line
+from ..modelscope.escape import logger
 from ..modelscope.estimate import Clip, needed
 from ..modelscope.layouts import Library, around, find_part, model_config
 from ..modelscope.loading import check_parts_agree, load_part, outline, read_source
@@ -24,13 +24,13 @@ from .model_folders import ModelFolder
 from .model_store import Places, places
 from .settings import VAE
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 SAMPLE = (24, 256, 256)
 """Frames, height and width of the base model, for which the memory is told."""
 
 
 class Finding(NamedTuple):
-    """One line of a diagnosis. subject: what it is about."""
+    """One line of a diagnosis. subject: what it is about; text: may hold names from files, as they are."""
 
     subject: str
     text: str
@@ -140,16 +140,14 @@ class _Look(NamedTuple):
 
 def _compared(path: Path) -> _Look:
     """What is wrong inside of a file that looks whole."""
-    archive = zipfile.is_zipfile(path)
-    if archive:
-        with zipfile.ZipFile(path) as entries:
-            spoilt = entries.testzip()
-        if spoilt:
-            return _Look(True, f"{path}: {spoilt} in it does not match its checksum. Download the file again.")
+    try:
+        has_checksums = verify(path)
+    except ModelError as error:
+        return _Look(True, str(error))
     known = [file.sha256 for model in KNOWN for file in model.files if file.sha256 and file.size == path.stat().st_size]
     if known and not any(sha256(path).startswith(digits) for digits in known):
         return _Look(True, f"{path}: has the size of a known file and another sha256. Download it again.")
-    return _Look(archive or bool(known))
+    return _Look(has_checksums or bool(known))
 
 
 def sha256(path: Path) -> str:

@@ -1,15 +1,15 @@
 """Downloads in the background: they go on when the page is closed, and a page that asks for one again sees it."""
 
-import logging
 import time
 from pathlib import Path
 from threading import Event, Lock, Thread
 
 from ..modelscope.errors import TextToVideoError
+from ..modelscope.escape import logger
 from .download import Progress, Stopped, download
 from .known_models import KnownModel
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class Job:

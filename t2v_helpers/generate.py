@@ -1,7 +1,6 @@
 """A request to files: load the model, make each video of the batch, save it in every format, keep what is done."""
 
 import dataclasses
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..modelscope.errors import TextToVideoError
+from ..modelscope.escape import logger
 from ..modelscope.loading import Model
 from ..modelscope.lora import Lora
 from ..modelscope.pipeline import decode, generate
@@ -41,7 +41,7 @@ from .settings import (
 from .signals import Ended, held
 from .video import cannot_write, check_format, check_soundtrack, write_video
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 STORE = ModelStore()
 """The process's model between runs."""
 Finished = Callable[[Path], None]

@@ -1,6 +1,5 @@
 """What killed processes left in the folders of videos and models: found, named with its size, removed on request."""
 
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,13 +9,14 @@ from typing import NamedTuple
 
 from ..modelscope.config import CONFIGURATION, FilesConfig
 from ..modelscope.errors import ModelError
+from ..modelscope.escape import logger, visible
 from .doctor import gigabytes
 from .formats import FORMATS
 from .locks import take
 from .marks import MARK, remove_run, unfinished
 from .staging import CONTENT, LOCK, is_only_copy, remove_staging, remove_tree, stagings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _DEPTH = 3
 """How many folders below that of the videos to look: patterns make folders for dates, names and the like."""
 _MOST = 20_000
@@ -48,12 +48,7 @@ class Leftover(NamedTuple):
         return removal if self.remove else self.advice
 
     def __str__(self) -> str:
-        return f"{shown(self.path)}: {self.about}, {gigabytes(self.size)}."
-
-
-def shown(path: Path) -> str:
-    """The path as one line of text, whatever a file is called."""
-    return text if (text := str(path)).isprintable() else ascii(text)
+        return visible(f"{self.path}: {self.about}, {gigabytes(self.size)}.")
 
 
 def size_of(path: Path) -> int:
@@ -74,9 +69,9 @@ def clean(leftovers: Sequence[Leftover]) -> list[str]:
             said.append(_removed(one))
         except OSError as error:
             failed = True
-            said.append(f"{shown(one.path)} could not be removed ({error.strerror or error}). Delete it yourself.")
+            said.append(f"{one.path} could not be removed ({error.strerror or error}). Delete it yourself.")
     if failed:
-        raise ModelError("\n".join(said))
+        raise ModelError(*said)
     return said
 
 
@@ -84,8 +79,8 @@ def _removed(one: Leftover) -> str:
     if one.remove is None:
         return f"{one} {one.advice}"
     if one.remove():
-        return f"{shown(one.path)}: removed, {gigabytes(one.size)}."
-    return f"{shown(one.path)} stays: somebody works there now, or has removed it."
+        return f"{one.path}: removed, {gigabytes(one.size)}."
+    return f"{one.path} stays: somebody works there now, or has removed it."
 
 
 def seen(found: Iterator[Leftover]) -> Iterator[Leftover]:
@@ -162,7 +157,7 @@ def _ended_copy(path: Path) -> Iterator[Leftover]:
     elif not taken.why:
         return
     source = taken.note.source if taken.note else ""
-    about, size = f"half a copy of {shown(Path(source))}" if source else "half a conversion", size_of(path)
+    about, size = f"half a copy of {source}" if source else "half a conversion", size_of(path)
     if taken.lock is None:
         yield Leftover(path, size, about, advice=kept(taken.why))
     elif not os.path.lexists(path / CONTENT):

@@ -1,14 +1,14 @@
 """Marks that keep a name for a run while it writes its files, and what a killed run leaves of them."""
 
-import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..modelscope.escape import logger
 from .formats import FORMATS, Format
 from .locks import take
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 MARK = ".reserved"
 """Ends the name of a mark; before it stands the name that the run's files get."""
 _FRAME = re.compile(r"\d{5,}\.png")

@@ -1,7 +1,6 @@
 """Weights in the wrong folder: found where people put them by mistake, and moved on request."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from ..modelscope.config import CONFIGURATION, FilesConfig
 from ..modelscope.errors import ModelError
+from ..modelscope.json_files import read_json
 from ..modelscope.layouts import WEIGHTS
 from .model_folders import PART_FOLDERS, base_folder, further_folder
 from .staging import is_staging, remove_ended, remove_tree, staged
@@ -83,9 +83,9 @@ def _names(folder: Path) -> Sequence[str]:
 def _is_diffusers(path: Path) -> bool:
     """Whether a folder is a model like ours in diffusers' layout."""
     try:
-        document = json.loads((path / "unet" / "config.json").read_text(encoding="utf-8-sig"))
+        document = read_json(path / "unet" / "config.json")
         return bool(document["_class_name"] == "UNet3DConditionModel")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -112,9 +112,9 @@ def _name(path: Path) -> str:
 
 def _is_our_configuration(path: Path) -> bool:
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = read_json(path)
         return bool(document["model"]["type"] == "latent-text-to-video-synthesis")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -149,7 +149,7 @@ def move(files: Sequence[Misplaced]) -> list[str]:
                 f"{path} could not be moved to {goal} ({error.strerror or error}). Move it yourself, or free space."
             )
     if failed:
-        raise ModelError("\n".join(said))
+        raise ModelError(*said)
     return said
 
 

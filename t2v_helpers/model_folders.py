@@ -1,7 +1,6 @@
 """Which models there are: the folders of the 2023 extension, and the bundled miniature."""
 
 import contextlib
-import logging
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import NamedTuple
 from ..miniature.recipe import MODEL_FOLDER
 from ..modelscope.config import FilesConfig
 from ..modelscope.errors import ModelError
+from ..modelscope.escape import logger, visible
 from ..modelscope.layouts import SNAPSHOTS, WEIGHTS, Library, is_model
 from ..modelscope.parts import PARTS
 from .host.interface import Host
 from .settings import FURTHER_MODELS
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 BASE_NAME = "<modelscope>"
 """What the 2023 extension called the model in models/ModelScope/t2v."""
 SINGLE_FILES = (".safetensors", ".ckpt")
@@ -138,10 +138,8 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _can_be_shown(path: Path) -> bool:
-    """A name that is no Unicode, from an archive made elsewhere, cannot be sent to any page."""
-    try:
-        path.name.encode()
-    except UnicodeEncodeError:
+    """A name that is no Unicode, from an archive made elsewhere, cannot be sent to any page; nor what a page obeys."""
+    if visible(path.name) != path.name:
         log.warning("text2video leaves out the model folder %r: rename it so that it can be shown", path.name)
         return False
     return True

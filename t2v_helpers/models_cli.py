@@ -84,18 +84,20 @@ def _doctor(options: argparse.Namespace) -> int:
     said = move(files) if options.move else [f"{path} belongs to {goal}; --move moves it." for path, goal in files]
     left = find_leftovers(host)
     said += clean(left) if options.clean else [f"{one} {one.what_next('--clean removes it.')}" for one in left]
-    sys.stdout.writelines(line + "\n" for line in said)
+    for line in said:
+        _say(line)
     models = [_model(host, name) for name in options.models] or find_models(host)
     if len(models) == 1 and not options.models:
-        sys.stdout.write(
+        _say(
             f"No weights yet: put a model's files into {base_folder(options.models_dir)}, or let "
-            "`python run.py download` bring them there.\n"
+            "`python run.py download` bring them there."
         )
     sound = True
     for diagnosis in examine(host, models, thorough=options.thorough):
-        sys.stdout.write(f"\n{diagnosis.model.name}  {diagnosis.model.path}\n")
+        _say("")
+        _say(f"{diagnosis.model.name}  {diagnosis.model.path}")
         for finding in diagnosis.findings:
-            sys.stdout.write(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.subject}: {finding.text}\n")
+            _say(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.subject}: {finding.text}")
         sound = sound and diagnosis.sound
     tidy = (options.move or not files) and (options.clean or not any(one.wrong for one in left))
     return 0 if sound and tidy else 1
@@ -121,10 +123,12 @@ def _download(options: argparse.Namespace) -> int:
             sys.stderr.write(f"Error: there is no known model {options.name!r}; these are all.\n")
         return 2 if options.name else 0
     goal = model.goal(options.models_dir, loras)
-    sys.stdout.write(f"{described(model, options.models_dir, loras)}\nIt goes to {goal}.\n")
+    _say(described(model, options.models_dir, loras))
+    _say(f"It goes to {goal}.")
     if not (options.yes or _agreed()):
         return 1
-    sys.stdout.writelines(line + "\n" for line in download(model, goal, lambda _: None))
+    for line in download(model, goal, lambda _: None):
+        _say(line)
     return 0
 
 
@@ -140,7 +144,10 @@ def _agreed() -> bool:
 
 
 def _say(words: str) -> None:
-    sys.stdout.write(words + "\n")
+    """Print one line, whatever the names in it hold."""
+    from ..modelscope.escape import visible
+
+    sys.stdout.write(visible(words) + "\n")
 
 
 def _model(host: "ConsoleHost", name: str) -> "ModelFolder":

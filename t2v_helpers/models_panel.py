@@ -1,6 +1,5 @@
 """The fold Models of the tab: what is right or wrong with the models, and what to do about it."""
 
-import html
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from .known_models import KNOWN, described, known_model
 from .leftovers import Leftover, clean
 from .misplaced import Misplaced, downloads_folder, misplaced, move
 from .model_folders import find_models, model_named
-from .page import error_line, note
+from .page import error_line, escaped, note
 
 
 class Changes(NamedTuple):
@@ -91,7 +90,7 @@ class ModelsPanel:
         models, loras = self._host.models_folder(), self._host.lora_folder()
         goal = model.goal(models, loras)
         free = f"; {shutil.disk_usage(models).free / 1e9:.0f} GB are free there" if models.is_dir() else ""
-        return note(html.escape(f"{described(model, models, loras)}. It goes to {goal}{free}."))
+        return note(escaped(f"{described(model, models, loras)}. It goes to {goal}{free}."))
 
     def download(self, key: str) -> Iterator[str]:
         """Download a known model, saying how far it is every second."""
@@ -101,9 +100,9 @@ class ModelsPanel:
             return
         job = JOBS.begun(model, model.goal(self._host.models_folder(), self._host.lora_folder()))
         while job.alive:
-            yield note(html.escape(str(job)))
+            yield note(escaped(str(job)))
             job.wait(1)
-        yield error_line(str(job.error)) if job.error else "".join(note(html.escape(line)) for line in job.said)
+        yield error_line(str(job.error)) if job.error else "".join(note(escaped(line)) for line in job.said)
 
     def check(self, thorough: bool) -> list[Any]:
         """All models' diagnoses, and whether there is something to move or to remove."""
@@ -122,7 +121,7 @@ class ModelsPanel:
             said = move(self._misplaced())
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update()]
-        return ["".join(note(html.escape(line)) for line in said), gr.update(visible=False)]
+        return ["".join(note(escaped(line)) for line in said), gr.update(visible=False)]
 
     def clean(self) -> list[Any]:
         """Remove what killed processes left, and say what was done."""
@@ -130,7 +129,7 @@ class ModelsPanel:
             said = clean([one for one in find_leftovers(self._host) if one.remove])
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update()]
-        return ["".join(note(html.escape(line)) for line in said), gr.update(visible=False)]
+        return ["".join(note(escaped(line)) for line in said), gr.update(visible=False)]
 
     def _misplaced(self) -> list[Misplaced]:
         return misplaced(self._host.models_folder(), downloads_folder())
@@ -143,7 +142,7 @@ class ModelsPanel:
             convert(model, converted_folder(model, self._host.models_folder()), said.append)
         except TextToVideoError as error:
             return error_line(str(error))
-        return "".join(note(html.escape(line)) for line in said)
+        return "".join(note(escaped(line)) for line in said)
 
 
 def _button(words: str, name: str, **changes: Any) -> gr.Button:
@@ -152,19 +151,19 @@ def _button(words: str, name: str, **changes: Any) -> gr.Button:
 
 def _misplaced_html(files: list[Misplaced]) -> str:
     lines = (f"{path} belongs to {goal}." for path, goal in files)
-    return "".join(note(f"⚠ {html.escape(line)}") for line in lines)
+    return "".join(note(f"⚠ {escaped(line)}") for line in lines)
 
 
 def _leftovers_html(left: list[Leftover]) -> str:
     lines = (f"{one} {one.what_next('')}".strip() for one in left)
-    return "".join(note(f"⚠ {html.escape(line)}") for line in lines)
+    return "".join(note(f"⚠ {escaped(line)}") for line in lines)
 
 
 def _diagnosis_html(diagnosis: Diagnosis) -> str:
     rows = "".join(
         f"<tr{'' if finding.sound else ' class=wrong'}><td>{'✔' if finding.sound else '✘'}</td>"
-        f"<td>{html.escape(finding.subject)}</td><td>{html.escape(finding.text)}</td></tr>"
+        f"<td>{escaped(finding.subject)}</td><td>{escaped(finding.text)}</td></tr>"
         for finding in diagnosis.findings
     )
-    where = html.escape(str(diagnosis.model.path))
-    return f"<table><caption>{html.escape(diagnosis.model.name)} <small>{where}</small></caption>{rows}</table>"
+    where = escaped(str(diagnosis.model.path))
+    return f"<table><caption>{escaped(diagnosis.model.name)} <small>{where}</small></caption>{rows}</table>"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..modelscope.errors import TextToVideoError, first_line
+from ..modelscope.escape import visible
 from .arguments import GenerationRequest
 from .generate import Outcome, Video
 from .host.interface import Host, PageHost
@@ -53,7 +54,7 @@ def _url(path: Path) -> str:
 def _link(path: Path) -> str:
     target = (_first_frame(path) if path.is_dir() else None) or path
     where = f'<a href="{_url(target)}" target="_blank">Click here</a>'
-    return f'<p class="text2video-link">{where} <span>{html.escape(str(path))}</span></p>'
+    return f'<p class="text2video-link">{where} <span>{escaped(str(path))}</span></p>'
 
 
 def infotexts(videos: Iterable[Video]) -> str:
@@ -71,8 +72,13 @@ def summary(host: Host, outcome: Outcome, model: str, request: GenerationRequest
     words = [f"{made} video{'s' * (made != 1)} saved"] if made or not outcome.error else []
     words += [f"{outcome.skipped} skipped"] if outcome.skipped else []
     words += ["interrupted"] if outcome.interrupted else []
-    parts += [note(html.escape(words)) for words in outcome.notes]
+    parts += [note(escaped(words)) for words in outcome.notes]
     return "".join(parts) + f'<p role="status">{html.escape(", ".join(words))}</p>'
+
+
+def escaped(text: str) -> str:
+    """Text for HTML, whatever the names in it hold."""
+    return html.escape(visible(text))
 
 
 def error_line(message: str) -> str:
@@ -92,8 +98,8 @@ def error_box(host: Host, error: Exception, settings: str = "") -> str:
 
 def _unexpected(error: Exception) -> str:
     return (
-        f"Something went wrong that should not have: {type(error).__name__}: {first_line(error)}. Nothing that was "
-        "saved is lost. The console shows where it happened; please report it together with the text below."
+        f"Something went wrong that should not have: {type(error).__name__}: {visible(first_line(error))}. Nothing "
+        "that was saved is lost. The console shows where it happened; please report it together with the text below."
     )
 
 
@@ -101,7 +107,7 @@ def model_note(host: PageHost, names: list[str], *, fresh: bool = False) -> str:
     """Which model this is about, and where its files belong where there are none."""
     words = html.escape(host.remark)
     if names == [MINIATURE_NAME]:
-        folder = html.escape(str(base_folder(host.models_folder())))
+        folder = escaped(str(base_folder(host.models_folder())))
         words = (
             "<b>There are no ModelScope weights yet.</b> This is a bundled miniature model for trying the "
             "tab: it knows red, green, blue and yellow balls, squares and triangles moving left, right, up and down. "

@@ -1,6 +1,5 @@
 """Hidden folders beside a goal, in which it is made until it is whole, and what killed processes leave of them."""
 
-import logging
 import os
 import re
 import shutil
@@ -9,9 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from ..modelscope.escape import logger
 from .locks import Lock, Note, create, take
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 LOCK, CONTENT = "lock", "content"
 _NAME = re.compile(r"\.[0-9a-f]{32}\.part")
 _ATTEMPTS = 10

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -83,7 +84,9 @@ def read_tags(path: Path) -> str:
 
 
 def _from_image(path: Path) -> str:
-    with Image.open(path, formats=IMAGES) as image:
+    with warnings.catch_warnings(), Image.open(path, formats=IMAGES) as image:
+        # Pillow's remarks on damage are not for the people who dropped the file.
+        warnings.simplefilter("ignore")
         # Pillow gives None where the pointer to them is damaged.
         comment = (image.getexif().get_ifd(EXIF_IFD) or {}).get(USER_COMMENT, b"")
         if isinstance(comment, bytes) and comment.startswith(UNICODE):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ("modelscope", "t2v_helpers", "miniature", "benchmarks")
+PACKAGE = ("modelscope", "t2v_helpers", "miniature", "benchmarks", "tools")
 MODEL_MAY_IMPORT = {"omegaconf", "psutil", "open_clip", "safetensors", "torch"}
 HEAVY = {"diffusers", "open_clip", "torch", "torchvision", "transformers"}
 PREDECESSORS = {

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from ...modelscope.errors import TextToVideoError, first_line
+from ...modelscope.escape import logger, visible
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 HERE = Path(__file__).resolve()
 PASSING = {HERE.with_name(name) for name in ("gate.py", "outgoing.py")}
 """Files of ours that every request passes through."""
@@ -47,4 +48,4 @@ def _shorten(record: logging.LogRecord) -> bool:
 
 
 def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
+    return visible(f"{type(error).__name__}: {first_line(error)}")

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import logging
 import re
 import secrets
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
+from ...modelscope.escape import logger
 from ..access import (
     FORWARDED,
     Names,
@@ -24,7 +24,7 @@ from ..access import (
 from ..serving import ROUTE
 from .outgoing import HEADERS, App, Outgoing, Receive, Scope, Send
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _PREFIX = re.compile(r"(/[\w.~-]+)*")
 

@@ -2,15 +2,15 @@
 
 import html
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from ...modelscope.escape import logger
 from ..settings import KEEP, KEEP_ALL, SETTINGS, Setting, usable
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 DEFAULTS = {KEEP: KEEP_ALL}
 """Nobody else wants the memory here."""
 

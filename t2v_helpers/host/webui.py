@@ -2,7 +2,6 @@
 
 import html
 import importlib.util
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from modules import script_callbacks, shared
 
+from ...modelscope.escape import logger
 from ..access import Names, Visit, check_request, host_name
 from ..reading import Reader, split_folders
 from ..settings import (
@@ -31,7 +31,7 @@ from .turns import TooManyWaiting, Turns
 if TYPE_CHECKING:
     from PIL import Image
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 FINE = 1000
 """How finely the WebUI is told the share of a video that is done."""
 MOST_WAITING = 32

@@ -409,7 +409,7 @@ def test_a_file_with_nothing_of_a_model_is_told_once(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_too_little_memory_is_told_from_damage(tmp_path: Path) -> None:
-    """A sound file of the old kind, which is not mapped, read by a process that may not have so much."""
+    """A sound file, mapped by a process that may not have so much."""
     path = tmp_path / "old.pth"
     torch.save({"a": torch.ones(75_000_000)}, path, _use_new_zipfile_serialization=False)
     program = f"""

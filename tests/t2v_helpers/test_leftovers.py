@@ -36,23 +36,24 @@ KILLED = -getattr(signal, "SIGKILL", 9)
 SAVES = """
 import os, sys, torch
 from pathlib import Path
-from sd_t2v.t2v_helpers import video
+from sd_t2v.t2v_helpers import encoder, video
 from sd_t2v.t2v_helpers.formats import FORMATS
 from sd_t2v.t2v_helpers.outputs import reserved_stem
-feed = video._feed
-def fed(process, frames):
-    for number, frame in enumerate(frames):
-        process.stdin.write(frame.numpy().tobytes())
-        process.stdin.flush()
-        if number == 3:
-            print("writing", flush=True)
-            sys.stdin.readline()
-    process.stdin.close()
+Feeder = encoder._Feeder
+class Halfway(Feeder):
+    def run(self):
+        for number, frame in enumerate(self._frames):
+            self._pipe.write(frame.numpy().tobytes())
+            self._pipe.flush()
+            if number == 3:
+                print("writing", flush=True)
+                sys.stdin.readline()
+        self._pipe.close()
 clip = torch.zeros(8, 64, 64, 3, dtype=torch.uint8)
 with reserved_stem(Path(sys.argv[1]), "[number]", {}) as stem:
     for name in sys.argv[2:]:
         # The last one is in the middle of its frames when the parent hears of it.
-        video._feed = fed if name == sys.argv[-1] else feed
+        encoder._Feeder = Halfway if name == sys.argv[-1] else Feeder
         video.write_video(stem.with_name(stem.name + FORMATS[name].suffix), clip, 8, FORMATS[name])
 """
 

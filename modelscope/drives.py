@@ -1,0 +1,36 @@
+"""Whether a file lies on another computer's drive, where somebody may shorten it while it is mapped."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+_REMOTE = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "fuse.")
+"""How file systems of the network begin, as Linux calls them. Windows' own drives come to its Linux by 9p, too."""
+_MOUNTS = Path("/proc/self/mounts")
+_DRIVE_REMOTE = 4
+
+
+def is_remote(path: Path) -> bool:
+    """Return whether the file is known to lie on a network's drive. macOS is not asked: it has no simple answer."""
+    real = os.path.realpath(path)
+    if sys.platform == "win32":
+        import ctypes
+
+        drive = os.path.splitdrive(real)[0]
+        return drive.startswith("\\\\") or ctypes.windll.kernel32.GetDriveTypeW(drive + "\\") == _DRIVE_REMOTE
+    try:
+        return _is_mounted_from_afar(real, _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))
+    except OSError:
+        return False
+
+
+def _is_mounted_from_afar(real: str, mounts: str) -> bool:
+    """mounts: lines of device, folder, kind and options, as Linux has them; the last that fits is the one on top."""
+    longest, remote = 0, False
+    for line in mounts.splitlines():
+        _, folder, kind, options, *_ = [*line.split(" "), "", "", "", ""]
+        folder = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), folder)
+        if folder and (real + "/").startswith(folder.rstrip("/") + "/") and len(folder) >= longest:
+            longest, remote = len(folder), kind.startswith(_REMOTE) and "aname=drvfs" not in options
+    return remote

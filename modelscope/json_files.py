@@ -1,0 +1,70 @@
+"""JSON from strangers: bounded in size and depth, and nothing in it that JSON does not have."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from .files import open_file
+
+MAX_BYTES = 1 << 20
+"""Of a document in a file of its own. The longest there are, of hundreds of split files, take a fifth of this."""
+MAX_DEPTH = 32
+MAX_DIGITS = 40
+# A text without an end goes to the end: else each quotation mark in it would be tried as another beginning.
+_TEXT = re.compile(rb'"(?:\\.|[^"\\])*\\?(?:"|\Z)', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def read_json(path: Path) -> Any:
+    """Return a file's content. Raises OSError, ValueError."""
+    with open_file(path) as file:
+        return parse_json(file.read(MAX_BYTES + 1))
+
+
+def parse_json(data: bytes, longest: int = MAX_BYTES) -> Any:
+    """Return what the bytes say. Raises ValueError, also for doubled names and for numbers that are none."""
+    if len(data) > longest:
+        raise ValueError(f"it is longer than {longest >> 20} MB")
+    _check_depth(data)
+    return json.loads(
+        data.decode("utf-8-sig"),
+        object_pairs_hook=_pairs,
+        parse_int=_whole,
+        parse_float=_number,
+        parse_constant=_constant,
+    )
+
+
+def _check_depth(data: bytes) -> None:
+    """Take the innermost brackets away, again and again: one by one, millions of them would take seconds."""
+    brackets = _TEXT.sub(b"", data).translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace(b"[]", b"_").replace(b"{}", b"_").replace(b"_", b"")
+    if brackets:
+        raise ValueError(f"it has lists in lists, more than {MAX_DEPTH} deep, or without an end")
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("it has one name twice")
+    return found
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError("it has a number of too many digits")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("it has a number that is too large")
+    return number
+
+
+def _constant(text: str) -> Any:
+    raise ValueError(f"it has {text}, which is no number")

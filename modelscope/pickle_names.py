@@ -1,0 +1,182 @@
+"""What the names in torch's pickles mean here: a tensor's description, a dictionary, or nothing. None is imported."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+
+from .weight_bytes import Layout, is_size
+
+MAX_KEY = 500
+"""Characters. Longer keys of dictionaries name no weights."""
+MAX_TENSORS = 1 << 14
+"""In one file. A model with all that its training kept has some thousand."""
+_MAX_STORAGE_KEY = 100
+
+_TRAINER_MODULES = (
+    "pytorch_lightning", "lightning", "lightning_fabric", "numpy", "_codecs", "omegaconf", "argparse", "pathlib",
+    "datetime", "decimal", "uuid",
+)  # fmt: skip
+"""Packages whose objects training frameworks leave in checkpoints, or people among their settings."""
+_BUILTIN_DATA = (
+    "bool", "bytearray", "complex", "dict", "float", "frozenset", "int", "list", "object", "set", "str", "tuple",
+)  # fmt: skip
+_PLAIN_DATA = {
+    *((home, name) for home in ("builtins", "__builtin__") for name in _BUILTIN_DATA),
+    *(("collections", name) for name in ("defaultdict", "Counter", "deque")),
+    *((home, "_reconstructor") for home in ("copyreg", "copy_reg")),
+    *(("torch", name) for name in ("device", "strided", "Tensor")),
+    *(("torch.nn.parameter", name) for name in ("Parameter", "Buffer")),
+    ("torch.serialization", "_get_layout"),
+}
+"""Harmless, and of no use here."""
+_STORAGES = {
+    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "ComplexDoubleStorage": torch.complex128, "ComplexFloatStorage": torch.complex64, "UntypedStorage": torch.uint8,
+    "_UntypedStorage": torch.uint8,
+}  # fmt: skip
+_STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
+_TENSOR_MODULES = ("torch._utils", "torch._tensor", *_STORAGE_MODULES)
+
+
+class ForeignCode(Exception):
+    """A pickle names something that is neither a tensor nor a trainer's leftover."""
+
+
+class UnusableTensor(Exception):
+    """A pickle names a kind of tensor that holds no plain numbers."""
+
+
+class Stored(NamedTuple):
+    """A storage: so many numbers of a kind, under a key."""
+
+    dtype: torch.dtype
+    key: str
+    length: int
+
+
+class Described(NamedTuple):
+    """A tensor: how it lies in a storage."""
+
+    stored: Stored
+    dtype: torch.dtype
+    layout: Layout
+
+
+Build = Callable[[Described], Any]
+
+
+class Inert:
+    """Stands in for whatever is neither plain nor a tensor. It has no state and does nothing."""
+
+    __slots__ = ()
+
+
+INERT = Inert()
+
+
+class Function(NamedTuple):
+    """What a pickle may call: its result follows from the arguments, and nothing is run."""
+
+    result: Callable[[tuple[Any, ...], Build], Any]
+
+
+class StorageKind(NamedTuple):
+    """A class of torch's storages."""
+
+    dtype: torch.dtype
+
+
+def function_named(module: str, name: str) -> Function | StorageKind | torch.dtype | Inert:
+    """Return what a name stands for. Raises ForeignCode, UnusableTensor."""
+    if function := _FUNCTIONS.get((module, name)):
+        return function
+    if module in _STORAGE_MODULES and name in _STORAGES:
+        return StorageKind(_STORAGES[name])
+    if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
+        return dtype
+    if (module, name) in _PLAIN_DATA or module.partition(".")[0] in _TRAINER_MODULES:
+        return INERT
+    if module in _TENSOR_MODULES and (name.startswith("_rebuild_") or name.endswith("Storage")):
+        raise UnusableTensor(f"{module}.{name}")
+    raise ForeignCode(f"{module}.{name}")
+
+
+def storage_of(name: Any) -> Stored:
+    """Return the storage of which a pickle speaks. Raises ValueError."""
+    word, kind, key, _, count, *view = name if isinstance(name, tuple) and len(name) in (5, 6) else (None,) * 5
+    if word != "storage" or not isinstance(kind, StorageKind) or any(view):
+        raise ValueError("it has a storage of a kind that torch does not write")
+    if not isinstance(key, str) or len(key) > _MAX_STORAGE_KEY or not is_size(count):
+        raise ValueError("it has a storage without a name or a size")
+    return Stored(kind.dtype, key, count)
+
+
+def fill(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Put those into a dictionary whose keys may be names of weights. Others have no use here, and may be costly."""
+    for key, value in pairs:
+        if isinstance(key, str) and len(key) <= MAX_KEY:
+            target[key] = value
+        elif isinstance(key, tuple) and any(isinstance(one, tuple) for one in key):
+            raise ValueError("a name in it is neither text nor a number")
+
+
+def _dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
+    """Of an OrderedDict. Python 2 gave its pairs as a list."""
+    found: dict[str, Any] = {}
+    if arguments:
+        (pairs,) = arguments
+        if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+            raise ValueError("it has a dictionary of no pairs")
+        fill(found, pairs)
+    return found
+
+
+def _tensor(arguments: tuple[Any, ...], build: Build) -> Any:
+    """_rebuild_tensor(storage, offset, size, stride), and what later versions of it add, which is of no use here."""
+    stored, *layout = arguments[:4]
+    if not isinstance(stored, Stored):
+        raise ValueError("a tensor has no storage")
+    return build(Described(stored, stored.dtype, _layout(*layout)))
+
+
+def _tensor_of_type(arguments: tuple[Any, ...], build: Build) -> Any:
+    """_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, ...)."""
+    stored, *layout = arguments[:4]
+    dtype = arguments[6]
+    if not isinstance(stored, Stored) or not isinstance(dtype, torch.dtype):
+        raise ValueError("a tensor has no storage")
+    return build(Described(stored, dtype, _layout(*layout)))
+
+
+def _layout(offset: Any, shape: Any, strides: Any) -> Layout:
+    if not isinstance(shape, list | tuple) or not isinstance(strides, list | tuple):
+        raise ValueError("a tensor has no shape")
+    return Layout(offset, tuple(shape), tuple(strides))
+
+
+def _first(arguments: tuple[Any, ...], _: Build) -> Any:
+    """Of a parameter its tensor; of torch.Size its numbers."""
+    return arguments[0]
+
+
+def _subclass(arguments: tuple[Any, ...], build: Build) -> Any:
+    """_rebuild_from_type_v2(function, type, arguments, state): a tensor with attributes."""
+    function, _, inner, _ = arguments
+    if not isinstance(function, Function) or function.result is _subclass or not isinstance(inner, tuple):
+        raise ValueError("a tensor is of no kind that torch writes")
+    return function.result(inner, build)
+
+
+_FUNCTIONS = {
+    ("collections", "OrderedDict"): Function(_dictionary),
+    ("torch._utils", "_rebuild_tensor"): Function(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Function(_tensor_of_type),
+    ("torch._utils", "_rebuild_parameter"): Function(_first),
+    ("torch._utils", "_rebuild_parameter_with_state"): Function(_first),
+    ("torch._tensor", "_rebuild_from_type_v2"): Function(_subclass),
+    ("torch", "Size"): Function(_first),
+}

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import ModelError, first_line
@@ -158,8 +158,8 @@ def _section(kind: type[Section], values: dict[str, Any], prefix: str) -> Sectio
 def _plain(key: str, value: Any) -> Any:
     """The value, if it is a number, a text or a list of these: OmegaConf has more in mind for some others."""
     values = value if isinstance(value, list) else [value]
-    if len(values) > MAX_LEVELS or not all(isinstance(one, str | int | float) for one in values):
-        raise ValueError(f"{key} must be a number, a text, or a list of up to {MAX_LEVELS}")
+    if len(values) > MAX_LEVELS or not all(isinstance(one, str | int | float) and one != MISSING for one in values):
+        raise ValueError(f"{key} must be a number, a text, or a list of up to {MAX_LEVELS} of these")
     return value
 
 

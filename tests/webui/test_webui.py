@@ -172,7 +172,9 @@ def moves(host: Host, page: Page) -> list[str]:
 
 
 def made_videos(host: Host) -> set[Path]:
-    return set((host.data / "outputs" / "text2video").rglob("*.mp4"))
+    """Finished ones: not what is being written."""
+    found = (host.data / "outputs" / "text2video").rglob("*.mp4")
+    return {path for path in found if ".partial" not in path.name}
 
 
 def test_a_prompt_becomes_a_video_and_stable_diffusion_stays_as_it_was(host: Host, page: Page) -> None:
@@ -266,6 +268,7 @@ def test_a_crowd_of_our_runs_leaves_the_host_its_threads(host: Host, page: Page)
         other.goto(host.address)
         drawn(other)
         other.evaluate("switch_to_text2video()")
+        wait_for_value(other, "width", "64")
         other.click("#text2video_generate")
         other.wait_for_function("/In queue/.test(document.querySelector('#tab_text2video .progressDiv')?.innerText)")
     page.click("#text2video_interrupt")

@@ -1,6 +1,7 @@
 """Who may act on a page: the names that lead to it, and where a request says that it comes from."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwa
 _OWN_SITES = ("same-origin", "none")
 """What Sec-Fetch-Site says of a page's own requests, and of addresses that a person opens by hand."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+(%\w+)?)\]|(?P<name>[\w.-]+))(:\d{1,5})?", re.ASCII)
 _SHOWN = 100
 """Characters of a header that an error shows."""
 
@@ -37,7 +39,10 @@ class Visit(NamedTuple):
     def is_local(self) -> bool:
         """Whether the visitor sits at this computer: a proxy on it looks so too, but for the headers that it adds."""
         by_proxy = any(name in self.headers for name in FORWARDED)
-        return is_loopback(self.client) and is_loopback(host_name(self.headers.get("host", ""))) and not by_proxy
+        named = [self.headers.get("host", "")]
+        # A proxy that passes no host on still shows in the address of the page.
+        named += [self.headers["origin"].partition("://")[2]] if "origin" in self.headers else []
+        return is_loopback(self.client) and all(is_loopback(host_name(one)) for one in named) and not by_proxy
 
 
 @dataclass(frozen=True)
@@ -46,21 +51,27 @@ class Names:
 
     Args:
         further: Names in front of it, a proxy's for instance. One that begins with a dot stands for all names below.
-        listens: Whether other computers reach the page, by this one's name or by an address.
+        listens: The address or name at which other computers reach the page; empty if they do not.
         remedy: How to let a further name in, for errors; `{name}` in it stands for that name.
     """
 
     further: tuple[str, ...] = ()
-    listens: bool = False
+    listens: str = ""
     remedy: str = ""
 
-    def include(self, name: str) -> bool:
+    def includes(self, name: str) -> bool:
         """Return whether this name leads to the page. It is lower case and has no port."""
-        return is_loopback(name) or self.declare(name) or (self.listens and (is_address(name) or _is_own_name(name)))
+        if is_loopback(name) or any(name == one or _is_below(name, one) for one in self.further):
+            return True
+        return bool(self.listens) and (is_address(name) or name == self.listens.lower() or _is_own_name(name))
 
-    def declare(self, name: str) -> bool:
-        """Return whether this is one of the further names."""
-        return any(name == one or (one.startswith(".") and name.endswith(one)) for one in self.further)
+    def declares(self, name: str) -> bool:
+        """Return whether this very name is a further one: other people have names below those with a dot."""
+        return bool(name) and name in self.further
+
+
+def _is_below(name: str, above: str) -> bool:
+    return above.startswith(".") and name.endswith(above)
 
 
 def check_request(headers: Mapping[str, str], names: Names) -> None:
@@ -80,12 +91,15 @@ def check_host(headers: Mapping[str, str], names: Names) -> None:
     A name that somebody else owns may lead here as well: that page could then pass for ours (DNS rebinding).
     """
     name = host_name(headers.get("host", ""))
-    if not names.include(name):
-        raise Refused(f"Refused: this page is not served as {name[:_SHOWN]!a}.{_remedy(names, name)}")
+    if not names.includes(name):
+        shown = ascii(name[:_SHOWN]) if name else "nothing, which the request names as its host"
+        raise Refused(f"Refused: this page is not served as {shown}.{_remedy(names, name)}")
 
 
 def _remedy(names: Names, name: str) -> str:
-    return f" {names.remedy.format(name=ascii(name[:_SHOWN]))}" if name and names.remedy else ""
+    """Other pages of this computer have its own names, which help nobody."""
+    useful = name and names.remedy and not is_loopback(name)
+    return f" {names.remedy.format(name=ascii(name[:_SHOWN]))}" if useful else ""
 
 
 def read_visit(scope: Mapping[str, Any]) -> Visit:
@@ -98,16 +112,18 @@ def read_visit(scope: Mapping[str, Any]) -> Visit:
 
 
 def host_name(host: str) -> str:
-    """Return the name or address in a Host header, in lower case, without port and brackets; empty if it has none."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    """Return the name or address in a Host header, in lower case, without port and brackets; empty if it is none."""
+    match = _HOST.fullmatch(host)
+    return (match["address"] or match["name"]).lower().rstrip(".") if match else ""
 
 
 def is_loopback(name: str) -> bool:
     """Return whether a name means the computer itself."""
-    return name == "localhost" or (is_address(name) and ipaddress.ip_address(name).is_loopback)
+    if not is_address(name):
+        return name == "localhost"
+    address = ipaddress.ip_address(name)
+    # A server for both kinds of addresses sees the old ones in the new ones' form.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def is_address(name: str) -> bool:
@@ -134,4 +150,4 @@ def _is_own(origin: str, host: str, names: Names) -> bool:
         same = (name, page.port or default) == (asked.hostname, asked.port or default)
     except (KeyError, ValueError):
         return False
-    return same or names.declare(name)
+    return same or names.declares(name)

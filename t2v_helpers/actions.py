@@ -31,6 +31,8 @@ MOST_ENDED = 16
 """Runs whose results a reloaded page can still ask for."""
 MOST_WITHDRAWN = 1000
 """Runs that were taken back before their turn, more than can wait at once."""
+MOST_ASKED = 100
+"""Runs of one page that an Interrupt names."""
 TOO_MANY = "Too many runs are waiting. This one was not added; try again when some have ended."
 WITHDRAWN = '<p role="status">interrupted while it was waiting</p>'
 
@@ -79,7 +81,7 @@ class Actions:
 
         tasks: of the page, separated by spaces.
         """
-        ids = str(tasks).split()
+        ids = str(tasks).split()[:MOST_ASKED]
         with self._lock:
             if self._running in ids:
                 self._host.interrupt()

@@ -85,6 +85,7 @@ class Jobs:
 
     def stop(self, key: str) -> None:
         """End a model's download; if that one is not under way, those that are."""
+        key = str(key)
         under_way = {key: job for key, job in list(self._jobs.items()) if job.alive}
         for job in [under_way[key]] if key in under_way else under_way.values():
             job.stop()

@@ -29,7 +29,7 @@ COMMAND_LINE = Reader(everything=True)
 def find_readable(name: str, reader: Reader) -> Path:
     """Return the file of that name, links resolved. Raises RequestError where there is none or it is not allowed."""
     shown = ascii(name[:_SHOWN])
-    if is_address(name):
+    if is_url(name):
         raise RequestError(f"{shown} looks like an address, and only files are read. Name a file with its folder.")
     # By its name first: to look at a file of another computer is to tell that one who asks.
     if not (reader.everything or _is_below(os.path.abspath(name), reader.folders)):
@@ -46,8 +46,8 @@ def find_readable(name: str, reader: Reader) -> Path:
     return Path(real)
 
 
-def is_address(name: str) -> bool:
-    """Return whether this is an address, not a path."""
+def is_url(name: str) -> bool:
+    """Return whether this is an address such as http://..., not a path."""
     return _ADDRESS.match(name.strip()) is not None
 
 
@@ -64,6 +64,6 @@ def _is_below(path: str, folders: "Iterable[str | Path]") -> bool:
 
 def _not_allowed(shown: str) -> RequestError:
     return RequestError(
-        f"{shown} may not be read from here. Upload the file, or let its folder be read: Settings > Text2Video > "
-        "Folders whose files a page may name."
+        f"{shown} may not be read from here. Upload the file, or let its folder be read: in a WebUI by Settings > "
+        "Text2Video > Folders whose files a page may name, on a page of its own by --readable-dir."
     )

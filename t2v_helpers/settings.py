@@ -107,10 +107,12 @@ PUBLIC_NAMES = Setting(
     "besides this computer's own: a proxy's or a tunnel's; requests under other names are refused. One that begins "
     "with a dot stands for all names below it",
 )
-"""For a WebUI, whose server is not ours. Nobody but a tunnel's maker can let one of its names lead to this computer."""
+"""Nobody but a tunnel's maker can let a name below its own lead to this computer. Other people have such names, too."""
+WEBUI_SETTINGS = (READABLE_FOLDERS, PUBLIC_NAMES)
+"""For a WebUI alone. On a page of its own whoever starts it decides who comes in and what they may read."""
 SETTINGS = (
     KEEP, VAE, PLAN, BUDGET, EIGHT_BITS, FURTHER_MODELS, SHOWN_VIDEOS, SAVE_TEXT, SAVE_INFOTEXT,
-    OUTPUT_FOLDER, FOLDER_PATTERN, NAME_PATTERN, PREVIEW, SAVE_UNFINISHED, READABLE_FOLDERS,
+    OUTPUT_FOLDER, FOLDER_PATTERN, NAME_PATTERN, PREVIEW, SAVE_UNFINISHED,
 )  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def usable(setting: Setting, value: Any) -> Any:
     if type(setting.default) is int and isinstance(value, float) and value.is_integer():
         # gradio 3's number boxes know no whole numbers.
         value = int(value)
-    if type(setting.default) is float and type(value) is int:
+    if type(setting.default) is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
     fits = type(value) is type(setting.default) and (not setting.choices or value in setting.choices)
     return value if fits else setting.default

@@ -1,12 +1,12 @@
 """What stands before the standalone page: it lets in its own visitors only, and nothing from outside."""
 
 import base64
-import binascii
 import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from ...modelscope.escape import logger
@@ -37,11 +37,13 @@ class Entrance:
         names: The names that lead to the page.
         prefix: The path below which a proxy serves it, such as `/t2v`; empty for none.
         password: `user:password`, which every request must bring; empty for none.
+        readable: Folders whose files a visitor on another computer may name.
     """
 
     names: Names = field(default_factory=Names)
     prefix: str = ""
     password: str = ""
+    readable: tuple[Path, ...] = ()
 
     @property
     def expects_proxy(self) -> bool:
@@ -104,7 +106,7 @@ class Gate:
             return True
         try:
             sent = base64.b64decode(given, validate=True) if kind.lower() == "basic" else b""
-        except binascii.Error:
+        except ValueError:
             return False
         return secrets.compare_digest(sent, wanted.encode())
 
@@ -129,7 +131,7 @@ class Gate:
             return urlsplit(origin).scheme, urlsplit(origin).netloc
         scheme = told.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
         host = told.get("x-forwarded-host", "")
-        known = self._entrance.names.declare(host_name(host))
+        known = self._entrance.names.declares(host_name(host))
         return scheme if scheme in ("http", "https") else "", host if known else visit.headers["host"]
 
     def _told_by_proxy(self, visit: Visit) -> dict[str, str]:

@@ -16,6 +16,8 @@ POLICY = (
     "form-action 'self'; frame-ancestors 'self'"
 )
 """The page loads nothing from elsewhere, and no other site shows it in a frame. gradio needs what is unsafe."""
+CONTAINED = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""For files that visitors have uploaded: pages among them run nothing."""
 HEADERS = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-frame-options", b"SAMEORIGIN"),
@@ -42,9 +44,13 @@ class Outgoing:
     async def __call__(self, message: Message) -> None:
         """Pass a message on, a page only when it is whole."""
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), *HEADERS]
-            kind = dict(message["headers"]).get(b"content-type", b"")
-            if kind.startswith(b"text/html") and self._scope["method"] == "GET":
+            headers = [*message.get("headers", []), *HEADERS]
+            if self._scope["path"].startswith("/file"):
+                headers.append((b"content-security-policy", CONTAINED.encode()))
+            message["headers"] = headers
+            kind = dict(headers).get(b"content-type", b"")
+            # The page itself: anything else may be somebody's file of any size.
+            if kind.startswith(b"text/html") and self._scope["path"] == "/":
                 self._start = message
                 return
         elif message["type"] == "http.response.body" and self._start is not None:
@@ -59,6 +65,8 @@ class Outgoing:
         assert self._start is not None
         body = _CONFIG.sub(_FOLLOW, _OUTSIDE.sub(b"", self._body), count=1)
         kept = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
-        self._start["headers"] = [*kept, (b"content-length", str(len(body)).encode())]
+        # An answer to HEAD has no body whose length could be told.
+        length = [(b"content-length", str(len(body)).encode())] if self._scope["method"] == "GET" else []
+        self._start["headers"] = [*kept, *length]
         await self._send(self._start)
         await self._send({"type": "http.response.body", "body": body})

@@ -1,11 +1,12 @@
 """The standalone page as an app: gradio's page, the links to videos, the progress of runs, and a gate before all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...modelscope.errors import RequestError
-from ..reading import is_address
+from ..reading import is_url
+from .arrived import Arrivals
 from .brief import be_brief
 from .gate import Gate
 from .stored_settings import build_settings
@@ -23,6 +24,8 @@ MONOSPACED = ("ui-monospace", "Consolas", "monospace")
 """Those that every system has. gradio's own come from the network."""
 MOST_EVENTS = 320
 """Events handled at once: a run that waits for its turn is one of them, and buttons work meanwhile."""
+DEEPEST = 20
+"""How deep an event's values may lie in one another."""
 LOAD_SCRIPT = """() => {
     if (window.text2videoSubmit) return;
     window.text2videoSubmit = () => {};
@@ -44,21 +47,19 @@ def build_app(host: "StandaloneHost") -> Any:
 
     be_brief()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    script = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
-    style = "\n".join(path.read_text(encoding="utf-8") for path in STYLES)
 
     # Without a thread, which others may hold.
     async def progress(body: dict[str, Any]) -> dict[str, Any]:
         return host.tasks.report(str(body.get("id_task")), body.get("id_live_preview", -1))
 
     async def send_script() -> Response:
-        return Response(script, media_type="text/javascript")
+        return Response(_joined(SCRIPTS), media_type="text/javascript")
 
     app.add_api_route("/internal/progress", progress, methods=["POST"])
     app.add_api_route("/text2video/page.js", send_script)
     add_file_route(app, host.check)
     theme = gr.themes.Default(font=list(FONTS), font_mono=list(MONOSPACED))
-    with gr.Blocks(title="text2video", css=style, theme=theme, analytics_enabled=False) as page:
+    with gr.Blocks(title="text2video", css=_joined(STYLES), theme=theme, analytics_enabled=False) as page:
         build_settings(host.settings, Tab(host).opened)
         page.load(None, None, None, **{JS: LOAD_SCRIPT})
     # Of gradio 4: how many events it handles at once in all.
@@ -66,8 +67,13 @@ def build_app(host: "StandaloneHost") -> Any:
     page.queue(**{CONCURRENCY: MOST_EVENTS})
     page.preprocess_data = _without_addresses(page.preprocess_data)
     mounted = gr.mount_gradio_app(app, page, path="/")
+    mounted.add_middleware(Arrivals)
     mounted.add_middleware(Gate, entrance=host.entrance)
     return mounted
+
+
+def _joined(paths: Iterable[Path]) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
 def _without_addresses(preprocess: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,19 +81,23 @@ def _without_addresses(preprocess: Callable[..., Any]) -> Callable[..., Any]:
     import gradio as gr
 
     def checked(function: Any, inputs: list[Any], *others: Any, **options: Any) -> Any:
-        if any(is_address(name) for name in _named_files(inputs)):
-            error = RequestError("Files are uploaded; nothing is fetched from an address.")
+        try:
+            if any(is_url(name) for name in _named_files(inputs)):
+                raise RequestError("Files are uploaded; nothing is fetched from an address.")
+        except RequestError as error:
             raise gr.Error(str(error)) from error
         return preprocess(function, inputs, *others, **options)
 
     return checked
 
 
-def _named_files(value: Any) -> list[str]:
+def _named_files(value: Any, deeper: int = DEEPEST) -> list[str]:
     """What gradio takes for a file's path, anywhere in the inputs. Their `url` is for the page only."""
+    if not deeper:
+        raise RequestError("The request's values lie too deep in one another.")
     if isinstance(value, list):
-        return [name for one in value for name in _named_files(one)]
+        return [name for one in value for name in _named_files(one, deeper - 1)]
     if isinstance(value, dict):
         path = value.get("path")
-        return [*([path] if isinstance(path, str) else []), *_named_files(list(value.values()))]
+        return [*([path] if isinstance(path, str) else []), *_named_files(list(value.values()), deeper - 1)]
     return []

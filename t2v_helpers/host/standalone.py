@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..access import Names, Visit
+from ..access import Names, Visit, host_name, is_loopback
 from ..console import warn
 from ..launcher import launch
 from ..outputs import DEFAULT_FOLDER
-from ..reading import Reader, split_folders
-from ..settings import OUTPUT_FOLDER, READABLE_FOLDERS, Setting
+from ..reading import Reader
+from ..settings import OUTPUT_FOLDER, Setting
 from .console import MODELS, ROOT, ConsoleHost
 from .file_manager import open_folder
 from .gate import Entrance, clean_prefix
@@ -73,7 +73,7 @@ class StandaloneHost(ConsoleHost):
         if self.entrance.names.listens and not self.entrance.password:
             return Reader()
         local = visit.is_local and not self.entrance.expects_proxy
-        return Reader(everything=local, folders=split_folders(self.setting(READABLE_FOLDERS)))
+        return Reader(everything=local, folders=self.entrance.readable)
 
     def models_folder(self) -> Path:
         return self._models
@@ -122,16 +122,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    password = "" if options.no_password else options.auth or os.environ.get(AUTH, "")
-    if problem := _password_problem(options, password):
+    password = options.auth or os.environ.get(AUTH, "")
+    listens = "" if is_loopback(options.listen) else options.listen
+    if problem := _password_problem(options, password, listens):
         warn(f"Error: {problem}")
         return 2
-    names = Names(tuple(options.allow_host), bool(options.listen), REMEDY)
-    entrance = Entrance(names, options.root_path, password)
+    names = Names(tuple(options.allow_host), listens, REMEDY)
+    entrance = Entrance(names, options.root_path, password, tuple(folder.resolve() for folder in options.readable_dir))
     try:
         listener = open_listener(options.listen or LOCALHOST, options.port)
     except (OSError, OverflowError) as error:
-        warn(f"Error: port {options.port} cannot be used ({error}). Choose another with --port.")
+        at = f"at {options.listen} " if options.listen else ""
+        choose = "--port, or an address of this computer with --listen" if options.listen else "--port"
+        warn(f"Error: port {options.port} {at}cannot be used ({error}). Choose another with {choose}.")
         return 1
     folders = (options.models_dir.resolve(), options.output_dir.resolve(), options.settings.resolve())
     loras = options.lora_dir.resolve() if options.lora_dir else None
@@ -160,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_entrance(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("who comes in", "Without these, only browsers on this computer.")
     group.add_argument(
-        "--listen", nargs="?", const=ANY_ADDRESS, metavar="ADDRESS",
+        "--listen", nargs="?", const=ANY_ADDRESS, default="", metavar="ADDRESS",
         help="let other computers in, at all addresses of this one or at ADDRESS; needs a password",
     )  # fmt: skip
     group.add_argument(
@@ -169,8 +172,12 @@ def _add_entrance(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--no-password", action="store_true", help="let everybody in who reaches the page")
     group.add_argument(
-        "--allow-host", action="append", default=[], type=str.lower, metavar="NAME",
+        "--allow-host", action="append", default=[], type=_host, metavar="NAME",
         help="a public name that a proxy serves the page under; may be given more than once",
+    )  # fmt: skip
+    group.add_argument(
+        "--readable-dir", action="append", default=[], type=Path, metavar="DIR",
+        help="a folder whose files visitors on other computers may name; may be given more than once",
     )  # fmt: skip
     group.add_argument(
         "--root-path", type=_path, default="", metavar="/PATH", help="the path below which a proxy serves the page"
@@ -184,12 +191,21 @@ def _path(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _password_problem(options: argparse.Namespace, password: str) -> str:
-    """What is wrong with how visitors are let in; nothing if all is well."""
+def _host(text: str) -> str:
+    name = host_name(text)
+    if not name or name != text.lower().rstrip("."):
+        raise argparse.ArgumentTypeError(f"{text!a} is no name such as video.example.org, without https:// and port")
+    return name
+
+
+def _password_problem(options: argparse.Namespace, password: str, listens: str) -> str:
+    """What is wrong with how visitors are let in; nothing if all is well. listens: where others reach the page."""
     user, colon, secret = password.partition(":")
-    if password and not (user and colon and secret):
-        return f"--auth and {AUTH} take USER:PASSWORD, with a colon between the two."
-    if options.listen and not password and not options.no_password:
+    if options.no_password and password:
+        return f"--no-password contradicts the password of --auth or {AUTH}. Leave out one of them."
+    if password and not (user and colon and secret and password.isprintable()):
+        return f"--auth and {AUTH} take USER:PASSWORD in plain characters, with a colon between the two."
+    if listens and not password and not options.no_password:
         return (
             "--listen lets other computers in, and there is no password. Set the environment variable "
             f"{AUTH}=USER:PASSWORD, or give --auth USER:PASSWORD; --no-password lets everybody in."
@@ -201,8 +217,8 @@ def _visitors(entrance: Entrance) -> list[str]:
     if not entrance.names.listens:
         return []
     if not entrance.password:
-        return ["There is no password: whoever reaches these addresses can use the page and change its settings."]
-    return ["Other computers can open these; the page asks for the password."]
+        return ["There is no password: whoever reaches the page can use it and change its settings."]
+    return ["Visitors need the password."]
 
 
 if __name__ == "__main__":

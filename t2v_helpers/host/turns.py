@@ -34,8 +34,12 @@ class Turns:
         with self._lock:
             if len(self._waiting) >= self._most:
                 raise TooManyWaiting
+            try:
+                future = self._worker.submit(self._work, ticket, contextvars.copy_context(), function, task, *values)
+            except RuntimeError as error:
+                # Nothing begins after the end.
+                raise TooManyWaiting from error
             self._waiting[ticket] = task
-            future = self._worker.submit(self._work, ticket, contextvars.copy_context(), function, task, *values)
         # A page's event that is cancelled while it waits gives its place away.
         future.add_done_callback(functools.partial(self._leave, ticket))
         return await asyncio.wrap_future(future)

@@ -20,6 +20,7 @@ from ..settings import (
     READABLE_FOLDERS,
     SECTION,
     SETTINGS,
+    WEBUI_SETTINGS,
     Setting,
     usable,
 )
@@ -136,7 +137,7 @@ class WebUIHost:
 
     def reader(self, visit: Visit) -> Reader:
         flags = shared.cmd_opts
-        if _is_public() and not (flags.gradio_auth or flags.gradio_auth_path):
+        if _listens() and not (flags.gradio_auth or flags.gradio_auth_path):
             return Reader()
         return Reader(everything=visit.is_local, folders=split_folders(self.setting(READABLE_FOLDERS)))
 
@@ -148,7 +149,7 @@ class WebUIHost:
             "If {name} leads here through a proxy or tunnel of yours, add it in Settings > "
             f"{SECTION[1]} > {PUBLIC_NAMES.label}."
         )
-        return Names(tuple(filter(None, names)), _is_public(), remedy)
+        return Names(tuple(filter(None, names)), _listens(), remedy)
 
     def queued(
         self, function: Callable[..., list[Any]], outputs: int, refuse: Callable[[str], list[Any]]
@@ -247,10 +248,11 @@ def _pasted(name: str) -> Callable[[dict[str, Any]], Any]:
     return value
 
 
-def _is_public() -> bool:
-    """Whether the WebUI was told to let other computers in."""
+def _listens() -> str:
+    """Where the WebUI was told to let other computers in; nothing if it was not."""
     flags = shared.cmd_opts
-    return bool(flags.listen or flags.share or flags.server_name or getattr(flags, "ngrok", None))
+    public = flags.listen or flags.share or getattr(flags, "ngrok", None)
+    return flags.server_name or ("0.0.0.0" if public else "")
 
 
 @contextmanager
@@ -315,7 +317,7 @@ def register() -> None:
 def _add_settings() -> None:
     import gradio as gr
 
-    for setting in (*SETTINGS, PUBLIC_NAMES):
+    for setting in (*SETTINGS, *WEBUI_SETTINGS):
         component, arguments = (gr.Radio, {"choices": list(setting.choices)}) if setting.choices else (None, {})
         if isinstance(setting.default, float):
             # The WebUI itself finds a component for whole numbers only.

@@ -7,7 +7,7 @@ import pytest
 from sd_t2v.t2v_helpers.access import Names, Refused, Visit, check_request, host_name, read_visit
 
 HERE = Names()
-LISTENING = Names(listens=True)
+LISTENING = Names(listens="0.0.0.0")
 BEHIND = Names(("video.example", ".tunnel.example"))
 OWN = {"host": "127.0.0.1:7861", "origin": "http://127.0.0.1:7861", "sec-fetch-site": "same-origin"}
 
@@ -66,6 +66,12 @@ def test_own_pages_and_programs_are_let_in(names: Names, headers: dict[str, str]
         (BEHIND, {"host": "tunnel.example"}),
         (BEHIND, {"host": "video.example.evil.example"}),
         (BEHIND, {"host": "video.example", "origin": "https://evil.example"}),
+        # Names below a tunnel's are other people's, too.
+        (BEHIND, {"host": "127.0.0.1:7861", "origin": "https://evil.tunnel.example"}),
+        (BEHIND, {"host": "mine.tunnel.example", "origin": "https://evil.tunnel.example"}),
+        (HERE, {"host": "127.0.0.1:abc"}),
+        (HERE, {"host": "127.0.0.1/evil"}),
+        (HERE, {"host": "127.0.0.1:123456"}),
     ],
 )
 def test_others_are_refused(names: Names, headers: dict[str, str]) -> None:
@@ -81,9 +87,10 @@ def test_the_refusal_says_how_to_let_a_name_in(headers: dict[str, str]) -> None:
         check_request(headers, Names(remedy="If {name} is yours: --allow-host {name}"))
 
 
-def test_a_page_without_an_address_gets_no_such_advice() -> None:
+@pytest.mark.parametrize("origin", ["null", "http://127.0.0.1:3000", "http://localhost:3000"])
+def test_a_page_whose_name_would_not_help_gets_no_such_advice(origin: str) -> None:
     with pytest.raises(Refused, match=r"Nothing was done\.$"):
-        check_request({"host": "127.0.0.1", "origin": "null"}, Names(remedy="If {name} is yours: --allow-host {name}"))
+        check_request({"host": "127.0.0.1", "origin": origin}, Names(remedy="If {name} is yours: --allow-host {name}"))
 
 
 def test_a_header_that_is_there_twice_passes_no_check() -> None:
@@ -102,6 +109,8 @@ def test_a_header_that_is_there_twice_passes_no_check() -> None:
         ({"host": "192.168.1.5"}, "127.0.0.1", False),
         ({"host": "127.0.0.1", "x-forwarded-for": "127.0.0.1"}, "127.0.0.1", False),
         ({"host": "127.0.0.1", "via": "proxy"}, "127.0.0.1", False),
+        ({"host": "127.0.0.1", "origin": "https://video.example"}, "127.0.0.1", False),
+        ({"host": "127.0.0.1", "origin": "http://127.0.0.1"}, "::ffff:127.0.0.1", True),
         ({}, "127.0.0.1", False),
         ({"host": "127.0.0.1"}, "", False),
     ],

@@ -45,6 +45,10 @@ def client(
     async def answer(request: Request) -> dict[str, Any]:
         return {"url": str(request.url), "path": request.scope["path"], "headers": dict(request.headers)}
 
+    @app.get("/file=upload.html", response_class=HTMLResponse)
+    def upload() -> str:
+        return '<link href="http://' * 50_000
+
     for route in ("/queue/join", "/text2video/file/a/b.mp4", "/config"):
         app.add_api_route(route, answer, methods=["GET", "POST", "OPTIONS"])
 
@@ -104,7 +108,9 @@ def basic(text: str) -> dict[str, str]:
 
 
 def test_a_password_is_asked_for_by_every_route() -> None:
-    visitor = client(Entrance(Names(listens=True), password="mé:a:b"), ("192.168.1.7", 1), "http://192.168.1.5:7861")
+    visitor = client(
+        Entrance(Names(listens="0.0.0.0"), password="mé:a:b"), ("192.168.1.7", 1), "http://192.168.1.5:7861"
+    )
     for path in ("/", "/queue/join", "/config", "/text2video/file/a/b.mp4"):
         wrong = [basic("mé:a"), basic("mé:a:b2"), {"Authorization": "Basic !"}, {"Authorization": "Bearer x"}, {}]
         answers = [visitor.get(path, headers=headers) for headers in wrong]
@@ -124,6 +130,17 @@ def test_the_page_loads_nothing_from_elsewhere_and_is_in_no_frame() -> None:
     assert "default-src 'self'" in answer.headers["content-security-policy"]
     assert "frame-ancestors 'self'" in answer.headers["content-security-policy"]
     assert answer.headers["x-frame-options"] == "SAMEORIGIN"
+
+
+def test_an_uploaded_page_is_sent_as_it_is_and_runs_nothing() -> None:
+    answer = client().get("/file=upload.html")
+    assert len(answer.content) == 50_000 * len('<link href="http://')
+    assert "sandbox" in answer.headers["content-security-policy"]
+
+
+def test_a_header_that_is_no_text_is_no_password() -> None:
+    asked = client(Entrance(password="me:secret"))
+    assert asked.get("/config", headers={"Authorization": b"Basic \xff\xfe"}).status_code == 401
 
 
 def test_below_a_path_with_and_without_a_proxy_that_strips_it() -> None:
@@ -152,7 +169,7 @@ def test_what_a_proxy_on_this_computer_says_counts_with_an_option() -> None:
 
 @pytest.mark.parametrize(
     ("entrance", "peer"),
-    [(Entrance(), LOCAL), (Entrance(Names(("video.example",), listens=True)), ("192.168.1.7", 1))],
+    [(Entrance(), LOCAL), (Entrance(Names(("video.example",), listens="0.0.0.0")), ("192.168.1.7", 1))],
     ids=["no option", "another computer"],
 )
 def test_else_it_counts_for_nothing_and_hides_nothing(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sd_t2v.t2v_helpers.settings import PUBLIC_NAMES, SETTINGS
+from sd_t2v.t2v_helpers.settings import SETTINGS, WEBUI_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCALIZATIONS = sorted((ROOT / "localizations").glob("*.json"))
@@ -49,7 +49,7 @@ def expected(folder: Path) -> set[str]:
     table = re.search(r"TOOLTIPS = \{(.*?)\}", script, re.DOTALL)
     assert table
     words = {text for text in tab_texts(folder) if re.search(r"\w", text)}
-    every = (*SETTINGS, PUBLIC_NAMES)
+    every = (*SETTINGS, *WEBUI_SETTINGS)
     settings = {text for setting in every for text in (setting.label, f"({setting.info})", *setting.choices)}
     return (words | settings | set(re.findall(r'"(.+?)"', table[1]))) - OUTSIDE
 

@@ -163,6 +163,30 @@ def test_without_a_password_listen_says_what_is_missing(tmp_path: Path) -> None:
         assert "--no-password" in served.log.read_text()
 
 
+def test_listening_to_this_computer_alone_wants_no_password(tmp_path: Path) -> None:
+    with page(tmp_path, "--listen", "127.0.0.1") as served:
+        assert served.ask("GET", "/")[0] == 200
+        assert "password" not in served.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--auth", "me:secret", "--no-password"), "contradicts the password"),
+        (("--allow-host", "https://video.example"), "without https:// and port"),
+        (("--allow-host", "video.example:8443"), "without https:// and port"),
+        (("--allow-host", ""), "is no name"),
+        (("--root-path", "/a b"), "is no path"),
+        (("--listen", "192.0.2.77", "--no-password"), "an address of this computer with --listen"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_at_the_start(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    with page(tmp_path, *options) as served:
+        assert served.process.wait(60) in (1, 2)
+        assert said in served.log.read_text()
+        assert "Traceback" not in served.log.read_text()
+
+
 @pytest.mark.parametrize("given", ["nocolon", ":secret", "user:"])
 def test_a_password_that_is_none_is_said(given: str, tmp_path: Path) -> None:
     with page(tmp_path, "--auth", given) as served:
@@ -183,7 +207,7 @@ def test_listen_names_every_address_and_the_password_holds(tmp_path: Path) -> No
 
 
 def test_without_a_password_everybody_is_told_so(tmp_path: Path) -> None:
-    with page(tmp_path, "--listen", "127.0.0.1", "--no-password") as served:
+    with page(tmp_path, "--listen", "--no-password") as served:
         assert "There is no password" in served.log.read_text()
         assert served.ask("GET", "/")[0] == 200
 

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.t2v_helpers.ffmpeg import find_ffmpeg
-from sd_t2v.t2v_helpers.settings import KEEP, PUBLIC_NAMES, SAVE_TEXT, SETTINGS, Setting
+from sd_t2v.t2v_helpers.settings import KEEP, SAVE_TEXT, SETTINGS, WEBUI_SETTINGS, Setting
 from sd_t2v.t2v_helpers.tags import read_tags
 from sd_t2v.tests.browser.pages import set_number, status
 from sd_t2v.tests.chromium import chromium, opened_page
@@ -269,7 +269,8 @@ def test_runs_of_several_people_wait_for_one_another(host: Host, page: Page, bro
             other.evaluate("switch_to_text2video()")
             wait_for_value(other, "width", "64")
             other.click("#text2video_generate")
-            other.wait_for_function("/In queue/.test(document.querySelector('#tab_text2video .progressDiv').innerText)")
+            bar = "document.querySelector('#tab_text2video .progressDiv')?.innerText"
+            other.wait_for_function(f"/In queue/.test({bar})")
         page.click("#text2video_interrupt")
         page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('interrupted')")
         for other in (second, third):
@@ -335,7 +336,7 @@ def test_a_frame_goes_to_img2img(page: Page) -> None:
     page.evaluate("switch_to_text2video()")
 
 
-@pytest.mark.parametrize("setting", [*SETTINGS, PUBLIC_NAMES], ids=lambda setting: setting.key)
+@pytest.mark.parametrize("setting", [*SETTINGS, *WEBUI_SETTINGS], ids=lambda setting: setting.key)
 def test_every_setting_has_a_widget(setting: Setting, page: Page) -> None:
     assert page.locator(f"#setting_{setting.key}").count() == 1
 

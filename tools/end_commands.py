@@ -102,6 +102,8 @@ def _started(arguments: list[str]) -> "subprocess.Popen[str]":
 
 
 def _block() -> None:
+    # A shell has Ctrl-C ignored by what it runs in the background.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 

@@ -46,9 +46,9 @@ def _convert(folder: Path) -> list[str]:
 
 
 TRIALS = (
-    Trial("demo", _demo, ("*/*.partial*", "*/*.reserved"), 8.0),
-    Trial("convert", _convert, ("text2video/.*.part",), 5.0),
-    Trial("doctor", lambda folder: ["doctor", "--models-dir", str(folder)], (), 4.0),
+    Trial("demo", _demo, ("*/*.partial*", "*/*.reserved"), 5.0),
+    Trial("convert", _convert, ("text2video/.*.part",), 4.0),
+    Trial("doctor", lambda folder: ["doctor", "--models-dir", str(folder)], (), 3.0),
 )
 
 

@@ -35,6 +35,9 @@ NAMED = os.environ.get("TEXT2VIDEO_VENV", "").strip()
 VENV = Path(os.path.abspath(os.path.expanduser(NAMED))) if NAMED else ROOT / ".venv"  # noqa: PTH111 - raises nothing
 STAMP = VENV / "run.py.json"
 KEPT = VENV / "kept.txt"
+IN_VENV = {STAMP.name, STAMP.with_suffix(".new").name, KEPT.name, "tmp", "pyvenv.cfg", ".gitignore", "bin", "lib"}
+IN_VENV |= {"lib64", "include", "share", "etc", "man", "Scripts", "Lib", "Include"}
+"""What venv, pip and run.py put into such a folder."""
 REQUIREMENTS = ROOT / "requirements"
 TORCH = "torch.txt"
 CONSTRAINTS = "constraints.txt"
@@ -115,6 +118,8 @@ def prepare(name: str, requirements: tuple[str, ...], own_torch: bool) -> None:
             f"Python cannot make an environment at {VENV}, for the {os.pathsep!r} in that path. Rename the folder, or "
             "let the environment variable TEXT2VIDEO_VENV name another one for it."
         )
+    if not VENV.name:
+        raise Problem(f"TEXT2VIDEO_VENV names {VENV}. Let it name a new or an empty folder.")
     if own_torch:
         _check_own_torch()
     _clean_environment(own_torch)
@@ -228,10 +233,15 @@ def _check_python(torch: str) -> None:
         )
 
 
+def is_ours(names: set[str]) -> bool:
+    """Whether a folder with these names in it, which a person has named, holds what run.py put there and no more."""
+    return names <= IN_VENV and ("pyvenv.cfg" in names or names == {STAMP.name} or _read_stamp() is not None)
+
+
 def _make_room(reason: str) -> None:
     """Empty a .venv of ours; one that somebody else made is moved aside, or left alone where it was named."""
     inside = list(VENV.iterdir()) if VENV.is_dir() else []
-    if STAMP in inside:
+    if STAMP in inside and (not NAMED or is_ours({path.name for path in inside})):
         say(f"{reason}; making it anew.")
         # The stamp goes last: without it a half-deleted .venv would look like somebody else's.
         for path in sorted(inside, key=STAMP.__eq__):

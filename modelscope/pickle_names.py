@@ -5,13 +5,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .weight_bytes import Layout, is_size
+from .weight_bytes import MAX_DIMENSIONS, Layout, is_size
 
 MAX_KEY = 500
 """Characters. Longer keys of dictionaries name no weights."""
 MAX_TENSORS = 1 << 14
 """In one file. A model with all that its training kept has some thousand."""
 _MAX_STORAGE_KEY = 100
+_DEEPEST_KEY = 3
+_BEFORE_MEANING = 6
+"""Arguments of _rebuild_tensor_v2 before `metadata`, which says that numbers are conjugated or negated."""
 
 _TRAINER_MODULES = (
     "pytorch_lightning", "lightning", "lightning_fabric", "numpy", "_codecs", "omegaconf", "argparse", "pathlib",
@@ -115,12 +118,21 @@ def storage_of(name: Any) -> Stored:
 
 
 def fill(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
-    """Put those into a dictionary whose keys may be names of weights. Others have no use here, and may be costly."""
+    """Put those into a dictionary whose keys may be names of weights. Others have no use here."""
     for key, value in pairs:
         if isinstance(key, str) and len(key) <= MAX_KEY:
             target[key] = value
-        elif isinstance(key, tuple) and any(isinstance(one, tuple) for one in key):
+        elif isinstance(key, tuple) and _is_deep(key):
             raise ValueError("a name in it is neither text nor a number")
+
+
+def _is_deep(key: Any) -> bool:
+    """Whether a name lies in others as no trainer's does. By its first parts alone: all of them may be endless."""
+    for _ in range(_DEEPEST_KEY):
+        if not isinstance(key, tuple) or not key:
+            return False
+        key = key[0]
+    return isinstance(key, tuple)
 
 
 def _dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
@@ -131,12 +143,19 @@ def _dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
         if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
             raise ValueError("it has a dictionary of no pairs")
         fill(found, pairs)
+        # Each list serves once: a pickle could name a long one again and again.
+        pairs.clear()
     return found
 
 
 def _tensor(arguments: tuple[Any, ...], build: Build) -> Any:
-    """_rebuild_tensor(storage, offset, size, stride), and what later versions of it add, which is of no use here."""
+    """_rebuild_tensor(storage, offset, size, stride), and what later versions of it add.
+
+    Of that only the last counts, if it is there: whether the numbers are meant with another sign.
+    """
     stored, *layout = arguments[:4]
+    if len(arguments) > _BEFORE_MEANING and isinstance(arguments[6], dict) and arguments[6]:
+        raise UnusableTensor("torch._utils._rebuild_tensor_v2 with a changed meaning")
     if not isinstance(stored, Stored):
         raise ValueError("a tensor has no storage")
     return build(Described(stored, stored.dtype, _layout(*layout)))
@@ -154,6 +173,9 @@ def _tensor_of_type(arguments: tuple[Any, ...], build: Build) -> Any:
 def _layout(offset: Any, shape: Any, strides: Any) -> Layout:
     if not isinstance(shape, list | tuple) or not isinstance(strides, list | tuple):
         raise ValueError("a tensor has no shape")
+    # Before they are copied: a pickle could name long ones again and again.
+    if max(len(shape), len(strides)) > MAX_DIMENSIONS:
+        raise ValueError("a tensor has more dimensions than any")
     return Layout(offset, tuple(shape), tuple(strides))
 
 

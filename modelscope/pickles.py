@@ -146,7 +146,7 @@ class _Machine:
 
     def find_named(self) -> None:
         name, module = self._stack.pop(), self._stack.pop()
-        if not isinstance(module, str) or not isinstance(name, str) or len(module + name) > MAX_KEY:
+        if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_KEY:
             raise PickleDamage("it names something by what is no name")
         self.find(module, name)
 
@@ -168,7 +168,7 @@ class _Machine:
         Of a state dict that is `_metadata`. A tensor's would be another shape, which torch never writes.
         """
         state, target = self._stack.pop(), self._stack[-1]
-        harmless = isinstance(target, dict) and isinstance(state, dict) and not _METHODS & state.keys()
+        harmless = isinstance(target, dict) and isinstance(state, dict) and not any(name in state for name in _METHODS)
         if not harmless and not isinstance(target, Inert):
             raise PickleDamage("it changes what it has made")
 

@@ -13,7 +13,7 @@ from ..modelscope.escape import logger, visible
 from .doctor import gigabytes
 from .formats import FORMATS
 from .locks import take
-from .marks import MARK, remove_run, unfinished
+from .marks import MARK, is_mark, remove_run, unfinished
 from .staging import CONTENT, LOCK, is_only_copy, remove_staging, remove_tree, stagings
 
 log = logger(__name__)
@@ -94,7 +94,7 @@ def seen(found: Iterator[Leftover]) -> Iterator[Leftover]:
 def ended_runs(videos: Path) -> Iterator[Leftover]:
     """What killed runs left in a folder of videos, and in those below."""
     for path in _files_below(videos):
-        if path.name.endswith(MARK):
+        if is_mark(path.name):
             yield from seen(_ended_run(path))
         # Looked for last: a run that goes on renames its file before it lets go of its mark.
         elif _is_markless(path) and path.is_file():

@@ -20,12 +20,17 @@ def remove_ended(folder: Path, names: Iterable[str]) -> bool:
     names: what lies in the folder. Raises nothing.
     """
     removed = False
-    for mark in (folder / name for name in names if name.endswith(MARK)):
+    for mark in (folder / name for name in names if is_mark(name)):
         try:
             removed |= remove_run(mark)
         except OSError as error:
             log.info("%s: what an ended run left could not be removed (%s)", mark, error.strerror or error)
     return removed
+
+
+def is_mark(name: str) -> bool:
+    """Return whether a file of this name keeps another name for a run."""
+    return name.endswith(MARK) and name != MARK
 
 
 def remove_run(mark: Path) -> bool:

@@ -58,6 +58,26 @@ def same_numbers() -> bytes:
     return file.getvalue()
 
 
+def one_key_often(parts: int) -> bytes:
+    """A dictionary whose keys are one long tuple, named again and again."""
+    key = b"(" + b"N" * parts + b"tq\0" + b"0"
+    return b"\x80\2" + key + b"}(" + b"h\0N" * parts + b"u."
+
+
+def one_list_often(pairs: int, times: int) -> bytes:
+    """Dictionaries that are all made of one long list of pairs."""
+    listed = b"](" + b"".join(text(f"a{number}") + b"N\x86" for number in range(pairs)) + b"e\x85q\4"
+    return b"\x80\2ccollections\nOrderedDict\nq\1" + listed + b"](" + b"h\1h\4R" * times + b"e."
+
+
+def one_shape_often(sides: int, times: int) -> bytes:
+    """Tensors that all have one long shape."""
+    function = b"ctorch._utils\n_rebuild_tensor_v2\nq\1"
+    storage = TENSOR.partition(b"_v2\n")[2].partition(b"Q")[0] + b"Q"
+    arguments = storage + b"K\0](" + b"K\1" * sides + b"eq\3h\3tq\2"
+    return b"\x80\2" + function + arguments + b"](" + b"h\1h\2R" * times + b"e."
+
+
 END = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 9 << 20, 4, 0)
 ZIP, OLD, SAFE, LORA = "weights, zip", "weights, before torch 1.6", "weights, safetensors", "LoRA"
 LORA_NAMES = names(16_000, "unet.a{}.b.c.d.lora_A.weight")
@@ -75,6 +95,9 @@ BOMBS: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "a LoRA of tensors": (LORA, "x.pt", lambda: zipped(tensors(LORA_NAMES))),
     "a LoRA with patterns": (LORA, "x.safetensors", lambda: header(LORA_NAMES, lora_adapter_metadata=PATTERNS)),
     "a LoRA of the same numbers": (LORA, "x.pt", same_numbers),
+    "one key": (ZIP, "x.pth", lambda: zipped(one_key_often(300_000))),
+    "one list": (ZIP, "x.pth", lambda: zipped(one_list_often(50_000, 150_000))),
+    "one shape": (OLD, "x.pth", lambda: unzipped(one_shape_often(400_000, 15_000))),
     "members": (ZIP, "x.pth", lambda: directory(30_000)),
     "more members": (ZIP, "x.pth", lambda: b"PK\3\4" + bytes(9 << 20) + END),
     "a list in JSON": (SAFE, "x.safetensors", lambda: header(names(16_000))),

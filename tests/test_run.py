@@ -331,6 +331,24 @@ def test_a_named_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in theirs.iterdir()] == ["precious"] and file.exists()
 
 
+def test_a_file_named_as_our_stamp_makes_no_folder_ours(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    theirs = tmp_path / "theirs"
+    (theirs / "photos").mkdir(parents=True)
+    (theirs / "run.py.json").write_text("{}")
+    result = run(tmp_path, "demo", env={**os.environ, "TEXT2VIDEO_VENV": str(theirs)})
+    assert result.returncode == 1
+    assert "a new or an empty folder" in result.stderr and "Traceback" not in result.stderr
+    assert (theirs / "photos").is_dir()
+
+
+@posix_only
+def test_the_root_of_all_folders_is_no_place(tmp_path: Path) -> None:
+    result = run(lay_out(tmp_path), "demo", env={**os.environ, "TEXT2VIDEO_VENV": "/"})
+    assert result.returncode == 1
+    assert "a new or an empty folder" in result.stderr and "Traceback" not in result.stderr
+
+
 def test_a_torch_command_that_no_shell_reads_is_a_message(tmp_path: Path) -> None:
     result = run(lay_out(tmp_path), "demo", env={**os.environ, "TORCH_COMMAND": 'pip install "torch'})
     assert result.returncode == 1

@@ -30,10 +30,13 @@ LAST_WAIT = 10
 POLL = 0.1
 """Seconds between looks at a process and at Ctrl-C."""
 INPUT_FORMATS = (
-    "mov,matroska,avi,flv,asf,mpegts,mpeg,ogg,mxf,nut,gif,apng,wav,w64,mp3,flac,aac,aiff,au,caf,amr,ac3,eac3,dts,"
-    "wv,ape,tta,png_pipe,jpeg_pipe,webp_pipe"
+    "mov,matroska,avi,flv,asf,mpegts,mpeg,ogg,mxf,nut,gif,wav,w64,mp3,flac,aac,aiff,au,caf,amr,ac3,eac3,dts,"
+    "wv,ape,tta,webp_pipe"
 )
-"""Containers that hold what they play. Playlists (ffconcat, m3u8, a %d in the name) would read other files."""
+"""Containers that hold what they play. Playlists (ffconcat, m3u8, a %d in the name) would read other files.
+
+Of pictures only those that a video may be saved as: a small PNG may stand for gigabytes.
+"""
 
 
 class OutputError(TextToVideoError):

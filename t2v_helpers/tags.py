@@ -10,11 +10,15 @@ from pathlib import Path
 from PIL import Image
 
 from ..modelscope.errors import TextToVideoError
+from ..modelscope.files import open_file
 from .ffmpeg import ask_ffmpeg
 
 PNG_KEY = "parameters"
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 UNICODE = b"UNICODE\0"
+GIF = b"GIF"
+LONGEST_COMMENT = 2 << 20
+"""Bytes at a GIF's beginning that may hold its comment. The longest infotext that is read fits into half of it."""
 IMAGES = ("PNG", "JPEG", "WEBP", "GIF")
 """What we and the WebUI write. Pillow knows dozens more, some of which start other programs."""
 
@@ -73,7 +77,9 @@ def read_tags(path: Path) -> str:
     """The infotext inside an image or video file. Raises UnreadableFile where there is none."""
     try:
         text = _from_image(path)
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+    except Image.DecompressionBombError as error:
+        raise UnreadableFile(f"{path.name} is a picture of more pixels than any video's.") from error
+    except (OSError, SyntaxError, ValueError, struct.error):
         text = _from_video(path)
     if not text.strip():
         raise UnreadableFile(
@@ -84,7 +90,7 @@ def read_tags(path: Path) -> str:
 
 
 def _from_image(path: Path) -> str:
-    with warnings.catch_warnings(), Image.open(path, formats=IMAGES) as image:
+    with warnings.catch_warnings(), Image.open(_opening(path), formats=IMAGES) as image:
         # Pillow's remarks on damage are not for the people who dropped the file.
         warnings.simplefilter("ignore")
         # Pillow gives None where the pointer to them is damaged.
@@ -93,6 +99,13 @@ def _from_image(path: Path) -> str:
             return comment.removeprefix(UNICODE).decode("utf-16-be", errors="replace")
         found = image.info.get(PNG_KEY) or image.info.get("comment") or ""
     return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
+
+
+def _opening(path: Path) -> Path | io.BytesIO:
+    """The file; of a GIF its beginning, where its comment is: Pillow's time grows with the square of that."""
+    with open_file(path) as file:
+        start = file.read(len(GIF))
+        return io.BytesIO(start + file.read(LONGEST_COMMENT)) if start == GIF else path
 
 
 def _from_video(path: Path) -> str:

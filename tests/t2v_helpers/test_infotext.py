@@ -1,7 +1,11 @@
 """Settings as text: written in the WebUI's syntax, read back from ours, the WebUI's and the 2023 extension's."""
 
 import dataclasses
+import struct
 import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 
 from sd_t2v.modelscope.samplers.catalogue import sampler_names
 from sd_t2v.t2v_helpers.arguments import GenerationRequest
+from sd_t2v.t2v_helpers.ffmpeg import ask_ffmpeg
 from sd_t2v.t2v_helpers.infotext import (
     ADVANCED,
     KEYS,
@@ -18,6 +23,7 @@ from sd_t2v.t2v_helpers.infotext import (
     read_infotext,
     write_infotext,
 )
+from sd_t2v.t2v_helpers.tags import UnreadableFile, read_tags
 
 REQUEST = GenerationRequest(
     prompt="a red ball, moving: left", negative_prompt="blurry\nugly", seed=7, cfg_scale=7.25, width=320, height=200
@@ -134,3 +140,27 @@ def test_the_webuis_own_pairs_are_understood() -> None:
 def test_fields_that_settings_leave_out_are_told_too() -> None:
     found = read_infotext(write_infotext(GenerationRequest(prompt="", seed=1), "m"))
     assert {name: found[name] for name in LEFT_OUT} == LEFT_OUT
+
+
+def test_a_gif_with_a_comment_of_many_megabytes_is_read_in_time(tmp_path: Path) -> None:
+    screen, comment = b"GIF89a\x10\0\x10\0\0\0\0", b"\x21\xfe" + (b"\xff" + b"a" * 255) * 120_000 + b"\0\x3b"
+    (tmp_path / "a.gif").write_bytes(screen + comment)
+    before = time.process_time()
+    with suppress(UnreadableFile):
+        read_tags(tmp_path / "a.gif")
+    assert time.process_time() - before < 10
+
+
+def test_a_picture_of_more_pixels_than_any_is_left_alone(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(16_000 * 8 + 1)) for _ in range(16_000)) + packer.flush()
+    header = struct.pack(">IIBBBBB", 16_000, 16_000, 16, 6, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(png)
+    with pytest.raises(UnreadableFile, match="more pixels"):
+        read_tags(tmp_path / "a.png")
+    with pytest.raises(OSError, match="cannot read"):
+        ask_ffmpeg(tmp_path / "a.png", "-f", "ffmetadata", "-")

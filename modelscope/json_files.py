@@ -11,6 +11,8 @@ from .files import open_file
 MAX_BYTES = 1 << 20
 """Of a document in a file of its own. The longest there are, of hundreds of split files, take a fifth of this."""
 MAX_DEPTH = 32
+MAX_ENTRIES = 400_000
+"""Commas and brackets: what stands between them takes memory of its own, however short it is."""
 MAX_DIGITS = 40
 # A text without an end goes to the end: else each quotation mark in it would be tried as another beginning.
 _TEXT = re.compile(rb'"(?:\\.|[^"\\])*\\?(?:"|\Z)', re.DOTALL)
@@ -39,7 +41,10 @@ def parse_json(data: bytes, longest: int = MAX_BYTES) -> Any:
 
 def _check_depth(data: bytes) -> None:
     """Take the innermost brackets away, again and again: one by one, millions of them would take seconds."""
-    brackets = _TEXT.sub(b"", data).translate(None, _NO_BRACKETS)
+    bare = _TEXT.sub(b"", data)
+    brackets = bare.translate(None, _NO_BRACKETS)
+    if bare.count(b",") + len(brackets) > MAX_ENTRIES:
+        raise ValueError("it has more entries than any")
     for _ in range(MAX_DEPTH):
         brackets = brackets.replace(b"[]", b"_").replace(b"{}", b"_").replace(b"_", b"")
     if brackets:

@@ -30,6 +30,8 @@ def read_safetensors(file: WeightFile) -> dict[str, Tensor]:
     listed = [(name, entry) for name, entry in header.items() if name != METADATA]
     if len(listed) > MAX_TENSORS:
         raise ValueError("it has more tensors than any model")
+    if not all(_is_entry(entry) for _, entry in listed):
+        raise ValueError("a tensor has no place or no shape")
     places = sorted((entry["data_offsets"][0], entry["data_offsets"][1]) for _, entry in listed)
     if any(end > following for (_, end), (following, _) in pairwise(places)):
         raise ValueError("its tensors overlap")
@@ -55,13 +57,21 @@ def _header(file: WeightFile) -> tuple[dict[str, Any], int]:
     return header, _LENGTH.size + length
 
 
+def _is_entry(entry: Any) -> bool:
+    """Whether this says what a tensor is: its type, its shape, and where it begins and ends."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    lists = isinstance(shape, list) and isinstance(offsets, list)
+    return lists and len(shape) <= MAX_DIMENSIONS and len(offsets) == 2 and all(map(is_size, (*shape, *offsets)))
+
+
 def _tensor(file: WeightFile, start: int, name: str, entry: Any) -> Tensor:
-    dtype = getattr(torch, _TYPES.get(str(entry["dtype"]), ""), None)
+    dtype = getattr(torch, _TYPES.get(entry["dtype"], ""), None)
     if dtype is None or len(name) > MAX_KEY:
         raise ValueError("it has numbers of a kind that cannot be read")
     shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
-    numbers = (*shape, begin, end)
-    if len(shape) > MAX_DIMENSIONS or not all(map(is_size, numbers)) or end < begin:
+    if end < begin:
         raise ValueError("a tensor has no place or no shape")
     storage = file.storage(Piece(start + begin, end - begin), dtype.itemsize)
     if storage.nbytes() != math.prod(shape) * dtype.itemsize:

@@ -48,6 +48,12 @@ def header(listed: list[str], **extra: str) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
+def framed(inner: bytes) -> bytes:
+    """A safetensors file whose list is full of these."""
+    raw = b'{"__metadata__": [' + inner + b"0]}"
+    return struct.pack("<Q", len(raw)) + raw
+
+
 def configuration(inner: str) -> bytes:
     return b'{"model": {"model_args": {}, "model_cfg": ' + inner.encode() + b"}}"
 
@@ -102,6 +108,9 @@ BOMBS: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "more members": (ZIP, "x.pth", lambda: b"PK\3\4" + bytes(9 << 20) + END),
     "a list in JSON": (SAFE, "x.safetensors", lambda: header(names(16_000))),
     "a longer list in JSON": (SAFE, "x.safetensors", lambda: header(names(40_000))),
+    "short lists in JSON": (SAFE, "x.safetensors", lambda: framed(b'{"a":[]},' * 800_000)),
+    "deep lists in JSON": (SAFE, "x.safetensors", lambda: framed((b"[" * 28 + b"]" * 28 + b",") * 140_000)),
+    "short names in JSON": (SAFE, "x.safetensors", lambda: framed(b'{"a":0},' * 800_000)),
     "lists in JSON": ("configuration", "configuration.json", lambda: configuration("[" + "[]," * 340_000 + "[]]")),
     "pairs in JSON": ("configuration", "configuration.json", lambda: configuration("[" + "{}," * 340_000 + "{}]")),
     "an index": ("index", "i", lambda: json.dumps({"weight_map": dict.fromkeys(names(60_000), "a")}).encode()),

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .errors import ModelError, first_line, is_memory_error
-from .pickle_names import ForeignCode, UnusableTensor
+from .pickle_names import ForeignCode
 from .placement import free_memory
 from .safetensors_files import read_safetensors
 from .torch_files import ZIP, ForeignByteOrder, PackedFile, ProgramFile, read_torch
-from .weight_bytes import Piece, WeightFile
+from .weight_bytes import Piece, UnusableTensor, WeightFile
 from .zips import NoDirectory, find_spoilt
 
 _LFS_POINTER = b"version https://git-lfs"

@@ -65,7 +65,7 @@ _OTHERS = {
     r"motion_modules\.": "an AnimateDiff motion module",
     r"control_model\.": "a ControlNet",
     r"init_attn\.": "a VideoCrafter model",
-    r"lora_": "a LoRA, which belongs into the LoRA folder",
+    r"lora_": "a LoRA, which belongs in the LoRA folder",
     r"model\.diffusion_model\.": "a Stable Diffusion checkpoint, which makes pictures, not videos",
     r"^down_blocks\.": "a network for pictures",
 }

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .weight_bytes import MAX_DIMENSIONS, Layout, is_size
+from .weight_bytes import MAX_DIMENSIONS, Layout, UnusableTensor, is_size
 
 MAX_KEY = 500
 """Characters. Longer keys of dictionaries name no weights."""
@@ -22,7 +22,8 @@ _TRAINER_MODULES = (
 )  # fmt: skip
 """Packages whose objects training frameworks leave in checkpoints, or people among their settings."""
 _BUILTIN_DATA = (
-    "bool", "bytearray", "complex", "dict", "float", "frozenset", "int", "list", "object", "set", "str", "tuple",
+    "bool", "bytearray", "complex", "dict", "float", "frozenset", "int", "list", "object", "range", "set", "slice",
+    "str", "tuple", "xrange",
 )  # fmt: skip
 _PLAIN_DATA = {
     *((home, name) for home in ("builtins", "__builtin__") for name in _BUILTIN_DATA),
@@ -46,10 +47,6 @@ _TENSOR_MODULES = ("torch._utils", "torch._tensor", *_STORAGE_MODULES)
 
 class ForeignCode(Exception):
     """A pickle names something that is neither a tensor nor a trainer's leftover."""
-
-
-class UnusableTensor(Exception):
-    """A pickle names a kind of tensor that holds no plain numbers."""
 
 
 class Stored(NamedTuple):

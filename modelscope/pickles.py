@@ -211,6 +211,7 @@ _STEPS: dict[int, Callable[[_Machine], object]] = {
         (pickle.SHORT_BINBYTES, lambda m: m.skip_bytes(1)),
         (pickle.BINBYTES, lambda m: m.skip_bytes(4)),
         (pickle.BINBYTES8, lambda m: m.skip_bytes(8)),
+        (pickle.BYTEARRAY8, lambda m: m.skip_bytes(8)),
         (pickle.EMPTY_TUPLE, lambda m: m.push(())),
         (pickle.TUPLE1, lambda m: m.tuple_of(1)),
         (pickle.TUPLE2, lambda m: m.tuple_of(2)),

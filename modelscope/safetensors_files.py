@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .json_files import parse_json
 from .pickle_names import MAX_KEY, MAX_TENSORS
-from .weight_bytes import MAX_DIMENSIONS, Layout, Piece, WeightFile, is_size, tensor_in
+from .weight_bytes import MAX_DIMENSIONS, Layout, Piece, UnusableTensor, WeightFile, is_size, tensor_in
 
 METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
@@ -62,14 +62,17 @@ def _is_entry(entry: Any) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    lists = isinstance(shape, list) and isinstance(offsets, list)
-    return lists and len(shape) <= MAX_DIMENSIONS and len(offsets) == 2 and all(map(is_size, (*shape, *offsets)))
+    if not isinstance(shape, list) or not isinstance(offsets, list):
+        return False
+    return len(shape) <= MAX_DIMENSIONS and len(offsets) == 2 and all(map(is_size, (*shape, *offsets)))
 
 
 def _tensor(file: WeightFile, start: int, name: str, entry: Any) -> Tensor:
     dtype = getattr(torch, _TYPES.get(entry["dtype"], ""), None)
-    if dtype is None or len(name) > MAX_KEY:
-        raise ValueError("it has numbers of a kind that cannot be read")
+    if dtype is None:
+        raise UnusableTensor(str(entry["dtype"])[:MAX_KEY])
+    if len(name) > MAX_KEY:
+        raise ValueError("a name in it is longer than any weight's")
     shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
     if end < begin:
         raise ValueError("a tensor has no place or no shape")

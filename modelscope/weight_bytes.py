@@ -16,6 +16,10 @@ MAX_NUMBERS = 1 << 48
 MAX_DIMENSIONS = 16
 
 
+class UnusableTensor(Exception):
+    """A file has a kind of tensor that holds no plain numbers."""
+
+
 class Piece(NamedTuple):
     """Where some bytes are in a file."""
 
@@ -37,7 +41,8 @@ class WeightFile:
     def __init__(self, path: Path, *, mapped: bool) -> None:
         self._file = open_file(path)
         self.size = os.fstat(self._file.fileno()).st_size
-        self._path, self._mapped = path, mapped
+        # torch maps files by names that are text only.
+        self._path, self._mapped = path, mapped and is_text(str(path))
         self._whole: Any = None
 
     def __enter__(self) -> "WeightFile":
@@ -80,7 +85,11 @@ class WeightFile:
 
 
 def tensor_in(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layout) -> Tensor:
-    """Return a tensor that lies in a storage. Raises ValueError where it would reach out of it, or repeat numbers."""
+    """Return a tensor that lies in a storage.
+
+    Raises ValueError where it would reach out of it, and UnusableTensor where it repeats numbers, which could make a
+    small file fill any memory.
+    """
     offset, shape, strides = layout
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS or not all(map(is_size, numbers)):
@@ -89,11 +98,22 @@ def tensor_in(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layout)
         raise ValueError("a tensor is larger than any memory")
     count, held = math.prod(shape), storage.nbytes() // dtype.itemsize
     last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
-    if count > held or (count and last >= held):
+    if count and last >= held:
         raise ValueError("a tensor has fewer numbers than it says")
+    if count > held:
+        raise UnusableTensor("one that repeats its numbers")
     if not count:
         return torch.empty(shape, dtype=dtype)
     return torch.empty(0, dtype=dtype).set_(storage, offset, shape, strides)
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is text; on Linux any bytes may be one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_size(number: object) -> bool:

@@ -40,7 +40,7 @@ def convert(model: ModelFolder, goal: Path, say: Say) -> None:
 
     say: told what is being done. Raises ModelError, OutOfMemory; nothing is left behind then.
     """
-    if os.path.exists(goal):  # noqa: PTH110 - False for what is no path at all, too
+    if os.path.lexists(goal):
         raise ModelError(f"{goal}: is there already. Choose another folder, or delete that one.")
     try:
         # Hidden until it is whole: half a model is none to choose.

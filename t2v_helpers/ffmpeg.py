@@ -52,7 +52,7 @@ def find_ffmpeg() -> str:
     try:
         import imageio_ffmpeg
 
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
+        return _absolute(str(imageio_ffmpeg.get_ffmpeg_exe()))
     except (ImportError, RuntimeError):
         found = shutil.which("ffmpeg")
     if found is None:
@@ -63,9 +63,14 @@ def find_ffmpeg() -> str:
     return found
 
 
+def _absolute(program: str) -> str:
+    """A path that holds wherever ffmpeg is started; a bare name is looked for as ever."""
+    return os.path.abspath(program) if os.path.dirname(program) else program  # noqa: PTH120
+
+
 def another_ffmpeg(ffmpeg: str) -> str:
     """How to come by another ffmpeg than this one, as a sentence."""
-    if os.environ.get(VARIABLE) == ffmpeg:
+    if _absolute(os.environ.get(VARIABLE, "")) == ffmpeg:
         return f"The environment variable {VARIABLE} names it: let that name a complete ffmpeg, or unset it."
     return f'A complete one comes with: "{sys.executable}" -m pip install --force-reinstall imageio-ffmpeg'
 

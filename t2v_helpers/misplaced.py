@@ -42,7 +42,7 @@ def downloads_folder() -> Path | None:
 def misplaced(models: Path, downloads: Path | None = None) -> list[Misplaced]:
     """Files of ModelScope models in folders in which nothing looks for them, those of the WebUI and `downloads`.
 
-    Of several that belong into one place the first is the one without a browser's number.
+    Of several that belong in one place the first is the one without a browser's number.
     """
     base = base_folder(models)
     places = {models / name: _DEPTH for name in ("Stable-diffusion", "ModelScope", "VAE", "Lora")}

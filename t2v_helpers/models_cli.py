@@ -3,11 +3,11 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..modelscope.errors import TextToVideoError
+from ..modelscope.errors import ModelError, TextToVideoError
 from .host.console import MODELS
 from .known_models import described
 from .launcher import launch
@@ -74,33 +74,61 @@ def _host(options: argparse.Namespace) -> "ConsoleHost":
 
 def _doctor(options: argparse.Namespace) -> int:
     from .doctor import examine
-    from .find_leftovers import find_leftovers
-    from .leftovers import clean
-    from .misplaced import downloads_folder, misplaced, move
     from .model_folders import base_folder, find_models
 
     host = _host(options)
-    files = misplaced(options.models_dir, downloads_folder())
-    said = move(files) if options.move else [f"{path} belongs to {goal}; --move moves it." for path, goal in files]
-    left = find_leftovers(host)
-    said += clean(left) if options.clean else [f"{one} {one.what_next('--clean removes it.')}" for one in left]
-    for line in said:
-        _say(line)
+    sound = _move_or_name(options) & _clean_or_name(options, host)
     models = [_model(host, name) for name in options.models] or find_models(host)
     if len(models) == 1 and not options.models:
         _say(
             f"No weights yet: put a model's files into {base_folder(options.models_dir)}, or let "
             "`python run.py download` bring them there."
         )
-    sound = True
     for diagnosis in examine(host, models, thorough=options.thorough):
         _say("")
         _say(f"{diagnosis.model.name}  {diagnosis.model.path}")
         for finding in diagnosis.findings:
             _say(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.subject}: {finding.text}")
         sound = sound and diagnosis.sound
-    tidy = (options.move or not files) and (options.clean or not any(one.wrong for one in left))
-    return 0 if sound and tidy else 1
+    return 0 if sound else 1
+
+
+def _move_or_name(options: argparse.Namespace) -> bool:
+    """Move files that lie in a wrong place, or say which do. Return whether none is left there."""
+    from .misplaced import downloads_folder, misplaced, move
+
+    files = misplaced(options.models_dir, downloads_folder())
+    if options.move:
+        return _do(move, files)
+    _say_all(f"{path} belongs to {goal}; --move moves it." for path, goal in files)
+    return not files
+
+
+def _clean_or_name(options: argparse.Namespace, host: "ConsoleHost") -> bool:
+    """Remove what was left half done, or say what was. Return whether no fault is left there."""
+    from .find_leftovers import find_leftovers
+    from .leftovers import clean
+
+    left = find_leftovers(host)
+    if options.clean:
+        return _do(clean, left)
+    _say_all(f"{one} {one.what_next('--clean removes it.')}" for one in left)
+    return not any(one.wrong for one in left)
+
+
+def _do(work: Callable[[Any], list[str]], files: Sequence[Any]) -> bool:
+    """Say what was done with the files, and return whether all of it was. What could not be ends nothing else."""
+    try:
+        _say_all(work(files))
+    except ModelError as error:
+        _say_all(str(error).splitlines())
+        return False
+    return True
+
+
+def _say_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        _say(line)
 
 
 def _convert(options: argparse.Namespace) -> int:

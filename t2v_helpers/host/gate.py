@@ -4,10 +4,13 @@ import base64
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote, urlsplit
+
+from starlette.websockets import WebSocketDisconnect
 
 from ...modelscope.escape import logger
 from ..access import (
@@ -84,7 +87,10 @@ class Gate:
         if scope["type"] == "http" and scope["path"] == "":
             target = (b"location", quote(f"{scope['root_path']}/").encode())
             return await _answer(scope, send, HTTPStatus.TEMPORARY_REDIRECT, "", target)
-        return await self._app(scope, receive, Outgoing(scope, send) if scope["type"] == "http" else send)
+        # A page that is closed in the middle is no fault of the server.
+        with suppress(WebSocketDisconnect):
+            await self._app(scope, receive, Outgoing(scope, send) if scope["type"] == "http" else send)
+        return None
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Raise Refused. A link on another site may open the page or a video, but only as a page of its own."""

@@ -106,9 +106,21 @@ def test_what_people_leave_in_their_own_checkpoints(tmp_path: Path) -> None:
         torch.int32,
         torch.bool,
         torch.device("cpu"),
+        slice(3),
+        range(3),
+        bytearray(b"123"),
     ]
-    torch.save({"state_dict": {"a": tensor}, "hyper_parameters": {"values": values}}, tmp_path / "x.pth")
-    assert torch.equal(read_tensors(tmp_path / "x.pth")["a"], BASE)
+    for protocol in (2, 5):
+        content = {"state_dict": {"a": tensor}, "hyper_parameters": {"values": values}}
+        torch.save(content, tmp_path / "x.pth", pickle_protocol=protocol)
+        assert torch.equal(read_tensors(tmp_path / "x.pth")["a"], BASE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_a_file_whose_name_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "w\udce9ights.pth"
+    torch.save({"a": BASE}, path.open("wb"))
+    assert torch.equal(read_tensors(path)["a"], BASE)
 
 
 def text(words: str) -> bytes:
@@ -280,6 +292,7 @@ def test_a_file_of_the_other_byte_order_is_named(tmp_path: Path) -> None:
         (lambda: torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8), "qtensor"),
         (lambda: torch.eye(3).to_sparse(), "sparse"),
         (lambda: torch.ones(2, device="meta"), "meta"),
+        (lambda: torch.ones(1).expand(1000), "repeats its numbers"),
     ],
 )
 def test_tensors_that_are_no_plain_numbers_are_named(make: Callable[[], Tensor], name: str, tmp_path: Path) -> None:
@@ -287,6 +300,11 @@ def test_tensors_that_are_no_plain_numbers_are_named(make: Callable[[], Tensor],
     message = refused(tmp_path / "x.pth")
     assert name in message
     assert "holds tensors that are no plain numbers" in message
+
+
+def test_safetensors_of_an_unknown_kind_are_named(tmp_path: Path) -> None:
+    message = refused(written(tmp_path / "x.safetensors", safetensors(listed(dtype='"F4"'))))
+    assert "holds tensors that are no plain numbers (F4)" in message
 
 
 def safetensors(header: bytes, numbers: bytes = bytes(64), length: int | None = None) -> bytes:
@@ -304,7 +322,6 @@ def listed(**changes: Any) -> bytes:
         safetensors(listed(), length=2**63),
         safetensors(listed(), length=9_000_000),
         safetensors(listed(), length=5),
-        safetensors(listed(dtype='"F31"')),
         safetensors(listed(dtype="3")),
         safetensors(listed(shape="[2, 3]")),
         safetensors(listed(shape=f"[0, {2**62}, {2**62}]", data_offsets="[0, 0]")),

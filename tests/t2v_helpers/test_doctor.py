@@ -213,7 +213,7 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     ),
     "UNet is SDXL": (UNET, foreign("conditioner.embedders.1.model.ln_final.x"), "an SDXL checkpoint"),
     "UNet is a motion module": (UNET, foreign("down_blocks.0.motion_modules.0.x"), "an AnimateDiff motion module"),
-    "UNet is a LoRA": (UNET, foreign("lora_unet_mid_block.lora_up.weight"), "belongs into the LoRA folder"),
+    "UNet is a LoRA": (UNET, foreign("lora_unet_mid_block.lora_up.weight"), "belongs in the LoRA folder"),
     "UNet is the text encoder": (
         UNET,
         lambda p: shutil.copy(p.parent / CLIP, p),
@@ -222,7 +222,7 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "UNet without its last tensors": (UNET, without_some, "3 missing"),
     "UNet with whole numbers": (UNET, in_whole_numbers, "1 without numbers"),
     "UNet as large as no disk": (UNET, absurd, "damaged or not fully downloaded"),
-    "UNet with a tensor without end": (UNET, endless, "a tensor has fewer numbers than it says"),
+    "UNet with a tensor without end": (UNET, endless, "repeats its numbers"),
     "UNet that claims too much": (UNET, claiming, "damaged or not fully downloaded"),
     "UNet packed": (UNET, bomb, "is packed, which torch never does"),
     "text encoder saved as a web page": (CLIP, html, "is a web page"),
@@ -404,7 +404,7 @@ def test_a_file_with_nothing_of_a_model_is_told_once(tmp_path: Path) -> None:
     path = tmp_path / "style.safetensors"
     save_file({"lora_unet_mid_block.lora_up.weight": torch.zeros(1)}, path)
     (wrong,) = [finding for finding in diagnosis(path).findings if not finding.sound]
-    assert "looks like a LoRA, which belongs into the LoRA folder" in wrong.text
+    assert "looks like a LoRA, which belongs in the LoRA folder" in wrong.text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")

@@ -56,7 +56,8 @@ def client(
     async def join(socket: WebSocket) -> None:
         await socket.accept()
         await socket.send_json("welcome")
-        await socket.close()
+        if await socket.receive_json() == "thanks":
+            await socket.close()
 
     app.add_middleware(Gate, entrance=entrance)
 
@@ -99,6 +100,13 @@ def test_a_link_on_another_site_opens_the_page_and_videos_only_as_pages_of_their
 def test_websockets_are_refused_alike(headers: dict[str, str]) -> None:
     with pytest.raises(WebSocketDisconnect), client().websocket_connect("/queue/join", headers=headers):
         pass
+    with client().websocket_connect("/queue/join", headers=OWN) as socket:
+        assert socket.receive_json() == "welcome"
+        socket.send_json("thanks")
+
+
+def test_a_page_that_is_closed_while_it_is_asked_is_no_fault_of_the_server() -> None:
+    # The client hands on whatever the app raises.
     with client().websocket_connect("/queue/join", headers=OWN) as socket:
         assert socket.receive_json() == "welcome"
 

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from starlette.websockets import WebSocketDisconnect
+from fastapi import WebSocketDisconnect
 
 from ...modelscope.escape import logger
 from ..access import (

@@ -71,7 +71,7 @@ ENGINE = (TORCH, "demo.txt")
 LINT = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), (".ci/typecheck.py",))
 # Some files at once, which is quicker than threads inside of operations. In their order: the longest come first.
 PYTEST = (("-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"),)
-LAUNCHER = "sd_t2v.t2v_helpers.launcher"
+LAUNCHER = "sd_t2v.t2v_helpers.commands.launcher"
 
 
 def launched(name: str) -> tuple[tuple[str, ...], ...]:

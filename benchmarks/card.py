@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from ..modelscope.config import UNetConfig
+from ..modelscope.device import Place
 from ..modelscope.errors import is_memory_error
-from ..modelscope.plan import BALANCED, LADDER
-from ..modelscope.stage import as_planned
-from ..modelscope.unet3d import UNet3D
-from ..modelscope.weights import Place
+from ..modelscope.memory.plan import BALANCED, LADDER
+from ..modelscope.memory.plan_runner import as_planned
+from ..modelscope.network.unet3d import UNet3D
 from .rivals import diffusers_unet, modelscope_unet
 from .weights import random_weights
 

@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..modelscope.checkpoints.diffusers_keys import text_names, to_diffusers, unet_names, vae_names
+from ..modelscope.checkpoints.load import load_model
 from ..modelscope.config import AutoencoderConfig, ModelConfig, TextConfig, write_config
-from ..modelscope.diffusers_names import text_names, to_diffusers, unet_names, vae_names
-from ..modelscope.loading import Model, load_model, outline
-from ..modelscope.weights import Place, assign
+from ..modelscope.device import Place
+from ..modelscope.model import Model, outline
+from ..modelscope.network.streamable import assign
 from .load import peak_gigabytes
 from .rivals import diffusers_config
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..modelscope.checkpoints.diffusers_keys import to_diffusers, unet_names
+from ..modelscope.checkpoints.find_parts import Source
+from ..modelscope.checkpoints.load import load_part
+from ..modelscope.checkpoints.parts import UNET
 from ..modelscope.config import ModelConfig, UNetConfig
-from ..modelscope.diffusers_names import to_diffusers, unet_names
-from ..modelscope.layouts import Source
-from ..modelscope.loading import load_part
-from ..modelscope.parts import UNET
-from ..modelscope.unet3d import UNet3D
+from ..modelscope.network.unet3d import UNet3D
 from .rivals import diffusers_config, modelscope_unet
 
 HEADER = ("way", "ready after s", "every weight read after s", "peak memory GB", "of it beyond the imports")

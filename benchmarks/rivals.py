@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..modelscope.checkpoints.diffusers_keys import to_diffusers, unet_names
 from ..modelscope.config import ModelConfig, UNetConfig
-from ..modelscope.diffusers_names import to_diffusers, unet_names
-from ..modelscope.open_clip_import import open_clip_module
+from ..modelscope.network.open_clip_import import open_clip_module
 
 # Both rivals import torchvision, which has to fit the installed torch first.
 open_clip_module("transformer")

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..modelscope.config import UNetConfig
-from ..modelscope.plan import BALANCED
-from ..modelscope.unet3d import DeepLevels, UNet3D
+from ..modelscope.memory.plan import BALANCED
+from ..modelscope.network.unet3d import DeepLevels, UNet3D
 from .rivals import diffusers_unet, extension_unet, modelscope_unet
 from .weights import random_weights
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..modelscope.choice import Limits, choose
+from ..modelscope.checkpoints.load import load_model
 from ..modelscope.config import FilesConfig, ModelConfig
-from ..modelscope.loading import load_model, outline
+from ..modelscope.device import Place, free_memory
+from ..modelscope.memory.choice import Limits, choose
+from ..modelscope.model import outline
 from ..modelscope.pipeline import generate
-from ..modelscope.placement import free_memory
 from ..modelscope.request import VideoRequest
-from ..modelscope.weights import Place
 from .load import peak_gigabytes
 from .weights import random_weights
 

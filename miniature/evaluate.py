@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..modelscope.loading import Model, load_model
+from ..modelscope.checkpoints.load import load_model
+from ..modelscope.device import Place, best_device, best_dtype
+from ..modelscope.memory.plan import FAST, Plan
+from ..modelscope.model import Model
 from ..modelscope.pipeline import generate
-from ..modelscope.placement import best_device, best_dtype
-from ..modelscope.plan import FAST, Plan
 from ..modelscope.request import VideoRequest
-from ..modelscope.samplers.catalogue import get_sampler, sampler_names
-from ..modelscope.weights import Place
+from ..modelscope.sampling.catalogue import get_sampler, sampler_names
 from .judge import Verdict, judge
 from .recipe import MODEL_FOLDER
 from .world import HELD_OUT, LABELS, Label

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..modelscope.autoencoder import LATENT_SCALE, Autoencoder
-from ..modelscope.prompts import tokenize
-from ..modelscope.schedule import TRAIN_STEPS, alphas_cumprod
-from ..modelscope.text_encoder import TextEncoder
-from ..modelscope.unet3d import UNet3D
+from ..modelscope.network.autoencoder import LATENT_SCALE, Autoencoder
+from ..modelscope.network.text_encoder import TextEncoder
+from ..modelscope.network.unet3d import UNet3D
+from ..modelscope.prompts.encode import tokenize
+from ..modelscope.sampling.schedules import TRAIN_STEPS, alphas_cumprod
 from .captions import caption
 from .recipe import MINIATURE, Recipe
 from .world import COLOURS, DIRECTIONS, SHAPES, TRAINED, Label, draw

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..modelscope.loading import Model, load_model
-from ..modelscope.lora_names import Homes, Target
-from ..modelscope.weights import Place
+from ..modelscope.checkpoints.load import load_model
+from ..modelscope.device import Place
+from ..modelscope.lora.targets import Homes, Target
+from ..modelscope.model import Model
 from .recipe import LORA_FILE, MODEL_FOLDER, LoraRecipe, Recipe
 from .stages import Clips, UNetStage, encode_clips
 from .train import Trainer

@@ -7,23 +7,24 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .autoencoder import Autoencoder, to_uint8
+from .device import Place
 from .errors import OutOfMemory, memory_errors
-from .guidance import Guidance, guided, interval
-from .loading import Model
-from .lora import Lora, wearing
-from .plan import BALANCED, Plan
+from .lora.lora_file import Lora, wearing
+from .lora.turbo import scale_condition
+from .memory.plan import BALANCED, Plan
+from .memory.plan_runner import Stage, Tell, as_planned, warn
+from .memory.streaming import resident
+from .model import Model
+from .network.autoencoder import Autoencoder, to_uint8
+from .network.unet3d import DeepLevels, TextContext
 from .progress import OnStep, Step, ignore
-from .prompts import encode_prompt
+from .prompts.encode import encode_prompt
 from .request import VideoRequest
-from .samplers.catalogue import get_sampler
-from .samplers.parameterisation import denoiser
-from .samplers.registry import Denoise, Noise
-from .schedule import Level, to_ve, to_vp
-from .stage import Stage, Tell, as_planned, warn
-from .turbo import scale_condition
-from .unet3d import DeepLevels, TextContext
-from .weights import Place, resident
+from .sampling.catalogue import get_sampler
+from .sampling.denoiser import denoiser
+from .sampling.guidance import Guidance, guided, interval
+from .sampling.registry import Denoise, Noise
+from .sampling.schedules import Level, to_ve, to_vp
 
 DECODING_REMEDY = "Ask for a smaller size, or close other programs."
 

@@ -41,7 +41,7 @@ def param(  # noqa: PLR0913 - each is named where it is given
 
 
 def _samplers() -> list[str]:
-    from .samplers.catalogue import sampler_names
+    from .sampling.catalogue import sampler_names
 
     return sampler_names()
 

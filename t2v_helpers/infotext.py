@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import __version__
 from ..modelscope.errors import RequestError
-from .arguments import GenerationRequest
+from .request import GenerationRequest
 
 VERSION = f"text2video {__version__}"
 NEGATIVE = "Negative prompt:"

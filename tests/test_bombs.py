@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from sd_t2v.tests.modelscope.test_weight_files import TENSOR, text
+from sd_t2v.tests.modelscope.checkpoints.test_weight_files import TENSOR, text
 from sd_t2v.tools.fuzzing.mutants import unzipped, zipped
 from sd_t2v.tools.fuzzing.supervisor import GOOD, Supervisor
 

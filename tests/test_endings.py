@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAUNCHER = "sd_t2v.t2v_helpers.launcher"
+LAUNCHER = "sd_t2v.t2v_helpers.commands.launcher"
 SMALL = ("x", "--steps", "2", "--frames", "2", "--width", "32", "--height", "32")
 COMMANDS = ("ui", "doctor", "convert", "download", "train", "train-lora", "judge", "bench")
 posix_only = pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
@@ -68,10 +68,11 @@ def test_every_command_can_be_ended_while_it_starts(name: str, tmp_path: Path) -
 SAVING = """
 import os, signal, sys, time, torch
 from pathlib import Path
-from sd_t2v.t2v_helpers import launcher, signals
-from sd_t2v.t2v_helpers.formats import FORMATS
-from sd_t2v.t2v_helpers.outputs import reserved_stem
-from sd_t2v.t2v_helpers.video import write_video
+from sd_t2v.t2v_helpers import signals
+from sd_t2v.t2v_helpers.commands import launcher
+from sd_t2v.t2v_helpers.video.formats import FORMATS
+from sd_t2v.t2v_helpers.generation.outputs import reserved_stem
+from sd_t2v.t2v_helpers.video.write import write_video
 
 folder, wait = Path(sys.argv[1]), float(sys.argv[2])
 signals.guard()

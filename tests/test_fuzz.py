@@ -52,7 +52,7 @@ def test_damaged_files_are_read_or_refused_in_words(reader: str, supervisor: Sup
 
 @pytest.fixture(scope="module")
 def misbehaving() -> Iterator[Supervisor]:
-    with Supervisor("sd_t2v.tests.fuzz_subject", longest=2) as one:
+    with Supervisor("sd_t2v.tests.helpers.fuzz_subject", longest=2) as one:
         yield one
 
 

@@ -26,11 +26,39 @@ def sources(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
-WEBUI = ROOT / "t2v_helpers" / "host" / "webui.py"
+WEBUI = ROOT / "t2v_helpers" / "hosts" / "webui.py"
 MODEL, HELPERS, WHOLE = sources("modelscope"), sources("t2v_helpers"), sources(*PACKAGE)
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 STARTERS = [ROOT / "run.py", ROOT / "run_venv.py"]
 EVERYTHING = [*WHOLE, *SCRIPTS, *sorted(ROOT.glob("*.py")), *sources("tests")]
+
+
+MODEL_ROOMS = {
+    "modelscope": (),
+    "modelscope/network": ("modelscope", "modelscope/memory"),
+    "modelscope/prompts": ("modelscope", "modelscope/network"),
+    "modelscope/sampling": ("modelscope",),
+    "modelscope/model.py": ("modelscope", "modelscope/network", "modelscope/memory"),
+    "modelscope/request.py": ("modelscope", "modelscope/sampling"),
+    "modelscope/memory": (
+        "modelscope", "modelscope/network", "modelscope/prompts", "modelscope/model.py", "modelscope/request.py",
+    ),
+    "modelscope/checkpoints": ("modelscope", "modelscope/network", "modelscope/model.py"),
+    "modelscope/lora": (
+        "modelscope", "modelscope/network", "modelscope/model.py", "modelscope/memory", "modelscope/checkpoints",
+    ),
+}  # fmt: skip
+"""Which rooms each room imports, besides itself. What lies in no room belongs to its folder; some files are rooms."""
+MODEL_ROOMS["modelscope/pipeline.py"] = tuple(MODEL_ROOMS)
+HELPER_ROOMS = (
+    "t2v_helpers", "t2v_helpers/video", "t2v_helpers/request.py", "t2v_helpers/infotext.py", "t2v_helpers/models",
+    "t2v_helpers/generation", "t2v_helpers/cleanup", "t2v_helpers/page", "t2v_helpers/hosts", "t2v_helpers/commands",
+)  # fmt: skip
+"""From the ground up: each imports those before it, and the model."""
+
+
+def room_of(path: str) -> str:
+    return path if path in (*MODEL_ROOMS, *HELPER_ROOMS) else path.rpartition("/")[0].removesuffix("/standalone")
 
 
 def short(path: Path) -> str:
@@ -92,6 +120,15 @@ def test_the_model_imports_torch_and_little_else(path: Path) -> None:
     assert all(name.startswith("sd_t2v.modelscope") for name in inside)
 
 
+@pytest.mark.parametrize("path", [*MODEL, *HELPERS], ids=short)
+def test_rooms_import_only_what_is_below_them(path: Path) -> None:
+    room, parts = room_of(short(path)), (name.split(".")[1:] for name in imported(ast.walk(tree(path)), path))
+    files = {ROOT.joinpath(*part).with_suffix(".py") for part in parts if part}
+    rooms = {room_of(short(file)) for file in files & {*MODEL, *HELPERS}} - {room}
+    helpers = HELPER_ROOMS[: HELPER_ROOMS.index(room)] if room in HELPER_ROOMS else ()
+    assert rooms <= {*MODEL_ROOMS.get(room, MODEL_ROOMS), *helpers}
+
+
 @pytest.mark.parametrize("path", [path for path in WHOLE if path != WEBUI], ids=short)
 def test_only_the_host_module_knows_the_webui(path: Path) -> None:
     assert not foreign(path) & {"modules", "backend", "launch"}
@@ -129,7 +166,7 @@ def test_nothing_heavy_is_imported_at_script_load(path: Path) -> None:
 
 
 def test_the_check_of_load_time_sees_through_the_projects_files() -> None:
-    assert "torch" in at_load(ROOT / "modelscope" / "unet3d.py", set())
+    assert "torch" in at_load(ROOT / "modelscope" / "network" / "unet3d.py", set())
 
 
 def test_the_folders_are_namespace_portions() -> None:
@@ -158,8 +195,8 @@ def test_what_a_file_imports_is_in_the_requirements(path: Path) -> None:
 
 def test_the_demo_gets_by_without_the_pages_packages() -> None:
     seen: set[Path] = set()
-    names = everything(ROOT / "t2v_helpers" / "cli.py", seen)
-    assert ROOT / "t2v_helpers" / "video.py" in seen
+    names = everything(ROOT / "t2v_helpers" / "commands" / "demo.py", seen)
+    assert ROOT / "t2v_helpers" / "video" / "write.py" in seen
     assert {DISTRIBUTIONS.get(name, name) for name in names} <= pinned("torch.txt", "demo.txt")
 
 

@@ -38,10 +38,10 @@ def lay_out(folder: Path) -> Path:
     (folder / "requirements").mkdir()
     for file in (ROOT / "requirements").iterdir():
         (folder / "requirements" / file.name).write_text("# nothing\n", encoding="utf-8")
-    (folder / "t2v_helpers").mkdir()
-    for name in ("launcher.py", "signals.py", "streams.py"):
+    (folder / "t2v_helpers" / "commands").mkdir(parents=True)
+    for name in ("commands/launcher.py", "signals.py", "commands/streams.py"):
         shutil.copy(ROOT / "t2v_helpers" / name, folder / "t2v_helpers" / name)
-    (folder / "t2v_helpers" / "cli.py").write_text(COMMAND_LINE, encoding="utf-8")
+    (folder / "t2v_helpers" / "commands" / "demo.py").write_text(COMMAND_LINE, encoding="utf-8")
     return folder
 
 

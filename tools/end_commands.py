@@ -19,7 +19,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-LAUNCHER = [sys.executable, "-m", "sd_t2v.t2v_helpers.launcher"]
+LAUNCHER = [sys.executable, "-m", "sd_t2v.t2v_helpers.commands.launcher"]
 OUTCOMES = ("as it should be", "had finished", "traceback", "wrong exit code", "not one line", "left something")
 LONGEST = 120
 """Seconds that a command may take."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from sd_t2v.tests.chromium import chromium, opened_page
-from sd_t2v.tests.hub import Hub, running
-from sd_t2v.tests.support import free_port
+from sd_t2v.tests.helpers.chromium import chromium, opened_page
+from sd_t2v.tests.helpers.hub import Hub, running
+from sd_t2v.tests.helpers.support import free_port
 
 from .pages import Server
 
@@ -62,7 +62,15 @@ def server(gradio: list[str], hub: Hub, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("page")
     port = free_port()
     outputs, models, settings = folder / ".outputs" / "of mine", folder / "models", folder / "settings.json"
-    command = [sys.executable, "-m", "sd_t2v.t2v_helpers.host.standalone", "--port", str(port), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "sd_t2v.t2v_helpers.commands.page",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
     with Path(folder, "log").open("w+", encoding="utf-8") as log:
         process = subprocess.Popen(
             [*command, "--models-dir", str(models), "--output-dir", str(outputs), "--settings", str(settings)],

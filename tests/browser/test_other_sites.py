@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
-from sd_t2v.tests.chromium import another
+from sd_t2v.tests.helpers.chromium import another
 
 from .pages import Server
 

@@ -12,11 +12,11 @@ import pytest
 from playwright.sync_api import Browser, Page, Route
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
-from sd_t2v.t2v_helpers.known_models import known_model
-from sd_t2v.t2v_helpers.tags import read_tags
-from sd_t2v.tests.chromium import drawn, opened_page
-from sd_t2v.tests.hub import Hub
-from sd_t2v.tests.support import seen_in
+from sd_t2v.t2v_helpers.models.known import known_model
+from sd_t2v.t2v_helpers.video.metadata import read_tags
+from sd_t2v.tests.helpers.chromium import drawn, opened_page
+from sd_t2v.tests.helpers.hub import Hub
+from sd_t2v.tests.helpers.support import seen_in
 
 from .pages import Server, number, progress_seen, prompt, run, set_number, status
 

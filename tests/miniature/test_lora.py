@@ -10,11 +10,12 @@ from sd_t2v.miniature.judge import judge
 from sd_t2v.miniature.recipe import LORA_FILE, MODEL_FOLDER, LoraRecipe, Recipe
 from sd_t2v.miniature.train_lora import train_lora
 from sd_t2v.miniature.world import LABELS, NEW_LABELS, NEW_SHAPE, Label, draw
-from sd_t2v.modelscope.loading import Model, load_model
-from sd_t2v.modelscope.lora import Lora, read_lora
+from sd_t2v.modelscope.checkpoints.load import load_model
+from sd_t2v.modelscope.lora.lora_file import Lora, read_lora
+from sd_t2v.modelscope.memory.plan import BALANCED, SMALLEST, Plan
+from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.pipeline import generate
-from sd_t2v.modelscope.plan import BALANCED, SMALLEST, Plan
-from sd_t2v.tests.support import CPU
+from sd_t2v.tests.helpers.support import CPU
 
 STEPS = 10
 

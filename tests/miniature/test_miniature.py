@@ -10,12 +10,13 @@ from sd_t2v.benchmarks.layouts import Write, as_in_2023, as_safetensors, as_shar
 from sd_t2v.miniature.evaluate import shares, verdicts, without_prompt
 from sd_t2v.miniature.recipe import MINIATURE, MODEL_FOLDER
 from sd_t2v.miniature.world import COLOURS, DIRECTIONS, HELD_OUT, LABELS, SHAPES
+from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.config import read_config, write_config
-from sd_t2v.modelscope.loading import Model, load_model
+from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
-from sd_t2v.modelscope.samplers.catalogue import get_sampler, sampler_names
-from sd_t2v.tests.support import CPU
+from sd_t2v.modelscope.sampling.catalogue import get_sampler, sampler_names
+from sd_t2v.tests.helpers.support import CPU
 
 MAX_WEIGHTS = 20_000_000
 

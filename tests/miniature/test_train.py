@@ -10,8 +10,8 @@ import torch
 from sd_t2v.miniature.recipe import MINIATURE, Recipe
 from sd_t2v.miniature.stages import UNetStage
 from sd_t2v.miniature.train import train
-from sd_t2v.modelscope.loading import load_model
-from sd_t2v.tests.support import CPU
+from sd_t2v.modelscope.checkpoints.load import load_model
+from sd_t2v.tests.helpers.support import CPU
 
 TINY: dict[str, Any] = {
     **dict.fromkeys(("text_steps", "autoencoder_steps", "unet_steps"), 2),

@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sd_t2v.modelscope.config import UNetConfig
 from sd_t2v.modelscope.errors import OutOfMemory
+from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, Plan
+from sd_t2v.modelscope.network.unet3d import DeepLevels, UNet3D
 from sd_t2v.modelscope.pipeline import generate
-from sd_t2v.modelscope.plan import BALANCED, FAST, LADDER, Plan
 from sd_t2v.modelscope.request import VideoRequest
-from sd_t2v.modelscope.unet3d import DeepLevels, UNet3D
-from sd_t2v.tests.support import golden, max_error, small_model
+from sd_t2v.tests.helpers.support import golden, max_error, small_model
 
 PLANS = pytest.mark.parametrize("plan", LADDER, ids=[plan.name for plan in LADDER])
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
+from sd_t2v.modelscope.checkpoints.find_parts import Library, find_part, model_config
+from sd_t2v.modelscope.checkpoints.parts import UNET
 from sd_t2v.modelscope.config import ModelConfig, read_config
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.json_files import MAX_BYTES, MAX_DEPTH, parse_json
-from sd_t2v.modelscope.layouts import Library, find_part, model_config
-from sd_t2v.modelscope.parts import UNET
 
 
 def test_reads_what_json_says() -> None:

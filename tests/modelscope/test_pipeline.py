@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from sd_t2v.modelscope.autoencoder import to_uint8
 from sd_t2v.modelscope.errors import ModelError, OutOfMemory
+from sd_t2v.modelscope.memory.plan import LADDER, Plan
+from sd_t2v.modelscope.memory.plan_runner import Stage, as_planned
+from sd_t2v.modelscope.network.autoencoder import to_uint8
 from sd_t2v.modelscope.pipeline import decode, encode, generate, sample
-from sd_t2v.modelscope.plan import LADDER, Plan
 from sd_t2v.modelscope.progress import Step
 from sd_t2v.modelscope.request import VideoRequest
-from sd_t2v.modelscope.stage import Stage, as_planned
-from sd_t2v.tests.support import CPU, golden, golden_json, max_error, small_model
+from sd_t2v.tests.helpers.support import CPU, golden, golden_json, max_error, small_model
 
 RUNS = golden_json("e2e_A")["runs"]
 

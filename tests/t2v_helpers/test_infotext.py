@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sd_t2v.modelscope.samplers.catalogue import sampler_names
-from sd_t2v.t2v_helpers.arguments import GenerationRequest
-from sd_t2v.t2v_helpers.ffmpeg import ask_ffmpeg
+from sd_t2v.modelscope.sampling.catalogue import sampler_names
 from sd_t2v.t2v_helpers.infotext import (
     ADVANCED,
     KEYS,
@@ -23,7 +21,9 @@ from sd_t2v.t2v_helpers.infotext import (
     read_infotext,
     write_infotext,
 )
-from sd_t2v.t2v_helpers.tags import UnreadableFile, read_tags
+from sd_t2v.t2v_helpers.request import GenerationRequest
+from sd_t2v.t2v_helpers.video.ffmpeg import ask_ffmpeg
+from sd_t2v.t2v_helpers.video.metadata import UnreadableFile, read_tags
 
 REQUEST = GenerationRequest(
     prompt="a red ball, moving: left", negative_prompt="blurry\nugly", seed=7, cfg_scale=7.25, width=320, height=200

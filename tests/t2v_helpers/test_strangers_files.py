@@ -10,16 +10,18 @@ import torch
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.modelscope.errors import ModelError
-from sd_t2v.modelscope.lora import read_lora
-from sd_t2v.t2v_helpers import cli, convert, models_cli
-from sd_t2v.t2v_helpers.convert import convert as convert_model
-from sd_t2v.t2v_helpers.doctor import Diagnosis, Finding
-from sd_t2v.t2v_helpers.host.console import ConsoleHost
-from sd_t2v.t2v_helpers.misplaced import Misplaced, move
-from sd_t2v.t2v_helpers.model_folders import ModelFolder, model_names
-from sd_t2v.t2v_helpers.models_panel import _diagnosis_html
-from sd_t2v.tests.modelscope.test_weight_files import ENDLESS, SOUND, STORAGE, TENSOR, ZIPS, text
-from sd_t2v.tests.support import small_model, write_model_folder
+from sd_t2v.modelscope.lora.lora_file import read_lora
+from sd_t2v.t2v_helpers.commands import demo as cli
+from sd_t2v.t2v_helpers.commands import models as models_cli
+from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
+from sd_t2v.t2v_helpers.models import convert
+from sd_t2v.t2v_helpers.models.convert import convert as convert_model
+from sd_t2v.t2v_helpers.models.doctor import Diagnosis, Finding
+from sd_t2v.t2v_helpers.models.folders import ModelFolder, model_names
+from sd_t2v.t2v_helpers.models.misplaced import Misplaced, move
+from sd_t2v.t2v_helpers.page.models_panel import _diagnosis_html
+from sd_t2v.tests.helpers.support import small_model, write_model_folder
+from sd_t2v.tests.modelscope.checkpoints.test_weight_files import ENDLESS, SOUND, STORAGE, TENSOR, ZIPS, text
 from sd_t2v.tools.fuzzing.mutants import zipped
 
 UNET = "text2video_pytorch_model.pth"
@@ -101,7 +103,7 @@ def test_a_damaged_zip_is_no_lora(tmp_path: Path) -> None:
 
 
 def test_a_lora_whose_matrices_are_all_the_same_numbers_takes_no_more_memory(tmp_path: Path) -> None:
-    from sd_t2v.tests.loras import layers
+    from sd_t2v.tests.helpers.loras import layers
 
     one = torch.zeros(1_000_000)
     names = [name for name, _ in layers()]

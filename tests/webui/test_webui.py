@@ -16,12 +16,12 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
-from sd_t2v.t2v_helpers.ffmpeg import find_ffmpeg
 from sd_t2v.t2v_helpers.settings import KEEP, SAVE_TEXT, SETTINGS, WEBUI_SETTINGS, Setting
-from sd_t2v.t2v_helpers.tags import read_tags
+from sd_t2v.t2v_helpers.video.ffmpeg import find_ffmpeg
+from sd_t2v.t2v_helpers.video.metadata import read_tags
 from sd_t2v.tests.browser.pages import set_number, status
-from sd_t2v.tests.chromium import chromium, opened_page
-from sd_t2v.tests.support import free_port, seen_in
+from sd_t2v.tests.helpers.chromium import chromium, opened_page
+from sd_t2v.tests.helpers.support import free_port, seen_in
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = {

@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ...miniature.recipe import MODEL_FOLDER
-from ...t2v_helpers.formats import FORMATS
-from ...t2v_helpers.video import write_video
+from ...t2v_helpers.video.formats import FORMATS
+from ...t2v_helpers.video.write import write_video
 from . import mutants
 from .mutants import Mutate
 

@@ -15,22 +15,22 @@ import torch
 from PIL import Image
 
 from ...miniature.recipe import MODEL_FOLDER
-from ...modelscope.checkpoint import read_state, read_tensors, verify
+from ...modelscope.checkpoints.find_parts import around, find_part, model_config
+from ...modelscope.checkpoints.load import load_model
+from ...modelscope.checkpoints.parts import UNET
+from ...modelscope.checkpoints.weight_file import read_state, read_tensors, verify
 from ...modelscope.config import ModelConfig
+from ...modelscope.device import Place
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.escape import visible
-from ...modelscope.layouts import around, find_part, model_config
-from ...modelscope.loading import load_model
-from ...modelscope.lora import read_lora
-from ...modelscope.parts import UNET
-from ...modelscope.weights import Place
-from ...t2v_helpers.doctor import examine
-from ...t2v_helpers.ffmpeg import find_ffmpeg
-from ...t2v_helpers.host.console import ConsoleHost
+from ...modelscope.lora.lora_file import read_lora
+from ...t2v_helpers.hosts.console import ConsoleHost
 from ...t2v_helpers.infotext import read_infotext
-from ...t2v_helpers.known_models import good_values
-from ...t2v_helpers.model_folders import ModelFolder
-from ...t2v_helpers.tags import read_tags
+from ...t2v_helpers.models.doctor import examine
+from ...t2v_helpers.models.folders import ModelFolder
+from ...t2v_helpers.models.known import good_values
+from ...t2v_helpers.video.ffmpeg import find_ffmpeg
+from ...t2v_helpers.video.metadata import read_tags
 
 ADDRESS_SPACE = 8 << 30
 CPU = Place(torch.device("cpu"), torch.float32)

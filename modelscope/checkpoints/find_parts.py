@@ -1,0 +1,234 @@
+"""Where the parts of a model lie: the original's four files, diffusers' folders, or whatever else people have."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config import CONFIGURATION, ModelConfig, read_config
+from ..errors import ModelError, first_line, some
+from ..json_files import read_json
+from .diffusers_config import describes, read_diffusers_config
+from .parts import PARTS, UNET, VAE, Part, written
+from .weight_file import read_tensors
+
+WEIGHTS = (".safetensors", ".pth", ".bin", ".ckpt", ".pt")
+"""Endings of weight files, the ones that are read soonest first."""
+SNAPSHOTS = "snapshots"
+"""The folder of the hub's cache in which a model's versions lie."""
+MAX_SHARDS = 1000
+"""Files into which a part may be split."""
+UNFINISHED = (".crdownload", ".part", ".partial", ".download", ".opdownload", ".tmp")
+"""What browsers add to the name of a file that they are downloading."""
+
+
+class Library(NamedTuple):
+    """What surrounds a model. root: no file is taken from outside of it; lenders: other models' folders."""
+
+    root: Path
+    lenders: tuple[Path, ...] = ()
+
+
+class Source(NamedTuple):
+    """The file of a part, or the files into which it is split. named: the one that errors name."""
+
+    named: Path
+    files: tuple[Path, ...]
+    lender: Path | None = None
+
+
+def around(folder: Path) -> Library:
+    """What surrounds a folder that was named by itself: the folder above with its other models."""
+    above = Path(os.path.abspath(folder)).parent
+    # In the hub's cache a model's files are links to folders beside its snapshots.
+    root = above.parent if above.name == SNAPSHOTS else above
+    return Library(root, (above, *_folders(above)))
+
+
+def model_config(model: Path) -> ModelConfig:
+    """As configuration.json says, else diffusers' files, else the 1.7B's. Raises ModelError."""
+    if not os.path.exists(model):  # noqa: PTH110 - False for what is no path at all, too
+        return ModelConfig()
+    folder = model.parent if model.is_file() else model
+    if not (folder / CONFIGURATION).exists() and describes(folder):
+        return read_diffusers_config(folder)
+    return read_config(folder)
+
+
+def is_model(folder: Path) -> bool:
+    """Whether weights lie in the folder as they do in a model's."""
+    return _has_weights(folder) or _has_weights(folder / "unet")
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(name.lower().endswith(WEIGHTS) for name in _names(folder))
+
+
+def find_part(part: Part, model: Path, config: ModelConfig, library: Library) -> Source:
+    """The part's files in a model's folder, or in the one file that a model is. Raises ModelError.
+
+    An autoencoder that is missing is borrowed from another model: they all have the same one.
+    """
+    unread: list[ModelError] = []
+    if os.path.isfile(model):  # noqa: PTH113 - False for what is no path at all, too
+        own = _in_one_file(part, model, library)
+    else:
+        _look_into(model)
+        own = _sources(part, model, config, library, unread)
+    if found := next(own, None):
+        return found
+    if part is VAE and (lent := next(_lent(config, library), None)):
+        return lent
+    raise _missing(part, model, config, unread)
+
+
+def _in_one_file(part: Part, model: Path, library: Library) -> Iterator[Source]:
+    """The file, but for an autoencoder that a model's file lacks."""
+    if model.suffix.lower() not in WEIGHTS:
+        raise ModelError(f"{model}: is a file, and not one of weights. Choose the folder of the model's files.")
+    names = read_tensors(_inside(model, library.root))
+    if part is not VAE or written(VAE, names) or not written(UNET, names):
+        yield Source(model, (model,))
+
+
+def _lent(config: ModelConfig, library: Library) -> Iterator[Source]:
+    """Other models' autoencoders of the same size; what is wrong with those models does not matter here."""
+    for lender in library.lenders:
+        with contextlib.suppress(ModelError, OSError):
+            theirs = model_config(lender)
+            if theirs.autoencoder == config.autoencoder:
+                for source in _sources(VAE, lender, theirs, library, []):
+                    yield source._replace(lender=lender)
+
+
+def _look_into(folder: Path) -> None:
+    """Raises ModelError if the folder is none, or may not be looked into."""
+    try:
+        os.listdir(folder)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder}: there is no such folder. Put the model's files there or choose another."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: cannot be read ({error}). Choose a folder that you may read.") from error
+
+
+def _sources(
+    part: Part, folder: Path, config: ModelConfig, library: Library, unread: list[ModelError]
+) -> Iterator[Source]:
+    """Where the part may lie in a folder, the likeliest first. unread: gets what is wrong with files of any name."""
+    for path in _twins(folder / getattr(config.files, part.file)):
+        # False for what cannot be looked at, too.
+        if os.path.isfile(path):  # noqa: PTH113
+            yield Source(path, (_inside(path, library.root, folder),))
+    for path in _diffusers_files(part, folder / part.folder):
+        yield Source(path, tuple(_inside(file, library.root, folder) for file in _shards(path)))
+    yield from _by_content(part, folder, config, library, unread)
+
+
+def _twins(path: Path) -> tuple[Path, ...]:
+    """The file in the other format and the file itself; none for what is no file's name."""
+    try:
+        return path.with_suffix(".safetensors"), path
+    except ValueError:
+        return ()
+
+
+def _diffusers_files(part: Part, folder: Path) -> Iterator[Path]:
+    """Half precision before single, which was half once; whole files before split ones."""
+    for ending in WEIGHTS:
+        for variant in (".fp16", ""):
+            for stem in part.stems:
+                names = f"{stem}{variant}{ending}", f"{stem}{ending}.index{variant}.json"
+                yield from (folder / name for name in names if os.path.isfile(folder / name))  # noqa: PTH113
+
+
+def _shards(path: Path) -> tuple[Path, ...]:
+    """The files that an index names, which lie beside it. Raises ModelError."""
+    if path.suffix != ".json":
+        return (path,)
+    try:
+        names = {_beside(name) for name in read_json(path)["weight_map"].values()}
+        if not names:
+            raise ValueError("it names no files beside itself")
+        if len(names) > MAX_SHARDS:
+            raise ValueError(f"it names more than {MAX_SHARDS} files")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        words = first_line(error)
+        raise ModelError(f"{path}: is not an index of weight files ({words}). Download it again.") from error
+    # False for what is no path at all, too.
+    missing = sorted(name for name in names if not os.path.isfile(path.parent / name))  # noqa: PTH113
+    if missing:
+        raise ModelError(f"{path}: of its {len(names)} files {some(missing, 4)} are missing. Download them, too.")
+    return tuple(path.parent / name for name in sorted(names))
+
+
+def _beside(name: Any) -> str:
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ValueError("it names no files beside itself")
+    return name
+
+
+def _by_content(
+    part: Part, folder: Path, config: ModelConfig, library: Library, unread: list[ModelError]
+) -> Iterator[Source]:
+    """Files under any other name that hold the part."""
+    taken = {Path(getattr(config.files, other.file)).stem for other in PARTS if other is not part}
+    names = (name for name in _names(folder) if name.lower().endswith(WEIGHTS) and Path(name).stem not in taken)
+    files = [folder / name for name in names if os.path.isfile(folder / name)]  # noqa: PTH113
+    for path in sorted(files, key=lambda path: WEIGHTS.index(path.suffix.lower())):
+        try:
+            if written(part, read_tensors(_inside(path, library.root, folder))):
+                yield Source(path, (path,))
+        except ModelError as error:
+            unread.append(error)
+
+
+def _inside(path: Path, *roots: Path) -> Path:
+    """The path, if it leads to a place below one of the roots, links followed. Raises ModelError."""
+    real = os.path.realpath(path)
+    for root in roots:
+        # ValueError: another drive.
+        with contextlib.suppress(ValueError):
+            top = os.path.realpath(root)
+            if os.path.commonpath([top, real]) == top:
+                return path
+    raise ModelError(
+        f"{path}: leads to {real}, outside of {roots[0]}. Put the file into the model's folder, or link the whole "
+        f"folder; if {CONFIGURATION} names it, delete that."
+    )
+
+
+def _missing(part: Part, model: Path, config: ModelConfig, unread: list[ModelError]) -> ModelError:
+    where, name = _home(part, model, config)
+    present = _names(where)
+    remedy = "Download it into this folder."
+    if part is VAE:
+        remedy = "Download it into this folder, or install a model that has one: it is borrowed then."
+    if growing := next((one for one in present if one.startswith(name) and one.endswith(UNFINISHED)), None):
+        remedy = f"{growing} is the download as far as it came: wait for it, or begin it again."
+    if any("-of-" in one for one in present):
+        remedy = f"It is split here: download its list {name}.index.json, too."
+    if unread:
+        remedy += f" If it is this one: {unread[0]}"
+    return ModelError(f"{where / name}: is missing (the folder holds {', '.join(present[:8]) or 'nothing'}). {remedy}")
+
+
+def _home(part: Part, model: Path, config: ModelConfig) -> tuple[Path, str]:
+    """Folder and name of the file that a model like this one has for the part."""
+    folder = model if model.is_dir() else model.parent
+    if describes(folder) or "model_index.json" in _names(folder):
+        return folder / part.folder, f"{part.stems[0]}.safetensors"
+    return folder, getattr(config.files, part.file)
+
+
+def _names(folder: Path) -> Sequence[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return ()
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [folder / name for name in _names(folder) if (folder / name).is_dir()]

@@ -1,0 +1,112 @@
+"""A model as modules, without a second copy of any weight in memory."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..config import CONFIGURATION, ModelConfig
+from ..device import Place
+from ..errors import ModelError, first_line, memory_errors, some
+from ..model import Model
+from ..network.autoencoder import Autoencoder
+from ..network.streamable import assign
+from ..network.text_encoder import TextEncoder
+from ..network.unet3d import UNet3D
+from .diffusers_config import CONFIG
+from .drives import is_remote
+from .find_parts import Library, Source, around, find_part, model_config
+from .parts import PARTS, VAE, Part, described, taken
+from .weight_file import read_tensors
+
+SHOWN_KEYS = 4
+"""How many keys an error lists."""
+
+
+def load_model(model: Path, place: Place, vae_place: Place | None = None, library: Library | None = None) -> Model:
+    """Load all three parts of a model's folder, or of the one file that it is.
+
+    vae_place: where the autoencoder computes, if elsewhere than the others. library: what may be taken from outside of
+    the folder; what lies beside it, if not given. Raises ModelError that names the folder or file and the remedy, or
+    OutOfMemory.
+    """
+    library = library or around(model)
+    with memory_errors("the model's weights", "Close other programs."):
+        config = model_config(model)
+        sources = {part: find_part(part, model, config, library) for part in PARTS}
+        parts = [load_part(part, source, config, to_keep=True) for part, source in sources.items()]
+        check_parts_agree(config)
+        text_encoder, unet, autoencoder = parts
+        assert isinstance(text_encoder, TextEncoder)
+        assert isinstance(unet, UNet3D)
+        assert isinstance(autoencoder, Autoencoder)
+        files = tuple(file for source in sources.values() for file in source.files)
+        places = place, vae_place or place
+        return Model(config, text_encoder, unet, autoencoder, *places, sources[VAE].lender, files)
+
+
+def load_part(part: Part, source: Source, config: ModelConfig, *, to_keep: bool = False) -> nn.Module:
+    """Build a part without memory and give it the files' tensors. Raises ModelError on any mismatch.
+
+    to_keep: for longer than a look; files of a network's drive are copied then.
+    """
+    module = _built(part, source.named, config)
+    expected = module.state_dict()
+    tensors = read_source(source, to_keep=to_keep)
+    found = taken(part, tensors, expected, config)
+    _check_match(source.named, part, expected, found, described(tensors, part))
+    assign(module, found)
+    return module.eval().requires_grad_(requires_grad=False)
+
+
+def read_source(source: Source, *, to_keep: bool = False) -> dict[str, Tensor]:
+    """All tensors of a part's files, mapped, or copied as `load_part` says. Raises ModelError."""
+    read = {file: read_tensors(file, mapped=not (to_keep and is_remote(file))) for file in source.files}
+    return {name: tensor for tensors in read.values() for name, tensor in tensors.items()}
+
+
+def _built(part: Part, path: Path, config: ModelConfig) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return part.build(config)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError) as error:
+        config_file = path.with_name(CONFIG if path.with_name(CONFIG).exists() else CONFIGURATION)
+        raise ModelError(
+            f"{config_file}: describes a network that cannot be built ({first_line(error)}). Delete it to use the "
+            "1.7B's."
+        ) from error
+
+
+def check_parts_agree(config: ModelConfig) -> None:
+    """Whether the parts' shapes belong to one model. Raises ModelError."""
+    if config.text.width != config.unet.context_dim:
+        raise ModelError(
+            f"The text encoder's features are {config.text.width} wide, the UNet wants {config.unet.context_dim}: they "
+            "are parts of different models. Download the text encoder that comes with the UNet."
+        )
+    if config.autoencoder.embed_dim != config.unet.in_dim:
+        raise ModelError(
+            f"The autoencoder's latents have {config.autoencoder.embed_dim} channels, the UNet's {config.unet.in_dim}: "
+            "they are parts of different models. Download the autoencoder that comes with the UNet."
+        )
+
+
+def _check_match(path: Path, part: Part, expected: dict[str, Tensor], found: dict[str, Tensor], seems: str) -> None:
+    common = {name: tensor for name, tensor in found.items() if name in expected}
+    problems = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of another shape": [
+            f"{name} {list(tensor.shape)} instead of {list(expected[name].shape)}"
+            for name, tensor in common.items()
+            if tensor.shape != expected[name].shape
+        ],
+        "without numbers": [name for name, x in common.items() if x.is_meta or not x.is_floating_point()],
+    }
+    said = [f"{len(names)} {kind} ({some(names, SHOWN_KEYS)})" for kind, names in problems.items() if names]
+    if said:
+        differs = (
+            f"does not fit the {part.title} that the configuration describes. It belongs to another model, or to "
+            f"another {CONFIGURATION}: of {len(expected)} tensors {'; '.join(said)}."
+        )
+        raise ModelError(f"{path}: {seems or differs}")

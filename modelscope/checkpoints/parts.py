@@ -1,0 +1,140 @@
+"""The three parts of a model, and how to know one by the names of its weights, whoever wrote the file."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..network.autoencoder import Autoencoder
+from ..network.text_encoder import TextEncoder
+from ..network.unet3d import UNet3D
+from .diffusers_keys import TEXT_PREFIX, Names, from_diffusers, text_names, unet_names, vae_names
+
+
+class Part(NamedTuple):
+    """What is known of a part. file: its field in FilesConfig; folder, stems: of its files in diffusers' layout.
+
+    mark: a weight that only this part has, in the original's and in diffusers' layout.
+    """
+
+    title: str
+    file: str
+    folder: str
+    stems: tuple[str, ...]
+    mark: tuple[str, str]
+    names: Callable[[ModelConfig], Names]
+    build: Callable[[ModelConfig], nn.Module]
+
+
+TEXT = Part(
+    "text encoder",
+    "ckpt_clip",
+    "text_encoder",
+    ("model", "pytorch_model"),
+    ("ln_final.weight", "final_layer_norm.weight"),
+    lambda _: text_names,
+    lambda config: TextEncoder(config.text),
+)
+UNET = Part(
+    "UNet",
+    "ckpt_unet",
+    "unet",
+    ("diffusion_pytorch_model",),
+    ("input_blocks.0.1.norm.weight", "transformer_in.norm.weight"),
+    unet_names,
+    lambda config: UNet3D(config.unet),
+)
+VAE = Part(
+    "autoencoder",
+    "ckpt_autoencoder",
+    "vae",
+    ("diffusion_pytorch_model",),
+    ("decoder.norm_out.weight", "decoder.conv_norm_out.weight"),
+    vae_names,
+    lambda config: Autoencoder(config.autoencoder),
+)
+PARTS = (TEXT, UNET, VAE)
+
+_OTHERS = {
+    r"double_blocks\.": "a Flux model",
+    r"joint_blocks\.": "a Stable Diffusion 3 model",
+    r"time_stack\.": "a Stable Video Diffusion model",
+    r"conditioner\.embedders\.": "an SDXL checkpoint",
+    r"motion_modules\.": "an AnimateDiff motion module",
+    r"control_model\.": "a ControlNet",
+    r"init_attn\.": "a VideoCrafter model",
+    r"lora_": "a LoRA, which belongs in the LoRA folder",
+    r"model\.diffusion_model\.": "a Stable Diffusion checkpoint, which makes pictures, not videos",
+    r"^down_blocks\.": "a network for pictures",
+}
+"""Patterns in names by which other kinds of model are known, the surest first."""
+
+
+class Written(NamedTuple):
+    """How a file names a part's weights."""
+
+    prefix: str
+    by_diffusers: bool
+
+
+def written(part: Part, names: Iterable[str]) -> Written | None:
+    """How the part is written in a file with these names; None if it is not in it."""
+    found = [
+        Written(name[: -len(mark)], by_diffusers)
+        for name in names
+        for mark, by_diffusers in zip(part.mark, (False, True), strict=True)
+        if name == mark or name.endswith("." + mark)
+    ]
+    ours = [one for one in found if not one.prefix.startswith(("visual.", "vision_model."))]
+    return min(ours, key=lambda one: len(one.prefix), default=None)
+
+
+def taken(
+    part: Part, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: ModelConfig
+) -> dict[str, Tensor]:
+    """The part's tensors under the original's names; what is in its place and no part of it keeps its own.
+
+    expected: the original's names and shapes.
+    """
+    how = written(part, tensors) or Written("", by_diffusers=False)
+    own = {name.removeprefix(how.prefix): x for name, x in tensors.items() if name.startswith(how.prefix)}
+    if part is TEXT:
+        own = _text_tower(own, config.text.layers - 1)
+    if sum(written(one, tensors) is not None for one in PARTS) > 1:
+        own = _without_others(own, expected, part.names(config))
+    return from_diffusers(own, expected, part.names(config)) if how.by_diffusers else own
+
+
+def _text_tower(tensors: dict[str, Tensor], unused_block: int) -> dict[str, Tensor]:
+    """What is used of a CLIP file: not the image tower, the projections or the last block."""
+    unused = (
+        "visual.", "text_projection", "logit_scale", "attn_mask",
+        f"transformer.resblocks.{unused_block}.", f"encoder.layers.{unused_block}.",
+    )  # fmt: skip
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}
+
+
+def _without_others(own: dict[str, Tensor], expected: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
+    """Of a file that holds several parts."""
+    known = {*expected, *(one.removeprefix(TEXT_PREFIX) for name in expected for one in names(name))}
+    begins = {name.partition(".")[0] for name in known}
+    return {name: tensor for name, tensor in own.items() if name.partition(".")[0] in begins}
+
+
+def described(names: Iterable[str], wanted: Part) -> str:
+    """What a file with these names is, if not the part it should be: the rest of an error, or nothing."""
+    listed = list(names)
+    if not written(UNET, listed) and (kind := _other_kind(listed)):
+        return f"looks like {kind}. Nothing of a ModelScope model is in it."
+    if written(wanted, listed):
+        return ""
+    parts = [part.title for part in PARTS if written(part, listed)]
+    if parts:
+        return f"holds the {' and the '.join(parts)}, not the {wanted.title}. Put the {wanted.title}'s file there."
+    return ""
+
+
+def _other_kind(names: list[str]) -> str:
+    return next((kind for sign, kind in _OTHERS.items() if any(re.search(sign, name) for name in names)), "")

@@ -1,0 +1,87 @@
+"""safetensors files, read as the format's description says, with bounds: a list in JSON, then the numbers."""
+
+import math
+import struct
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..json_files import parse_json
+from .pickle_names import MAX_KEY, MAX_TENSORS
+from .weight_bytes import MAX_DIMENSIONS, Layout, Piece, UnusableTensor, WeightFile, is_size, tensor_in
+
+METADATA = "__metadata__"
+_LENGTH = struct.Struct("<Q")
+MAX_HEADER = 8 << 20
+"""Bytes of the list. That of a model takes a tenth of it, and what trainers say of a LoRA about as much."""
+_TYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
+    "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "C64": "complex64",
+}  # fmt: skip
+"""torch's names of types; those that an older torch lacks cannot be read there."""
+
+
+def read_safetensors(file: WeightFile) -> dict[str, Tensor]:
+    """Return all tensors by name. Raises ValueError, EOFError or struct.error for damage."""
+    header, start = _header(file)
+    listed = [(name, entry) for name, entry in header.items() if name != METADATA]
+    if len(listed) > MAX_TENSORS:
+        raise ValueError("it has more tensors than any model")
+    if not all(_is_entry(entry) for _, entry in listed):
+        raise ValueError("a tensor has no place or no shape")
+    places = sorted((entry["data_offsets"][0], entry["data_offsets"][1]) for _, entry in listed)
+    if any(end > following for (_, end), (following, _) in pairwise(places)):
+        raise ValueError("its tensors overlap")
+    return {name: _tensor(file, start, name, entry) for name, entry in listed}
+
+
+def read_metadata(file: WeightFile) -> dict[str, Any]:
+    """Return what the file says of itself. Raises as above."""
+    found = _header(file)[0].get(METADATA, {})
+    if not isinstance(found, dict):
+        raise ValueError("its metadata is none")
+    return found
+
+
+def _header(file: WeightFile) -> tuple[dict[str, Any], int]:
+    """Return the list, and where the numbers begin."""
+    (length,) = _LENGTH.unpack(file.read(Piece(0, _LENGTH.size)))
+    if length > MAX_HEADER:
+        raise ValueError("its list of tensors is longer than any model's")
+    header = parse_json(file.read(Piece(_LENGTH.size, length)), MAX_HEADER)
+    if not isinstance(header, dict):
+        raise ValueError("it has no list of tensors")
+    return header, _LENGTH.size + length
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether this says what a tensor is: its type, its shape, and where it begins and ends."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(offsets, list):
+        return False
+    return len(shape) <= MAX_DIMENSIONS and len(offsets) == 2 and all(map(is_size, (*shape, *offsets)))
+
+
+def _tensor(file: WeightFile, start: int, name: str, entry: Any) -> Tensor:
+    dtype = getattr(torch, _TYPES.get(entry["dtype"], ""), None)
+    if dtype is None:
+        raise UnusableTensor(str(entry["dtype"])[:MAX_KEY])
+    if len(name) > MAX_KEY:
+        raise ValueError("a name in it is longer than any weight's")
+    shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+    if end < begin:
+        raise ValueError("a tensor has no place or no shape")
+    storage = file.storage(Piece(start + begin, end - begin), dtype.itemsize)
+    if storage.nbytes() != math.prod(shape) * dtype.itemsize:
+        raise ValueError("a tensor has fewer numbers than it says, or more")
+    return tensor_in(storage, dtype, Layout(0, shape, _strides(shape)))
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return those of numbers in a row."""
+    return tuple(math.prod(shape[place + 1 :]) for place in range(len(shape)))

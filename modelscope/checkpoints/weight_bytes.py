@@ -1,0 +1,121 @@
+"""The bytes of a weight file as tensors: mapped, or read through a descriptor that notices a file that is shortened."""
+
+import math
+import os
+from io import BufferedReader
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..files import open_file, read_array, read_at
+
+MAX_NUMBERS = 1 << 48
+MAX_DIMENSIONS = 16
+
+
+class UnusableTensor(Exception):
+    """A file has a kind of tensor that holds no plain numbers."""
+
+
+class Piece(NamedTuple):
+    """Where some bytes are in a file."""
+
+    start: int
+    size: int
+
+
+class Layout(NamedTuple):
+    """How a tensor lies in its storage: what torch calls storage offset, size and stride."""
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class WeightFile:
+    """An open weight file. Use it as a context manager; what is mapped stays so for as long as a tensor needs it."""
+
+    def __init__(self, path: Path, *, mapped: bool) -> None:
+        self._file = open_file(path)
+        self.size = os.fstat(self._file.fileno()).st_size
+        # torch maps files by names that are text only.
+        self._path, self._mapped = path, mapped and is_text(str(path))
+        self._whole: Any = None
+
+    def __enter__(self) -> "WeightFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def descriptor(self) -> BufferedReader:
+        """The file, to read at any place."""
+        return self._file
+
+    def read(self, piece: Piece) -> bytes:
+        """Read some bytes. Raises EOFError where the file has fewer."""
+        self._check(piece)
+        return read_at(self._file, piece.start, piece.size)
+
+    def storage(self, piece: Piece, alignment: int) -> torch.UntypedStorage:
+        """Return some bytes as a storage. Raises EOFError where there are fewer.
+
+        alignment: of its numbers, in bytes; what is not aligned in the file is copied.
+        """
+        self._check(piece)
+        if not piece.size:
+            return torch.UntypedStorage(0)
+        if self._mapped and piece.start % alignment == 0:
+            if self._whole is None:
+                self._whole = torch.UntypedStorage.from_file(str(self._path), False, self.size)
+            part: torch.UntypedStorage = self._whole[piece.start : piece.start + piece.size]
+            return part
+        data = read_array(self._file, piece.start, piece.size)
+        return torch.frombuffer(data, dtype=torch.uint8).untyped_storage()
+
+    def _check(self, piece: Piece) -> None:
+        if piece.start + piece.size > self.size:
+            raise EOFError("it is shorter than it says")
+
+
+def tensor_in(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layout) -> Tensor:
+    """Return a tensor that lies in a storage.
+
+    Raises ValueError where it would reach out of it, and UnusableTensor where it repeats numbers, which could make a
+    small file fill any memory.
+    """
+    offset, shape, strides = layout
+    numbers = (offset, *shape, *strides)
+    if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS or not all(map(is_size, numbers)):
+        raise ValueError("a tensor has no shape that can be")
+    if math.prod(max(1, side) for side in shape) > MAX_NUMBERS:
+        raise ValueError("a tensor is larger than any memory")
+    count, held = math.prod(shape), storage.nbytes() // dtype.itemsize
+    last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
+    if count and last >= held:
+        raise ValueError("a tensor has fewer numbers than it says")
+    if count > held:
+        raise UnusableTensor("one that repeats its numbers")
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    return torch.empty(0, dtype=dtype).set_(storage, offset, shape, strides)
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is text; on Linux any bytes may be one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_size(number: object) -> bool:
+    """Whether it is a number that a length or a place may be."""
+    return type(number) is int and 0 <= number <= MAX_NUMBERS

@@ -1,0 +1,67 @@
+"""Which device to compute on, in which precision, and how much of its memory is free."""
+
+import gc
+from typing import Any, NamedTuple
+
+import torch
+
+FIRST_WITH_BFLOAT16 = 8
+"""Compute capability of NVIDIA's RTX 30xx and A100."""
+
+
+class Place(NamedTuple):
+    """Where to compute, and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def best_device() -> torch.device:
+    """The accelerator torch can use, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """Half precision halves memory on accelerators; CPUs compute in single."""
+    return torch.float32 if device.type == "cpu" else torch.float16
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a run could have, those included which torch keeps for later; None where nobody says."""
+    if device.type == "cpu":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    kind: Any = getattr(torch, device.type, None)
+    # CUDA, ROCm and Intel's; then Apple's.
+    if hasattr(kind, "mem_get_info"):
+        # Before torch 2.5 a device without a number got no answer.
+        index: int | None = device.index
+        free: int = kind.mem_get_info(kind.current_device() if index is None else index)[0]
+        return free + int(kind.memory_reserved(device)) - int(kind.memory_allocated(device))
+    if hasattr(kind, "recommended_max_memory"):
+        return int(kind.recommended_max_memory()) - int(kind.driver_allocated_memory())
+    return None
+
+
+def free_unused(device: torch.device) -> None:
+    """Give back what torch keeps for later: of the device, and of main memory that the device read by itself."""
+    gc.collect()
+    empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
+    if empty_cache:
+        empty_cache()
+    # It has no public name in all versions.
+    empty_pinned = getattr(torch._C, "_host_emptyCache", None)  # noqa: SLF001
+    if empty_pinned and device.type == "cuda":
+        empty_pinned()
+
+
+def knows_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by itself. torch says yes of cards that only imitate it, slowly."""
+    if device.type == "cuda":
+        return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= FIRST_WITH_BFLOAT16
+    return device.type in ("cpu", "xpu")

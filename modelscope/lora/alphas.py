@@ -1,0 +1,76 @@
+"""How strong PEFT's pairs are, where a file says so or one beside it: diffusers and PEFT write their settings down."""
+
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.safetensors_files import MAX_HEADER, read_metadata
+from ..checkpoints.weight_bytes import WeightFile
+from ..errors import ModelError
+from ..json_files import parse_json, read_json
+
+Alphas = Callable[[str, int], float]
+"""A module's name and rank to what its product is multiplied by."""
+_KEY = "lora_adapter_metadata"
+_STEM, _BESIDE = "adapter_model", "adapter_config.json"
+"""PEFT's own names of a LoRA's file and of its settings."""
+
+
+def adapter_alphas(path: Path) -> Alphas:
+    """From PEFT's file beside, else the metadata of a safetensors file; 1 where there are none. Raises ModelError."""
+    beside = path.with_name(_BESIDE)
+    try:
+        if path.stem == _STEM and beside.is_file():
+            return _scale(read_json(beside))
+        return _by_part(parse_json(_metadata(path).encode(), MAX_HEADER))
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise ModelError(f"{path}: its adapter's settings cannot be read. It is damaged.") from error
+
+
+def _metadata(path: Path) -> str:
+    try:
+        with WeightFile(path, mapped=False) as file:
+            return str(read_metadata(file).get(_KEY, "{}"))
+    except (ValueError, EOFError, struct.error):
+        # A file of torch's, which has none.
+        return "{}"
+
+
+def _by_part(settings: dict[str, Any]) -> Alphas:
+    """diffusers' settings: those of each network after its name."""
+    parts: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        part, _, key = name.partition(".")
+        parts.setdefault(part, {})[key] = value
+    scales = {part: _scale(named) for part, named in parts.items()}
+
+    def scale(module: str, rank: int) -> float:
+        part = module.partition(".")[0]
+        return scales[part](module, rank) if part in scales else 1.0
+
+    return scale
+
+
+def _ending(key: str) -> str:
+    """Of modules' names. PEFT knows patterns, too; one of a file could take for ever."""
+    if not re.fullmatch(r"[\w.]+", key):
+        raise ValueError(f"{key} is no module's name")
+    return key
+
+
+def _scale(settings: dict[str, Any]) -> Alphas:
+    """PEFT's settings of one network."""
+    alpha, special, root = (settings.get(key) for key in ("lora_alpha", "alpha_pattern", "use_rslora"))
+    named = {_ending(key): (place, float(value)) for place, (key, value) in enumerate((special or {}).items())}
+    usual = None if alpha is None else float(alpha)
+
+    def scale(module: str, rank: int) -> float:
+        words = module.split(".")
+        endings = (".".join(words[first:]) for first in range(len(words)))
+        # The first of those in the file that fits, as in PEFT.
+        found = min((named[ending] for ending in endings if ending in named), default=(0, usual))[1]
+        return 1.0 if found is None else found / (rank**0.5 if root else rank)
+
+    return scale

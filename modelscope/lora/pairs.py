@@ -1,0 +1,112 @@
+"""The pairs of matrices in a LoRA's file, by the names that stable_lora, diffusers, PEFT and kohya give them."""
+
+import math
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError, some
+from .alphas import Alphas, adapter_alphas
+from .foreign import foreign
+
+SHOWN = 6
+"""How many modules an error lists."""
+_FACTOR = re.compile(
+    r"(?P<module>.+?)[._]lora(?:_linear_layer)?[._](?P<kind>A|B|up|down)"
+    r"(?:\.(?!weight$|bias$)(?P<adapter>\w+))?(?:\.weight)?"
+)
+_OLD_FACTOR = re.compile(r"(?P<module>.+)\.processor\.(?P<layer>to_[qkv]|to_out)_lora\.(?P<kind>up|down)\.weight")
+_ALPHA = re.compile(r"(?P<module>.+)\.(?:network_)?alpha")
+_KINDS = {"A": "down", "B": "up"}
+
+
+class Pair(NamedTuple):
+    """What is added to a module's weight: scale * up @ down."""
+
+    module: str
+    up: Tensor
+    down: Tensor
+    scale: float = 1.0
+
+
+def tensors_in(path: Path, content: Any) -> dict[str, Tensor]:
+    """A file's tensors by name. Raises ModelError where there are none."""
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    items = state.items() if isinstance(state, dict) else ()
+    # Some write the alphas as plain numbers.
+    numbers = {name: torch.tensor(_number(x)) for name, x in items if isinstance(x, int | float) and _is_alpha(name)}
+    tensors = {str(name): x for name, x in {**dict(items), **numbers}.items() if isinstance(x, Tensor)}
+    if not tensors:
+        raise ModelError(f"{path}: holds no LoRA. Nothing of it was used.")
+    return tensors
+
+
+def _number(x: float) -> float:
+    """The same, or infinity where a whole number is that large."""
+    try:
+        return float(x)
+    except OverflowError:
+        return math.inf
+
+
+def _is_alpha(name: Any) -> bool:
+    return isinstance(name, str) and _ALPHA.fullmatch(name) is not None
+
+
+def named_pairs(path: Path, tensors: dict[str, Tensor]) -> list[Pair]:
+    """All of them, or ModelError."""
+    if words := foreign(tensors):
+        raise ModelError(f"{path}: {words}, not for ModelScope's text2video. Nothing of it was used.")
+    modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    adapters, unknown = set(), []
+    for name, tensor in tensors.items():
+        if named := _name(name):
+            adapters.add(named.adapter)
+            modules[named.module][named.kind] = tensor
+        else:
+            unknown.append(name)
+    if unknown:
+        whole = "It is no LoRA." if len(unknown) == len(tensors) else "Nothing of it was used."
+        raise ModelError(f"{path}: holds what no LoRA format has ({some(unknown, SHOWN)}). {whole}")
+    if len(several := sorted(filter(None, adapters))) > 1:
+        raise ModelError(f"{path}: holds several LoRAs ({some(several, SHOWN)}). Save each to a file of its own.")
+    if halves := [module for module, parts in modules.items() if not {"up", "down"} <= parts.keys()]:
+        raise ModelError(
+            f"{path}: {len(halves)} of its {len(modules)} modules lack one of their two matrices "
+            f"({some(halves, SHOWN)}). It was saved in part, or is damaged. Nothing of it was used."
+        )
+    alphas = adapter_alphas(path)
+    return [_pair(path, module, alphas, **parts) for module, parts in modules.items()]
+
+
+class _Name(NamedTuple):
+    """kind: up, down or alpha; adapter: PEFT's name of one LoRA among several."""
+
+    module: str
+    kind: str
+    adapter: str = ""
+
+
+def _name(name: str) -> _Name | None:
+    """What a tensor of this name is; None if no format has it."""
+    if match := _OLD_FACTOR.fullmatch(name):
+        layer = "to_out.0" if match["layer"] == "to_out" else match["layer"]
+        return _Name(f"{match['module']}.{layer}", match["kind"])
+    if match := _FACTOR.fullmatch(name):
+        return _Name(match["module"], _KINDS.get(match["kind"], match["kind"]), match["adapter"] or "")
+    if match := _ALPHA.fullmatch(name):
+        return _Name(match["module"], "alpha")
+    return None
+
+
+def _pair(path: Path, module: str, alphas: Alphas, *, up: Tensor, down: Tensor, alpha: Tensor | None = None) -> Pair:
+    if up.ndim < 2 or down.ndim < 2 or not down.shape[0]:
+        raise ModelError(f"{path}: {module} has no matrices ({list(up.shape)}, {list(down.shape)}). It is damaged.")
+    up, down = up.flatten(1), down.flatten(1)
+    if alpha is not None and (alpha.numel() != 1 or alpha.is_complex()):
+        raise ModelError(f"{path}: the alpha of {module} is not one number. It is damaged.")
+    return Pair(module, up, down, alphas(module, len(down)) if alpha is None else float(alpha) / len(down))

@@ -1,0 +1,28 @@
+"""T2V-Turbo (Li et al., 2024): a distilled network that hears the guidance scale instead of being guided by two passes.
+
+The base weights of its projection are in no file; here they are zeros, so that what its LoRA adds is all there is.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..memory.deltas import Delta
+from .targets import SCALE_DIM
+
+
+def scale_embedding(scale: float, dim: int = SCALE_DIM) -> Tensor:
+    """Sinusoids of a guidance scale: [1, dim], sine first."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(10_000) / (half - 1) * torch.arange(half, dtype=torch.float32))
+    angles = scale * 1000 * frequencies
+    return torch.cat([angles.sin(), angles.cos()])[None]
+
+
+def scale_condition(deltas: Sequence[Delta], scale: float) -> Tensor:
+    """What the network hears of a guidance scale, [1, dim], to be added to the sinusoids of its timestep."""
+    weight = torch.stack([delta.scale * (delta.up.float() @ delta.down.float()) for delta in deltas]).sum(0)
+    return F.linear(scale_embedding(scale), weight)

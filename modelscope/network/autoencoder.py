@@ -1,0 +1,218 @@
+"""KL autoencoder (VQGAN_autoencoder.pth): frames to latents and back, eight times smaller each way."""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import AutoencoderConfig
+from .chunks import WHOLE, Chunks, activated, added, clip_norm, mapped, plus
+
+LATENT_SCALE = 0.18215
+"""Latents the UNet sees are the encoder's mean times this (Rombach et al., 2022)."""
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(32, channels, eps=1e-6)
+
+
+class ResnetBlock(nn.Module):
+    """Two convolutions and a skip."""
+
+    def __init__(self, channels: int, out_channels: int):
+        super().__init__()
+        self.norm1 = _norm(channels)
+        self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.norm2 = _norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        if channels != out_channels:
+            self.nin_shortcut = nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+        h = _norm_and_conv(self.norm1, self.conv1, x, chunks)
+        h = _norm_and_conv(self.norm2, self.conv2, h, chunks)
+        if not hasattr(self, "nin_shortcut"):
+            return plus(h, x)
+        rows = chunks.pieces(x.shape[2], x[:, :, 0].numel())
+        return added(h, lambda piece: self.nin_shortcut(x[:, :, piece]), rows, dim=2)
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention among the pixels of a frame; the 1x1 convolutions are the checkpoint's."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = _norm(channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+        h = self.norm(x)
+        q, k, v = (layer(h).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v))
+        # Heads as wide as this have no fused kernel everywhere: every pixel's score for every other may be held.
+        pieces = chunks.pieces(q.shape[2], q.shape[0] * q.shape[2])
+        out = mapped(lambda piece: F.scaled_dot_product_attention(q[:, :, piece], k, v), pieces, dim=2)
+        return x + self.proj_out(out.squeeze(1).transpose(1, 2).unflatten(2, x.shape[-2:]))
+
+
+class Downsample(nn.Module):
+    """Halves a frame; pads at the right and the bottom only."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Doubles a frame."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+        height = 2 * x.shape[2]
+
+        def run(rows: slice) -> Tensor:
+            first, end = max(rows.start - 1, 0), min(rows.stop + 1, height)
+            part = F.interpolate(x[:, :, first // 2 : (end + 1) // 2], scale_factor=2.0, mode="nearest")
+            return _conv_rows(self.conv, part[:, :, first % 2 :][:, :, : end - first], rows, height)
+
+        return mapped(run, chunks.pieces(height, 2 * 2 * x[:, :, 0].numel()), dim=2)
+
+
+def _norm_and_conv(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor, chunks: Chunks) -> Tensor:
+    """conv(SiLU(norm(x))), some rows of the frames [n, c, h, w] at a time."""
+    height = x.shape[2]
+    pieces = chunks.pieces(height, 3 * x[:, :, 0].numel())
+    if len(pieces) == 1:
+        return conv(activated(norm(x)))
+    normalised = clip_norm(norm, x, chunks)
+
+    def run(rows: slice) -> Tensor:
+        part = x[:, :, max(rows.start - 1, 0) : rows.stop + 1]
+        return _conv_rows(conv, activated(normalised(part)), rows, height)
+
+    return mapped(run, pieces, dim=2)
+
+
+def _conv_rows(conv: nn.Conv2d, part: Tensor, rows: slice, height: int) -> Tensor:
+    """A 3x3 convolution's output for these rows of frames that high, of their rows and the neighbours'."""
+    beyond = (0, 0, int(rows.start == 0), int(rows.stop == height))
+    return F.conv2d(F.pad(part, beyond), conv.weight, conv.bias, padding=(0, 1))
+
+
+def _middle(channels: int) -> nn.Module:
+    middle = nn.Module()
+    middle.block_1 = ResnetBlock(channels, channels)
+    middle.attn_1 = AttnBlock(channels)
+    middle.block_2 = ResnetBlock(channels, channels)
+    return middle
+
+
+def _run_middle(middle: nn.Module, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+    for name in ("block_1", "attn_1", "block_2"):
+        x = getattr(middle, name)(x, chunks)
+    return x
+
+
+class Encoder(nn.Module):
+    """Frames [n, 3, h, w] -> moments [n, 2 z, h/8, w/8]."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        dims = [config.ch * mult for mult in (1, *config.ch_mult)]
+        self.conv_in = nn.Conv2d(config.in_channels, config.ch, 3, padding=1)
+        self.down = nn.ModuleList()
+        for dim_in, dim_out in itertools.pairwise(dims):
+            level = nn.Module()
+            inputs = [dim_in, *[dim_out] * (config.num_res_blocks - 1)]
+            level.block = nn.ModuleList(ResnetBlock(channels, dim_out) for channels in inputs)
+            if len(self.down) < len(config.ch_mult) - 1:
+                level.downsample = Downsample(dim_out)
+            self.down.append(level)
+        self.mid = _middle(dims[-1])
+        self.norm_out = _norm(dims[-1])
+        self.conv_out = nn.Conv2d(dims[-1], 2 * config.z_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for level in self.down:
+            for block in level.block:  # type: ignore[union-attr]
+                x = block(x)
+            if hasattr(level, "downsample"):
+                x = level.downsample(x)  # type: ignore[operator]
+        x = _run_middle(self.mid, x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class Decoder(nn.Module):
+    """Latents [n, z, h, w] -> frames [n, 3, 8 h, 8 w]."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        dims = [config.ch * mult for mult in config.ch_mult]
+        self.conv_in = nn.Conv2d(config.z_channels, dims[-1], 3, padding=1)
+        self.mid = _middle(dims[-1])
+        levels: list[nn.Module] = []
+        channels = dims[-1]
+        for depth, dim in reversed(list(enumerate(dims))):
+            level = nn.Module()
+            inputs = [channels, *[dim] * config.num_res_blocks]
+            level.block = nn.ModuleList(ResnetBlock(channels_in, dim) for channels_in in inputs)
+            if depth > 0:
+                level.upsample = Upsample(dim)
+            levels.insert(0, level)
+            channels = dim
+        self.up = nn.ModuleList(levels)
+        self.norm_out = _norm(channels)
+        self.conv_out = nn.Conv2d(channels, config.out_ch, 3, padding=1)
+
+    def forward(self, z: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+        x = _run_middle(self.mid, self.conv_in(z), chunks)
+        for level in reversed(self.up):
+            for block in level.block:  # type: ignore[union-attr]
+                x = block(x, chunks)
+            if hasattr(level, "upsample"):
+                x = level.upsample(x, chunks)  # type: ignore[operator]
+        return _norm_and_conv(self.norm_out, self.conv_out, x, chunks)
+
+
+class Autoencoder(nn.Module):
+    """The checkpoint's `first_stage_model` (248 keys at full size)."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * config.z_channels, 2 * config.embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
+
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames [n, 3, h, w] in -1..1 -> mean and log-variance, each [n, embed_dim, h/8, w/8], unscaled."""
+        mean, logvar = self.quant_conv(self.encoder(frames)).chunk(2, dim=1)
+        return mean, logvar.clamp(-30.0, 20.0)
+
+    def decode(self, z: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+        """Unscaled latents [n, embed_dim, h, w] -> frames [n, 3, 8 h, 8 w], about -1..1."""
+        return self.decoder(self.post_quant_conv(z), chunks)
+
+    def frames_to_latents(self, frames: Tensor) -> Tensor:
+        """Frames [n, 3, h, w] in -1..1 -> the latents the UNet works on (the mean, so no randomness)."""
+        return self.encode(frames)[0] * LATENT_SCALE
+
+    def latents_to_frames(self, latents: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+        """The UNet's latents [n, c, h, w] -> frames [n, 3, 8 h, 8 w] in 0..1."""
+        return (self.decode(latents / LATENT_SCALE, chunks) * 0.5 + 0.5).clamp(0.0, 1.0)
+
+
+def to_uint8(frames: Tensor) -> Tensor:
+    """Frames [n, 3, h, w] in 0..1 -> RGB bytes [n, h, w, 3]; truncates, as the original does."""
+    return (frames * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

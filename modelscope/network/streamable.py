@@ -1,0 +1,45 @@
+"""Networks that say when they use which of their parts, so that others can bring the weights; and weights by name."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from torch import Tensor, nn
+
+Weights = Callable[[nn.Module], AbstractContextManager[None]]
+"""Called with a part of a network: its weights are on the device while inside."""
+
+
+def at_hand(part: nn.Module) -> AbstractContextManager[None]:  # noqa: ARG001 - as Weights
+    """For weights that are there already."""
+    return nullcontext()
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Its parameters and buffers by name."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def assign(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Make the tensors the module's own.
+
+    Not by load_state_dict: while AUTOMATIC1111's WebUI loads a model, it has replaced that one for everybody.
+    """
+    for name, tensor in tensors.items():
+        owner, _, own = name.rpartition(".")
+        part = module.get_submodule(owner)
+        is_parameter = isinstance(getattr(part, own), nn.Parameter)
+        setattr(part, own, nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)
+
+
+class Streamable(nn.Module):
+    """A network that says when it uses which of its parts; `weights` brings them."""
+
+    weights: Weights = staticmethod(at_hand)
+
+    def parts(self) -> list[nn.Module]:
+        """What it calls `weights` with, in the order of its forward pass."""
+        raise NotImplementedError
+
+    def delicate(self) -> list[nn.Module]:
+        """Those of its parts whose weights keep their precision in any case."""
+        return []

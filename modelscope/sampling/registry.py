@@ -1,0 +1,59 @@
+"""What a sampler is, and the table of all of them. Import `catalogue` instead, where the table is complete."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from ..errors import RequestError
+from .schedules import Level
+
+Denoise = Callable[[Tensor, Level], Tensor]
+"""x [b, ...] (VE) at a level to the model's guess at x0."""
+
+Noise = Callable[[], Tensor]
+"""The next seeded standard normal tensor, shaped like x."""
+
+Solver = Callable[[Denoise, Tensor, Sequence[Level], Noise, float], Iterator[Tensor]]
+"""denoise, x (VE, at the first level), levels, noise, eta: yields x at each following level."""
+
+Grid = Callable[[int], list[Level]]
+"""A number of steps to levels; RequestError where that is impossible."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A solver with the grid that people expect under this name."""
+
+    name: str
+    solve: Solver
+    grid: Grid
+    default_steps: int
+    uses_eta: bool
+
+
+_SAMPLERS: dict[str, Sampler] = {}
+_Solver = TypeVar("_Solver", bound=Solver)
+
+
+def sampler(name: str, *, grid: Grid, default_steps: int = 25, uses_eta: bool = False) -> Callable[[_Solver], _Solver]:
+    """Register a solver under a name; people see names in the order of registration."""
+
+    def register(solve: _Solver) -> _Solver:
+        _SAMPLERS[name] = Sampler(name, solve, grid, default_steps, uses_eta)
+        return solve
+
+    return register
+
+
+def get_sampler(name: str) -> Sampler:
+    """The sampler of that name; RequestError listing the known ones if there is none."""
+    if name not in _SAMPLERS:
+        raise RequestError(f"Sampler {name!r} is not known. Known are: {', '.join(_SAMPLERS)}.")
+    return _SAMPLERS[name]
+
+
+def sampler_names() -> list[str]:
+    """All names, in the order of registration."""
+    return list(_SAMPLERS)

@@ -1,0 +1,95 @@
+"""Downloads that were cut: which can go on, and which nobody will ask for again."""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from ..locks import Lock, create, take
+from ..models.download import LOCK, STAGING
+from ..models.known import KNOWN, KnownModel
+from .leftovers import Leftover, kept, size_of
+
+_PART = re.compile(r"(.+)\.([0-9a-f]{12})\.part")
+
+
+def half_downloads(folder: Path, models: Path, loras: Path) -> Iterator[Leftover]:
+    """What cut downloads left in a model's folder, where none is under way.
+
+    models, loras: the folders into which known models go; a part that such a download would go on with is of use.
+    """
+    staging = folder / STAGING
+    if staging.is_symlink() or not staging.is_dir():
+        return
+    if os.path.lexists(staging / LOCK):
+        taken = take(staging / LOCK)
+        if taken.lock:
+            taken.lock.close()
+        elif taken.why:
+            yield Leftover(staging, size_of(staging), "a download, cut or under way", advice=kept(taken.why))
+            return
+        else:
+            return
+    parts = _parts(staging)
+    for path in parts:
+        yield _half(path, _resumed_by(path, models, loras))
+    if not parts and set(os.listdir(staging)) <= {LOCK}:
+        yield Leftover(staging, 0, "the empty folder of a download that has ended", partial(_removed, staging, None))
+
+
+def _parts(staging: Path) -> list[Path]:
+    return sorted(path for path in staging.iterdir() if _PART.fullmatch(path.name) and not path.is_dir())
+
+
+def _half(path: Path, model: KnownModel | None) -> Leftover:
+    if model is None:
+        about = "half a download that no known model goes on with"
+        return Leftover(path, size_of(path), about, partial(_removed, path.parent, path))
+    advice = (
+        f"It stays: the next download of {model.key} (`python run.py download {model.key}`, or the fold Models) goes "
+        "on with it, or removes it if the file is there."
+    )
+    return Leftover(path, size_of(path), f"half a download of {model.label}", advice=advice, wrong=False)
+
+
+def _resumed_by(part: Path, models: Path, loras: Path) -> KnownModel | None:
+    """The known model whose download into this folder goes on with a part: of the same file, as far as is known."""
+    match = _PART.fullmatch(part.name)
+    assert match
+    name, digits = match.groups()
+    return next(
+        (
+            model
+            for model in KNOWN
+            if model.goal(models, loras) == part.parent.parent
+            and any(file.name == name and digits.startswith(file.sha256[: len(digits)]) for file in model.files)
+        ),
+        None,
+    )
+
+
+def _removed(staging: Path, part: Path | None) -> bool:
+    """Remove a part, and the folder with the last one; not while a download is under way. Raises OSError."""
+    lock = _locked(staging / LOCK)
+    if lock is None:
+        return False
+    try:
+        if part:
+            part.unlink(missing_ok=True)
+        if set(os.listdir(staging)) > {LOCK}:
+            lock.close()
+            return True
+    except OSError:
+        lock.close()
+        raise
+    lock.remove()
+    staging.rmdir()
+    return True
+
+
+def _locked(path: Path) -> Lock | None:
+    try:
+        return take(path).lock if os.path.lexists(path) else create(path)
+    except FileExistsError:
+        return None

@@ -1,0 +1,193 @@
+"""What killed processes left in the folders of videos and models: found, named with its size, removed on request."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ...modelscope.config import CONFIGURATION, FilesConfig
+from ...modelscope.errors import ModelError
+from ...modelscope.escape import logger, visible
+from ..generation.marks import MARK, is_mark, remove_run, unfinished
+from ..locks import take
+from ..models.doctor import gigabytes
+from ..models.staging import CONTENT, LOCK, is_only_copy, remove_staging, remove_tree, stagings
+from ..video.formats import FORMATS
+
+log = logger(__name__)
+_DEPTH = 3
+"""How many folders below that of the videos to look: patterns make folders for dates, names and the like."""
+_MOST = 20_000
+"""How many entries to look at there."""
+_SUFFIXES = "|".join(re.escape(kind.suffix) for kind in FORMATS.values() if kind.suffix)
+_UNFINISHED = re.compile(rf"(.+)({_SUFFIXES})\.partial\2")
+_CONVERTED = {Path(name).stem + ".safetensors" for name in vars(FilesConfig()).values()} | {CONFIGURATION}
+"""Names in a conversion's folder."""
+_EMPTY = "the empty folder of a conversion or move"
+_BY_HAND = "Delete it yourself if nothing that works there needs it."
+
+
+class Leftover(NamedTuple):
+    """What an ended process left.
+
+    remove: does that, and says whether it was still there to be removed; None for what this program must not remove.
+    advice: what to do instead. wrong: whether it is surely ours and of no use.
+    """
+
+    path: Path
+    size: int
+    about: str
+    remove: Callable[[], bool] | None = None
+    advice: str = _BY_HAND
+    wrong: bool = True
+
+    def what_next(self, removal: str) -> str:
+        """What a person can do. removal: how to let this program remove what it may."""
+        return removal if self.remove else self.advice
+
+    def __str__(self) -> str:
+        return visible(f"{self.path}: {self.about}, {gigabytes(self.size)}.")
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; links are not followed."""
+    try:
+        if path.is_symlink() or not path.is_dir():
+            return path.lstat().st_size
+        return sum(Path(here, name).lstat().st_size for here, _, names in os.walk(path) for name in names)
+    except OSError:
+        return 0
+
+
+def clean(leftovers: Sequence[Leftover]) -> list[str]:
+    """Remove what may be removed, and say what was done. Raises ModelError with it all where something could not be."""
+    said, failed = [], False
+    for one in leftovers:
+        try:
+            said.append(_removed(one))
+        except OSError as error:
+            failed = True
+            said.append(f"{one.path} could not be removed ({error.strerror or error}). Delete it yourself.")
+    if failed:
+        raise ModelError(*said)
+    return said
+
+
+def _removed(one: Leftover) -> str:
+    if one.remove is None:
+        return f"{one} {one.advice}"
+    if one.remove():
+        return f"{one.path}: removed, {gigabytes(one.size)}."
+    return f"{one.path} stays: somebody works there now, or has removed it."
+
+
+def seen(found: Iterator[Leftover]) -> Iterator[Leftover]:
+    """As much as can be looked at: what may not be keeps nothing else from being found."""
+    try:
+        yield from found
+    except OSError as error:
+        log.info("Leftovers could not be looked for: %s", error)
+
+
+def ended_runs(videos: Path) -> Iterator[Leftover]:
+    """What killed runs left in a folder of videos, and in those below."""
+    for path in _files_below(videos):
+        if is_mark(path.name):
+            yield from seen(_ended_run(path))
+        # Looked for last: a run that goes on renames its file before it lets go of its mark.
+        elif _is_markless(path) and path.is_file():
+            about = "an unfinished video of which nothing says whose it is"
+            yield Leftover(path, size_of(path), about, wrong=False)
+
+
+def _is_markless(path: Path) -> bool:
+    match = _UNFINISHED.fullmatch(path.name)
+    return match is not None and not os.path.lexists(path.with_name(match[1] + MARK))
+
+
+def _ended_run(mark: Path) -> Iterator[Leftover]:
+    taken = take(mark)
+    if taken.lock:
+        taken.lock.close()
+    elif not taken.why:
+        return
+    files = unfinished(mark)
+    named = f"{len(files)} unfinished file{'' if len(files) == 1 else 's'}"
+    about = f"the mark of a run that has ended, with {named}" if taken.lock else f"the mark of a run, with {named}"
+    size = sum(map(size_of, (mark, *files)))
+    yield Leftover(mark, size, about, partial(remove_run, mark) if taken.lock else None, kept(taken.why))
+
+
+def kept(why: str) -> str:
+    """The advice where nobody can tell whether somebody works there."""
+    return f"It stays ({why}). {_BY_HAND}"
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The newest folders first, if they are named by date."""
+    looked_at = 0
+    for here, folders, names in os.walk(folder):
+        folders.sort(reverse=True)
+        if len(Path(here).relative_to(folder).parts) >= _DEPTH:
+            folders.clear()
+        for name in sorted(names):
+            yield Path(here, name)
+        looked_at += len(names) + len(folders)
+        if looked_at > _MOST:
+            return
+
+
+def ended_copies(parent: Path) -> Iterator[Leftover]:
+    """What killed conversions and moves left in a folder."""
+    for path in stagings(parent):
+        if path.is_symlink():
+            yield Leftover(path, 0, "a link with the name of a half copy", partial(_unlink, path))
+        elif not os.path.lexists(path / LOCK):
+            yield from seen(_without_lock(path))
+        else:
+            yield from seen(_ended_copy(path))
+
+
+def _ended_copy(path: Path) -> Iterator[Leftover]:
+    taken = take(path / LOCK)
+    if taken.lock:
+        taken.lock.close()
+    elif not taken.why:
+        return
+    source = taken.note.source if taken.note else ""
+    about, size = f"half a copy of {source}" if source else "half a conversion", size_of(path)
+    if taken.lock is None:
+        yield Leftover(path, size, about, advice=kept(taken.why))
+    elif not os.path.lexists(path / CONTENT):
+        yield Leftover(path, size, _EMPTY, partial(remove_staging, path))
+    elif is_only_copy(taken.note):
+        advice = "It stays: what it was copied from is not there, so that its content may be all there is of it."
+        yield Leftover(path, size, about, advice=advice)
+    else:
+        yield Leftover(path, size, about, partial(remove_staging, path))
+
+
+def _without_lock(path: Path) -> Iterator[Leftover]:
+    """Of an earlier version, which locked nothing, and moved files so that this may be the only copy of one."""
+    if not path.is_dir() or not _CONVERTED.issuperset(os.listdir(path)):
+        advice = f"It stays: it may be the only copy of a model. {_BY_HAND}"
+        yield Leftover(path, size_of(path), "what a move by an earlier version left", advice=advice)
+    elif os.listdir(path):
+        about = "half a conversion by an earlier version, unless such a one is still at work"
+        yield Leftover(path, size_of(path), about, partial(_remove_unlocked, path))
+    else:
+        yield Leftover(path, 0, _EMPTY, partial(remove_staging, path))
+
+
+def _remove_unlocked(path: Path) -> bool:
+    if os.path.lexists(path / LOCK) or not os.path.lexists(path):
+        return False
+    remove_tree(path)
+    return True
+
+
+def _unlink(path: Path) -> bool:
+    path.unlink(missing_ok=True)
+    return True

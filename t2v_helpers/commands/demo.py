@@ -1,0 +1,122 @@
+"""The command line: a prompt, and options from the request's own fields, to an MP4."""
+
+import argparse
+import dataclasses
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_type_hints
+
+from ..signals import say_at_the_end
+from .launcher import launch
+
+METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", tuple[str, ...]: "NAMES"}
+EXIT_CODES = """Exit code: 0 when all that was asked for has been made, whether or not its output could be read; 1 when
+anything is missing, be it one of several formats, with the reason said; 2 for an option that there is not; 130 after
+Ctrl-C, 143 after SIGTERM."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. `launcher.py` starts it, for torch's import takes seconds."""
+    from ...modelscope.errors import TextToVideoError
+    from ..generation.progress_bar import warn
+
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        return _make_videos(options)
+    except TextToVideoError as error:
+        if options.debug:
+            raise
+        warn(f"Error: {error}")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    from ...miniature.recipe import MODEL_FOLDER
+    from ..generation.outputs import DEFAULT_FOLDER
+    from ..settings import BUDGET, EIGHT_BITS, PLAN
+
+    parser = argparse.ArgumentParser(prog="run.py demo", description="Makes a video from a prompt.", epilog=EXIT_CODES)
+    parser.add_argument("prompt", nargs="?", default="", help="what the video shows")
+    parser.add_argument("--model", type=Path, default=MODEL_FOLDER, metavar="DIR", help="folder of the model's files")
+    parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--lora-dir", type=Path, metavar="DIR", help="where <lora:name:weight> is; default: models/Lora"
+    )
+    parser.add_argument("--device", help="where to compute: cpu, cuda, mps; default: the best there is")
+    parser.add_argument("--plan", default=PLAN.default, choices=PLAN.choices, help=f"{PLAN.label}: {PLAN.info}")
+    parser.add_argument("--memory", type=_gigabytes, default=0.0, metavar="GB", help=BUDGET.label)
+    parser.add_argument("--eight-bits", action="store_true", help=f"{EIGHT_BITS.label}: {EIGHT_BITS.info}")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    _add_fields(parser)
+    return parser
+
+
+def _gigabytes(text: str) -> float:
+    if not 0 < (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return number
+
+
+def _add_fields(parser: argparse.ArgumentParser) -> None:
+    """One option per field of the request; left out, the model's recommendation or the field's default holds."""
+    from ..request import GenerationRequest
+
+    types = get_type_hints(GenerationRequest)
+    for field in dataclasses.fields(GenerationRequest):
+        if field.name == "prompt":
+            continue
+        choices = field.metadata["choices"]
+        known = f" ({', '.join(choices())})" if choices else ""
+        parser.add_argument(
+            "--" + field.name.replace("_", "-"),
+            default=argparse.SUPPRESS,
+            metavar=METAVARS[types[field.name]],
+            help=": ".join(filter(None, (f"{field.metadata['label']}{known}", field.metadata["info"]))),
+        )
+
+
+def _make_videos(options: argparse.Namespace) -> int:
+    """Print a link per video, then raise what ended the run early, if anything did."""
+    from ...miniature.recipe import MODEL_FOLDER
+    from ..generation.progress_bar import say, warn
+    from ..generation.run import run
+    from ..hosts.console import ConsoleHost
+    from ..models.folders import MINIATURE_NAME, ModelFolder
+    from ..models.known import good_values
+    from ..request import GenerationRequest
+    from ..settings import BUDGET, EIGHT_BITS, OUTPUT_FOLDER, PLAN
+
+    request = GenerationRequest.recommended(good_values(options.model), vars(options))
+    settings = {OUTPUT_FOLDER: str(options.output_dir), PLAN: options.plan, BUDGET: options.memory}
+    settings[EIGHT_BITS] = options.eight_bits
+    host = ConsoleHost(settings, options.device, options.lora_dir)
+    name = MINIATURE_NAME if options.model == MODEL_FOLDER else options.model.resolve().name
+    outcome = run(host, ModelFolder(name, options.model), request, _Finished().add)
+    for video in outcome.videos:
+        for path in video.files:
+            say(f"Click here: {path.resolve().as_uri()}")
+    for problem in outcome.problems:
+        warn(f"Error: {problem}")
+    if outcome.error:
+        raise outcome.error
+    return 1 if outcome.problems else 0
+
+
+class _Finished:
+    """Counts the files that an interrupted run leaves whole, for the line that it ends with."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, path: Path) -> None:
+        self._count += 1
+        files = "1 finished file stays" if self._count == 1 else f"{self._count} finished files stay"
+        say_at_the_end(f"Interrupted; {files} in {path.parent}, and nothing else was left behind.")
+
+
+if __name__ == "__main__":
+    launch("demo", sys.argv[1:])

@@ -1,0 +1,77 @@
+"""Starts a command so that Ctrl-C, SIGTERM and a closed output end it in words: run.py's commands all come this way.
+
+Only what is light is imported before signals are obeyed; torch takes seconds.
+"""
+
+import sys
+from importlib import import_module
+from typing import NamedTuple, NoReturn
+
+from .. import signals
+
+
+class Command(NamedTuple):
+    """A command's module, and what is true whenever it is interrupted.
+
+    cleans_up: whether an exception has to pass through it, so that it can put away what it has begun. first: the
+    arguments before a person's.
+    """
+
+    module: str
+    interrupted: str
+    cleans_up: bool = False
+    first: tuple[str, ...] = ()
+
+
+MODELS_CLI = ".t2v_helpers.commands.models"
+AGAIN = "the same command goes on where it was."
+COMMANDS = {
+    "demo": Command(".t2v_helpers.commands.demo", "no file was left behind."),
+    "ui": Command(".t2v_helpers.commands.page", "the page is closed."),
+    "models": Command(MODELS_CLI, "what was done stays.", cleans_up=True),
+    "doctor": Command(MODELS_CLI, "what was done stays.", cleans_up=True, first=("doctor",)),
+    "convert": Command(MODELS_CLI, "no half of a new model was left behind.", cleans_up=True, first=("convert",)),
+    "download": Command(MODELS_CLI, AGAIN, cleans_up=True, first=("download",)),
+    "train": Command(".miniature.train", AGAIN),
+    "train-lora": Command(".miniature.train_lora", AGAIN),
+    "judge": Command(".miniature.evaluate", "the tables are not complete."),
+    "bench": Command(".benchmarks.bench", "no report was written.", cleans_up=True),
+}
+
+
+def launch(name: str, arguments: list[str]) -> NoReturn:
+    """Run a command to its exit code."""
+    signals.guard()
+    from .streams import steady_streams, tell_of_losses
+
+    steady_streams()
+    code = _obeying_signals(name, arguments)
+    tell_of_losses()
+    signals.ignore()
+    sys.exit(code)
+
+
+def _obeying_signals(name: str, arguments: list[str]) -> int:
+    try:
+        return _run(name, arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    finally:
+        # Whatever a library has made of the exception.
+        if signals.received():
+            signals.leave()
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    command = COMMANDS[name]
+    sys.argv[:] = [f"run.py {name}", *command.first, *arguments]
+    main = import_module(command.module, "sd_t2v").main
+    signals.say_at_the_end(f"Interrupted; {command.interrupted}")
+    if not command.cleans_up:
+        return main() or 0
+    with signals.raising():
+        return main() or 0
+
+
+if __name__ == "__main__":
+    launch(sys.argv[1], sys.argv[2:])

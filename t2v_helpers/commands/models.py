@@ -1,0 +1,191 @@
+"""The command line for models: what is right or wrong with them, conversion, downloads."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...modelscope.errors import ModelError, TextToVideoError
+from ..hosts.console import MODELS
+from ..models.known import described
+from ..settings import FURTHER_MODELS, OUTPUT_FOLDER
+from .launcher import launch
+
+EXIT_CODES = (
+    "Exit code: 0 if all is well; 1 if something is wrong with a model, if files lie in a wrong folder and --move was "
+    "not given, or if something useless was left and --clean was not given. A download that can go on does not count."
+)
+
+if TYPE_CHECKING:
+    from ..hosts.console import ConsoleHost
+    from ..models.folders import ModelFolder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        commands = {"doctor": _doctor, "convert": _convert, "download": _download}
+        return commands[options.command](options)
+    except TextToVideoError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run.py", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    doctor = commands.add_parser("doctor", help="say of each model what was found, or what is wrong", epilog=EXIT_CODES)
+    doctor.add_argument("models", nargs="*", metavar="MODEL", help="names or folders; default: all")
+    doctor.add_argument("--thorough", action="store_true", help="read every file whole and compare its checksums")
+    doctor.add_argument("--move", action="store_true", help="move files that lie in the wrong folder")
+    doctor.add_argument(
+        "--clean", action="store_true", help="remove what runs, conversions and downloads left that ended"
+    )
+    doctor.add_argument("--output-dir", metavar="DIR", default="", help="where videos go, if not to the default folder")
+    convert = commands.add_parser("convert", help="write a model anew: half precision, safetensors")
+    convert.add_argument("model", metavar="MODEL", help="its name, its folder, or its file")
+    convert.add_argument("--output", type=Path, metavar="DIR", help="default: text2video/<name>-fp16 among the models")
+    download = commands.add_parser("download", help="list known models, or download one")
+    download.add_argument("name", nargs="?", metavar="NAME", help="as listed; left out, all are listed")
+    download.add_argument("--yes", action="store_true", help="do not ask")
+    for command in (doctor, convert, download):
+        command.add_argument("--models-dir", type=_folder, default=MODELS, metavar="DIR", help="default: %(default)s")
+        command.add_argument("--lora-dir", type=Path, metavar="DIR", help="default: Lora in that folder")
+        command.add_argument("--further-models", default="", metavar="DIRS", help=FURTHER_MODELS.info)
+    return parser
+
+
+def _folder(name: str) -> Path:
+    """A folder that is there: what is put into a mistyped one would never be found."""
+    if not Path(name).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {name!r}")
+    return Path(name)
+
+
+def _host(options: argparse.Namespace) -> "ConsoleHost":
+    from ..hosts.console import ConsoleHost
+
+    settings = {FURTHER_MODELS: options.further_models, OUTPUT_FOLDER: getattr(options, "output_dir", "")}
+    return ConsoleHost(settings, loras=options.lora_dir, models=options.models_dir)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from ..models.doctor import examine
+    from ..models.folders import base_folder, find_models
+
+    host = _host(options)
+    sound = _move_or_name(options) & _clean_or_name(options, host)
+    models = [_model(host, name) for name in options.models] or find_models(host)
+    if len(models) == 1 and not options.models:
+        _say(
+            f"No weights yet: put a model's files into {base_folder(options.models_dir)}, or let "
+            "`python run.py download` bring them there."
+        )
+    for diagnosis in examine(host, models, thorough=options.thorough):
+        _say("")
+        _say(f"{diagnosis.model.name}  {diagnosis.model.path}")
+        for finding in diagnosis.findings:
+            _say(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.subject}: {finding.text}")
+        sound = sound and diagnosis.sound
+    return 0 if sound else 1
+
+
+def _move_or_name(options: argparse.Namespace) -> bool:
+    """Move files that lie in a wrong place, or say which do. Return whether none is left there."""
+    from ..models.misplaced import downloads_folder, misplaced, move
+
+    files = misplaced(options.models_dir, downloads_folder())
+    if options.move:
+        return _do(move, files)
+    _say_all(f"{path} belongs to {goal}; --move moves it." for path, goal in files)
+    return not files
+
+
+def _clean_or_name(options: argparse.Namespace, host: "ConsoleHost") -> bool:
+    """Remove what was left half done, or say what was. Return whether no fault is left there."""
+    from ..cleanup.find_leftovers import find_leftovers
+    from ..cleanup.leftovers import clean
+
+    left = find_leftovers(host)
+    if options.clean:
+        return _do(clean, left)
+    _say_all(f"{one} {one.what_next('--clean removes it.')}" for one in left)
+    return not any(one.wrong for one in left)
+
+
+def _do(work: Callable[[Any], list[str]], files: Sequence[Any]) -> bool:
+    """Say what was done with the files, and return whether all of it was. What could not be ends nothing else."""
+    try:
+        _say_all(work(files))
+    except ModelError as error:
+        _say_all(str(error).splitlines())
+        return False
+    return True
+
+
+def _say_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        _say(line)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from ..models.convert import convert, converted_folder
+
+    model = _model(_host(options), options.model)
+    convert(model, options.output or converted_folder(model, options.models_dir), _say)
+    return 0
+
+
+def _download(options: argparse.Namespace) -> int:
+    from ..models.download import download
+    from ..models.known import KNOWN, known_model
+
+    model = known_model(options.name) if options.name else None
+    loras = _host(options).lora_folder()
+    if model is None:
+        sys.stdout.writelines(f"{one.key:20} {described(one, options.models_dir, loras)}\n" for one in KNOWN)
+        if options.name:
+            sys.stderr.write(f"Error: there is no known model {options.name!r}; these are all.\n")
+        return 2 if options.name else 0
+    goal = model.goal(options.models_dir, loras)
+    _say(described(model, options.models_dir, loras))
+    _say(f"It goes to {goal}.")
+    if not (options.yes or _agreed()):
+        return 1
+    for line in download(model, goal, lambda _: None):
+        _say(line)
+    return 0
+
+
+def _agreed() -> bool:
+    """The console's own answer; the hub's client draws the bars."""
+    if not sys.stdin.isatty():
+        sys.stderr.write("Nobody can be asked here; --yes downloads it.\n")
+        return False
+    try:
+        return input("Download it? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _say(words: str) -> None:
+    """Print one line, whatever the names in it hold."""
+    from ...modelscope.escape import visible
+
+    sys.stdout.write(visible(words) + "\n")
+
+
+def _model(host: "ConsoleHost", name: str) -> "ModelFolder":
+    """By name, else by path. Raises ModelError that lists the names."""
+    from ..models.folders import ModelFolder, find_models, model_named
+
+    if name in {model.name for model in find_models(host)} or not os.path.exists(name):  # noqa: PTH110 - or no path
+        return model_named(host, name)
+    return ModelFolder(Path(name).resolve().name, Path(name))
+
+
+if __name__ == "__main__":
+    launch("models", sys.argv[1:])

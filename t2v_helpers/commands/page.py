@@ -1,0 +1,132 @@
+"""The tab on a page of its own, without any WebUI: python run.py ui."""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..access import Names, host_name, is_loopback
+from ..generation.outputs import DEFAULT_FOLDER
+from ..generation.progress_bar import warn
+from ..host import LORA_FOLDER
+from ..hosts.console import MODELS, ROOT
+from ..hosts.standalone.app import build_app
+from ..hosts.standalone.gate import Entrance, clean_prefix
+from ..hosts.standalone.host import StandaloneHost
+from ..hosts.standalone.server import ANY_ADDRESS, LOCALHOST, addresses, open_listener, serve
+from .launcher import launch
+
+AUTH = "TEXT2VIDEO_AUTH"
+"""The environment variable with a user and a password."""
+REMEDY = "If {name} leads here through a proxy or tunnel of yours, start the page with --allow-host {name}."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the page until Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    password = options.auth or os.environ.get(AUTH, "")
+    listens = "" if is_loopback(options.listen) else options.listen
+    if problem := _password_problem(options, password, listens):
+        warn(f"Error: {problem}")
+        return 2
+    names = Names(tuple(options.allow_host), listens, REMEDY)
+    entrance = Entrance(names, options.root_path, password, tuple(folder.resolve() for folder in options.readable_dir))
+    try:
+        listener = open_listener(options.listen or LOCALHOST, options.port)
+    except (OSError, OverflowError) as error:
+        at = f"at {options.listen} " if options.listen else ""
+        choose = "--port, or an address of this computer with --listen" if options.listen else "--port"
+        warn(f"Error: port {options.port} {at}cannot be used ({error}). Choose another with {choose}.")
+        return 1
+    folders = (options.models_dir.resolve(), options.output_dir.resolve(), options.settings.resolve())
+    loras = options.lora_dir.resolve() if options.lora_dir else None
+    host = StandaloneHost(*folders, options.device, loras, entrance=entrance)
+    # gradio serves whatever lies in the working directory.
+    with listener, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
+        os.chdir(empty)
+        lines = [f"Open in a browser: {address}" for address in addresses(listener, entrance.prefix)]
+        return serve(host, build_app(host), listener, "\n".join([*lines, *_visitors(entrance), "Ctrl-C ends it."]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run.py ui", description="Serves the text2video tab without a WebUI.")
+    parser.add_argument("--port", type=int, default=7861, help="default: %(default)s")
+    parser.add_argument("--models-dir", type=Path, default=MODELS, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--lora-dir", type=Path, metavar="DIR", help=f"default: {LORA_FOLDER} in that folder")
+    parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--settings", type=Path, default=ROOT / "settings.json", metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument("--device", help="where to compute: cpu, cuda, mps; default: the best there is")
+    _add_entrance(parser)
+    return parser
+
+
+def _add_entrance(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("who comes in", "Without these, only browsers on this computer.")
+    group.add_argument(
+        "--listen", nargs="?", const=ANY_ADDRESS, default="", metavar="ADDRESS",
+        help="let other computers in, at all addresses of this one or at ADDRESS; needs a password",
+    )  # fmt: skip
+    group.add_argument(
+        "--auth", metavar="USER:PASSWORD",
+        help=f"ask every visitor for these; the environment variable {AUTH} keeps them out of lists of processes",
+    )  # fmt: skip
+    group.add_argument("--no-password", action="store_true", help="let everybody in who reaches the page")
+    group.add_argument(
+        "--allow-host", action="append", default=[], type=_host, metavar="NAME",
+        help="a public name that a proxy serves the page under; may be given more than once",
+    )  # fmt: skip
+    group.add_argument(
+        "--readable-dir", action="append", default=[], type=Path, metavar="DIR",
+        help="a folder whose files visitors on other computers may name; may be given more than once",
+    )  # fmt: skip
+    group.add_argument(
+        "--root-path", type=_path, default="", metavar="/PATH", help="the path below which a proxy serves the page"
+    )
+
+
+def _path(text: str) -> str:
+    try:
+        return clean_prefix(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _host(text: str) -> str:
+    name = host_name(text)
+    if not name or name != text.lower().rstrip("."):
+        raise argparse.ArgumentTypeError(f"{text!a} is no name such as video.example.org, without https:// and port")
+    return name
+
+
+def _password_problem(options: argparse.Namespace, password: str, listens: str) -> str:
+    """What is wrong with how visitors are let in; nothing if all is well. listens: where others reach the page."""
+    user, colon, secret = password.partition(":")
+    if options.no_password and password:
+        return f"--no-password contradicts the password of --auth or {AUTH}. Leave out one of them."
+    if password and not (user and colon and secret and password.isprintable()):
+        return f"--auth and {AUTH} take USER:PASSWORD in plain characters, with a colon between the two."
+    if listens and not password and not options.no_password:
+        return (
+            "--listen lets other computers in, and there is no password. Set the environment variable "
+            f"{AUTH}=USER:PASSWORD, or give --auth USER:PASSWORD; --no-password lets everybody in."
+        )
+    return ""
+
+
+def _visitors(entrance: Entrance) -> list[str]:
+    if not entrance.names.listens:
+        return []
+    if not entrance.password:
+        return ["There is no password: whoever reaches the page can use it and change its settings."]
+    return ["Visitors need the password."]
+
+
+if __name__ == "__main__":
+    launch("ui", sys.argv[1:])

@@ -1,0 +1,93 @@
+"""The memory plan of a run: the host's device and switches, the settings, and what the tab says before a run."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ...modelscope.checkpoints.find_parts import model_config
+from ...modelscope.config import ModelConfig
+from ...modelscope.device import free_memory
+from ...modelscope.errors import RequestError, TextToVideoError
+from ...modelscope.lora.lora_file import Lora, wearing
+from ...modelscope.memory.choice import Choice, Limits, choose
+from ...modelscope.memory.plan import LADDER, Plan
+from ...modelscope.model import Model, outline
+from ...modelscope.network.streamable import tensors_of
+from ...modelscope.request import VideoRequest
+from ..host import Host
+from ..models.folders import ModelFolder
+from ..models.known import past_training
+from ..places import Places, places
+from ..settings import BUDGET, EIGHT_BITS, PLAN, PLAN_AUTOMATIC, VAE
+from .model_store import ModelStore
+
+_PLANS = {plan.name: plan for plan in LADDER}
+
+
+def limits(host: Host, device: torch.device) -> Limits:
+    """What the host and the settings allow."""
+    budget = host.setting(BUDGET)
+    forced = host.setting(PLAN)
+    return Limits(
+        free=free_memory(device),
+        budget=round(budget * 1e9) if budget else None,
+        forced=None if forced == PLAN_AUTOMATIC else plan_named(forced),
+        first=plan_named(host.first_plan()),
+        eight_bits=host.setting(EIGHT_BITS),
+    )
+
+
+def plan_named(name: str) -> Plan:
+    """The plan of that name. Raises RequestError that lists the others."""
+    if name not in _PLANS:
+        raise RequestError(f"The plan {name!r} is not known. Known are: {PLAN_AUTOMATIC}, {', '.join(_PLANS)}.")
+    return _PLANS[name]
+
+
+def chosen(host: Host, model: Model, request: VideoRequest, loras: Sequence[Lora] = ()) -> Choice:
+    """The plan for a run that is about to begin and wears these. Raises OutOfMemory, RequestError."""
+    device = model.place.device
+    allowed = limits(host, device)
+    if allowed.free is not None and device.type != "cpu":
+        # What stayed there since the last run is used or goes. Only the UNet: the others stay beside it.
+        allowed = allowed._replace(free=allowed.free + _bytes_there(model, device))
+    with wearing(model, loras):
+        return choose(model, request, allowed)
+
+
+def _bytes_there(model: Model, device: torch.device) -> int:
+    tensors = tensors_of(model.unet).values()
+    return sum(x.numel() * x.element_size() for x in tensors if x.device.type == device.type)
+
+
+class Forecast:
+    """Says what a run would need, from the model's configuration alone."""
+
+    def __init__(self, host: Host, store: ModelStore) -> None:
+        self._host, self._store = host, store
+        self._last: tuple[tuple[ModelConfig, Places], Model] | None = None
+
+    def __call__(self, folder: ModelFolder, width: int, height: int, frames: int, draft: int = 1) -> str:
+        """One sentence; what is wrong, if the run could not begin."""
+        try:
+            request = VideoRequest(width=width, height=height, frames=frames, draft=draft, seed=0)
+            where = places(*self._host.devices(), self._host.setting(VAE))
+            model = self._outline(model_config(folder.path), where)
+            choice = choose(model, request, self._limits(where.model.device))
+        except TextToVideoError as error:
+            return str(error)
+        said = f"{frames} frames: {choice}", past_training(folder.path, request)
+        return ". ".join(filter(None, said))
+
+    def _limits(self, device: torch.device) -> Limits:
+        """As they will be when the host's models have left the device."""
+        allowed, kept = limits(self._host, device), self._store.kept
+        if allowed.free is None or device.type == "cpu":
+            return allowed
+        ours = _bytes_there(kept, device) if kept else 0
+        return allowed._replace(free=allowed.free + self._host.reclaimable() + ours)
+
+    def _outline(self, config: ModelConfig, where: Places) -> Model:
+        if self._last is None or self._last[0] != (config, where):
+            self._last = (config, where), outline(config, *where)
+        return self._last[1]

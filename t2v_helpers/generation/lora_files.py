@@ -1,0 +1,61 @@
+"""Which LoRA files there are. None is opened to list them: there may be thousands, of any kind."""
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...modelscope.errors import RequestError
+
+ENDINGS = (".safetensors", ".pt", ".bin", ".ckpt")
+CLOSE = 5
+"""How many similar names an error lists."""
+
+
+def find_loras(folder: Path) -> dict[str, list[Path]]:
+    """Files in the folder and those below it by their names without endings, in order."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(_files(folder), key=lambda path: (path.stem.lower(), str(path))):
+        found.setdefault(path.stem, []).append(path)
+    return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Through links to folders, as the WebUI goes, but into each folder once."""
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        here = os.path.realpath(root)
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        yield from (Path(root, name) for name in names if name.lower().endswith(ENDINGS) and _can_be_typed(name))
+
+
+def _can_be_typed(name: str) -> bool:
+    """Not a name that is no Unicode, of another system's archive, that would end a tag, or with spaces around."""
+    return (
+        not name.startswith((".", " "))
+        and not Path(name).stem.endswith(" ")
+        and name.isprintable()
+        and not set(name) & set("<>:")
+    )
+
+
+def _without_ending(name: str) -> str:
+    return Path(name).stem if name.lower().endswith(ENDINGS) else name
+
+
+def lora_named(found: dict[str, list[Path]], name: str) -> Path:
+    """The file of that name among those found. Raises RequestError, which lists the names that are close."""
+    paths = found.get(name) or found.get(_without_ending(name), [])
+    if len(paths) > 1:
+        several = " and ".join(map(str, paths))
+        raise RequestError(f"The LoRA {name!r} could be any of {several}. Rename all but one.")
+    if paths:
+        return paths[0]
+    close = difflib.get_close_matches(name.lower(), [known.lower() for known in found], CLOSE, 0.4)
+    similar = [known for known in found if known.lower() in close][:CLOSE]
+    hint = f"Similar names: {', '.join(similar)}." if similar else f"There are {len(found)} files."
+    raise RequestError(f"There is no LoRA {name!r}. {hint} Put its file into the LoRA folder, or correct the name.")

@@ -1,0 +1,62 @@
+"""LoRAs as prompts name them: <lora:name:weight>, as elsewhere in the WebUI."""
+
+import math
+import re
+from typing import NamedTuple
+
+from ...modelscope.errors import RequestError
+
+STRONGEST = 10.0
+"""More than this is a slip of the keyboard."""
+_TAG = re.compile(r"<(?P<kind>lora|lyco|hypernet):(?P<inside>[^<>]*)>", re.IGNORECASE)
+"""What the WebUI knows; lyco is another word for lora there."""
+
+
+class Wish(NamedTuple):
+    """A LoRA by name, and its weights for the text encoder and the UNet."""
+
+    name: str
+    text: float = 1.0
+    unet: float = 1.0
+
+
+def split_tags(prompt: str) -> tuple[str, list[Wish]]:
+    """The prompt without its tags, and what those ask for. Raises RequestError.
+
+    As the WebUI has it, one weight is for both parts, of two the first is the text encoder's; `te=`, `unet=` name them.
+    """
+    return _TAG.sub("", prompt), [_wish(**match.groupdict(), tag=match[0]) for match in _TAG.finditer(prompt)]
+
+
+def _wish(kind: str, inside: str, tag: str) -> Wish:
+    if kind.lower() == "hypernet":
+        raise RequestError(f"{tag}: hypernetworks are for Stable Diffusion; this model takes <lora:name:weight> only.")
+    name, *rest = (part.strip() for part in inside.split(":"))
+    if not name:
+        raise RequestError(f"{tag} names no LoRA. Write <lora:name:weight>.")
+    if re.search(r"[\\/]", name) or name in {".", ".."}:
+        raise RequestError(f"{tag}: a LoRA is named by its file's name alone, without folders and without its ending.")
+    named = {key.strip(): value for key, mark, value in (part.partition("=") for part in rest) if mark}
+    plain = [part for part in rest if "=" not in part]
+    if named.keys() - {"te", "unet"} or len(plain) > 2:
+        raise RequestError(f"{tag} cannot be read. Write <lora:name:weight>, or <lora:name:te=0.5:unet=1>.")
+    text = _weight(tag, named.get("te", plain[0] if plain else "1"))
+    unet = _weight(tag, named.get("unet", plain[1] if len(plain) > 1 else str(text)))
+    return Wish(name, text, unet)
+
+
+def _weight(tag: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        raise RequestError(f"{tag}: the weight must be a number, not {text!r}. 0.5 to 1 is usual.") from None
+    return checked_weight(tag, weight)
+
+
+def checked_weight(what: str, weight: float) -> float:
+    """The weight. Raises RequestError where no LoRA was ever meant to be so strong."""
+    if not math.isfinite(weight) or abs(weight) > STRONGEST:
+        raise RequestError(
+            f"{what}: the weight must be from {-STRONGEST:g} to {STRONGEST:g}, not {weight:g}. 0.5 to 1 is usual."
+        )
+    return weight

@@ -1,0 +1,72 @@
+"""Marks that keep a name for a run while it writes its files, and what a killed run leaves of them."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from ...modelscope.escape import logger
+from ..locks import take
+from ..video.formats import FORMATS, Format
+
+log = logger(__name__)
+MARK = ".reserved"
+"""Ends the name of a mark; before it stands the name that the run's files get."""
+_FRAME = re.compile(r"\d{5,}\.png")
+
+
+def remove_ended(folder: Path, names: Iterable[str]) -> bool:
+    """Remove what killed runs left in a folder, where that can be known and done; whether anything was.
+
+    names: what lies in the folder. Raises nothing.
+    """
+    removed = False
+    for mark in (folder / name for name in names if is_mark(name)):
+        try:
+            removed |= remove_run(mark)
+        except OSError as error:
+            log.info("%s: what an ended run left could not be removed (%s)", mark, error.strerror or error)
+    return removed
+
+
+def is_mark(name: str) -> bool:
+    """Return whether a file of this name keeps another name for a run."""
+    return name.endswith(MARK) and name != MARK
+
+
+def remove_run(mark: Path) -> bool:
+    """Remove a run's mark and its unfinished files, if it has ended. Raises OSError, and keeps the mark then."""
+    lock = take(mark).lock
+    if lock is None:
+        return False
+    try:
+        # Until the mark is gone, no other run gets the name.
+        for path in unfinished(mark):
+            _remove(path)
+    except OSError:
+        lock.close()
+        raise
+    lock.remove()
+    log.info("%s: what an ended run had left was removed", mark.with_suffix(""))
+    return True
+
+
+def unfinished(mark: Path) -> list[Path]:
+    """The files that the mark's run had begun: by exact names, so that nobody else's are among them."""
+    stem = mark.name.removesuffix(MARK)
+    kinds = {kind.partial(mark.with_name(stem + kind.suffix)): kind for kind in FORMATS.values()}
+    return [path for path, kind in kinds.items() if path.is_symlink() or _has_kind(path, kind)]
+
+
+def _has_kind(path: Path, kind: Format) -> bool:
+    return path.is_dir() if kind.is_folder else path.is_file()
+
+
+def _remove(path: Path) -> None:
+    """A file, or a folder with frames and nothing else. Links are removed, not followed. Raises OSError."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    for inside in path.iterdir():
+        if _FRAME.fullmatch(inside.name):
+            inside.unlink()
+    path.rmdir()

@@ -1,0 +1,76 @@
+"""The loaded model between runs: as much of it as the settings let stay."""
+
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+
+from ...modelscope.checkpoints.load import load_model
+from ...modelscope.errors import is_memory_error
+from ...modelscope.memory.plan import Plan
+from ...modelscope.model import Model
+from ..models.folders import ModelFolder
+from ..places import Places
+from ..settings import KEEP_ALL, KEEP_NOTHING
+
+
+class _Kept(NamedTuple):
+    folder: ModelFolder
+    stamp: tuple[tuple[str, int, int], ...]
+    where: Places
+    model: Model
+
+
+class ModelStore:
+    """At most one model. One run at a time takes it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: _Kept | None = None
+
+    def take(self, folder: ModelFolder, where: Places) -> Model:
+        """The folder's model: the kept one if nothing changed. Raises ModelError, OutOfMemory."""
+        with self._lock:
+            kept = self._kept
+            if kept is None or kept[:3] != (folder, _stamp(folder.path, kept.model), where):
+                self._drop()
+                model = load_model(folder.path, *where, folder.library)
+                self._kept = kept = _Kept(folder, _stamp(folder.path, model), where, model)
+            return kept.model
+
+    @property
+    def kept(self) -> Model | None:
+        """The model that is kept, if any."""
+        kept = self._kept
+        return kept.model if kept else None
+
+    def settle(self, keep: str, plan: Plan | None = None) -> None:
+        """After a run: let go of what may not stay on the device.
+
+        keep: a choice of the setting; plan: what the run ended with. Streamed weights were never there to stay.
+        """
+        with self._lock:
+            if keep == KEEP_NOTHING:
+                self._drop()
+            elif self._kept and plan and not plan.streamed and not plan.eight_bits:
+                try:
+                    self._kept.model.stay(everything=keep == KEEP_ALL)
+                except (MemoryError, RuntimeError, OSError) as error:
+                    if not is_memory_error(error):
+                        raise
+                    self._drop()
+
+    def _drop(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept:
+            kept.model.leave()
+
+
+def _stamp(path: Path, model: Model) -> tuple[tuple[str, int, int], ...]:
+    """Changes when a file does from which the model is, or one in its folder or right below."""
+    near = [path] if path.is_file() else sorted([*path.glob("*"), *path.glob("*/*")])
+    paths = [*near, *model.files]
+    try:
+        stats = [(str(path), path.stat()) for path in paths]
+    except OSError:
+        return ()
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

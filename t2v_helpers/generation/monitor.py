@@ -1,0 +1,96 @@
+"""Watches a run: reports to host and console, makes previews, and stops when asked to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from ...modelscope.progress import Step
+from ..host import Host, Progress
+from ..settings import PREVIEW
+from .preview import preview_image
+from .progress_bar import WORDS, ProgressBar, green, say
+
+DECODING = 0.06
+"""Share of a video's time that decoding takes, for the progress bar."""
+
+
+class Stopped(Exception):
+    """The person ended a video before it was finished. denoised: how far it had got, if sampling had begun."""
+
+    def __init__(self, denoised: Tensor | None) -> None:
+        super().__init__()
+        self.denoised = denoised
+
+
+class Skipped(Stopped):
+    """Go on with the next video."""
+
+
+class Interrupted(Stopped):
+    """End the run."""
+
+
+@contextmanager
+def unskippable() -> Iterator[None]:
+    """A Skip during what ends a run ends it as well."""
+    try:
+        yield
+    except Skipped as stop:
+        raise Interrupted(None) from stop
+
+
+class Monitor:
+    """The pipeline's on_step for one video (counted from 1) of several."""
+
+    def __init__(self, host: Host, video: int, videos: int) -> None:
+        self._host, self._video, self._videos = host, video, videos
+        self._bar = ProgressBar()
+        self._denoised: Tensor | None = None
+
+    def begin(self) -> None:
+        """Report the start. A Skip that came after the video before was made was not meant for this one."""
+        self._report("loading the model" if self._video == 1 else "starting", 0)
+        if self._host.stop_request() == "interrupt":
+            raise Interrupted(None)
+
+    def __call__(self, step: Step) -> None:
+        self._bar(step)
+        share = {"encode": 0.0, "sample": 0.0, "decode": 1 - DECODING}[step.stage]
+        width = {"encode": 0.0, "sample": 1 - DECODING, "decode": DECODING}[step.stage]
+        words = f"{WORDS[step.stage]} {step.done}/{step.total}" if step.stage != "encode" else WORDS[step.stage]
+        self._report(words, share + width * step.done / step.total)
+        if step.denoised is not None:
+            self._denoised = step.denoised
+            if self._host.wants_preview(step.done):
+                self._host.show_preview(preview_image(step.denoised, self._host.setting(PREVIEW)))
+        complete = step.stage == "decode" and step.done == step.total
+        if not complete:
+            self._check()
+
+    def _check(self) -> None:
+        """Raise Skipped or Interrupted if the person has asked for it."""
+        stop = self._host.stop_request()
+        if stop:
+            raise (Skipped if stop == "skip" else Interrupted)(self._denoised)
+
+    def say(self, words: str) -> None:
+        """Tell the console."""
+        say(words)
+
+    def saving(self) -> None:
+        """Report that the files are being written."""
+        self.close()
+        self._report("saving", 1)
+
+    def saved(self) -> None:
+        """Tell the console that the video is done."""
+        say(green("done"))
+
+    def close(self) -> None:
+        """Finish the console's bar."""
+        self._bar.close()
+
+    def _report(self, words: str, share: float) -> None:
+        several = f", video {self._video} of {self._videos}" if self._videos > 1 else ""
+        self._host.show_progress(Progress(self._video, self._videos, share, words + several))

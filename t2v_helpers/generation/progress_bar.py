@@ -1,0 +1,70 @@
+"""What a run looks like in a console: a progress bar, then a green word."""
+
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+from tqdm import tqdm
+
+from ...modelscope.progress import Stage, Step
+
+WORDS: dict[Stage, str] = {"encode": "reading the prompt", "sample": "sampling", "decode": "decoding"}
+
+
+class ProgressBar:
+    """Draws each stage as a bar of its own; give it to the pipeline as on_step."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[None] | None = None
+        self._stage: Stage | None = None
+
+    def __call__(self, step: Step) -> None:
+        if step.stage != self._stage:
+            self.close()
+            self._stage = step.stage
+            with _unread():
+                self._bar = tqdm(total=step.total, desc=WORDS[step.stage], unit="step", disable=sys.stderr is None)
+        if self._bar is not None:
+            with _unread():
+                self._bar.update(step.done - self._bar.n)
+
+    def close(self) -> None:
+        """Finish the current bar."""
+        if self._bar is not None:
+            with _unread():
+                self._bar.close()
+        self._bar, self._stage = None, None
+
+
+def say(text: str) -> None:
+    """Tell the person a line, if anybody reads: a video is made for nobody as well."""
+    _write(sys.stdout, text)
+
+
+def warn(text: str) -> None:
+    """Tell the person a line that is no result: what went wrong."""
+    _write(sys.stderr, text)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    # A program without a console has no streams at all.
+    if stream is not None:
+        with _unread():
+            stream.write(f"{text}\n")
+            stream.flush()
+
+
+def _unread() -> suppress:
+    """Go on where a stream is closed, full, or cannot write a character."""
+    return suppress(OSError, ValueError)
+
+
+def green(text: str) -> str:
+    """The text in green where the console has colours."""
+    if sys.stdout is None or not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        return text
+    if os.name == "nt":
+        # An empty command makes Windows' console understand colour codes.
+        os.system("")
+    return f"\x1b[32m{text}\x1b[0m"

@@ -1,0 +1,103 @@
+"""The standalone page as an app: gradio's page, the links to videos, the progress of runs, and a gate before all."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ....modelscope.errors import RequestError
+from ...page.arrived import Arrivals
+from ...reading import is_url
+from .brief import be_brief
+from .gate import Gate
+from .stored_settings import build_settings
+
+if TYPE_CHECKING:
+    from .host import StandaloneHost
+
+SCRIPTS = (
+    Path(__file__).with_name("standalone.js"),
+    Path(__file__).resolve().parents[3] / "javascript" / "text2video.js",
+)
+STYLES = (Path(__file__).resolve().parents[3] / "style.css", Path(__file__).with_name("standalone.css"))
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
+MONOSPACED = ("ui-monospace", "Consolas", "monospace")
+"""Those that every system has. gradio's own come from the network."""
+MOST_EVENTS = 320
+"""Events handled at once: a run that waits for its turn is one of them, and buttons work meanwhile."""
+DEEPEST = 20
+"""How deep an event's values may lie in one another."""
+LOAD_SCRIPT = """() => {
+    if (window.text2videoSubmit) return;
+    window.text2videoSubmit = () => {};
+    const script = document.createElement("script");
+    script.src = "text2video/page.js";
+    document.head.append(script);
+}"""
+
+
+def build_app(host: "StandaloneHost") -> Any:
+    """Return the page as a FastAPI app."""
+    import gradio as gr
+    from fastapi import FastAPI
+    from fastapi.responses import Response
+
+    from ...page.file_links import add_file_route
+    from ...page.tab import Tab
+    from ...page.widgets import CONCURRENCY, JS
+
+    be_brief()
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    # Without a thread, which others may hold.
+    async def progress(body: dict[str, Any]) -> dict[str, Any]:
+        return host.tasks.report(str(body.get("id_task")), body.get("id_live_preview", -1))
+
+    async def send_script() -> Response:
+        return Response(_joined(SCRIPTS), media_type="text/javascript")
+
+    app.add_api_route("/internal/progress", progress, methods=["POST"])
+    app.add_api_route("/text2video/page.js", send_script)
+    add_file_route(app, host.check)
+    theme = gr.themes.Default(font=list(FONTS), font_mono=list(MONOSPACED))
+    with gr.Blocks(title="text2video", css=_joined(STYLES), theme=theme, analytics_enabled=False) as page:
+        build_settings(host.settings, Tab(host).opened)
+        page.load(None, None, None, **{JS: LOAD_SCRIPT})
+    # Of gradio 4: how many events it handles at once in all.
+    page.max_threads = MOST_EVENTS
+    page.queue(**{CONCURRENCY: MOST_EVENTS})
+    page.preprocess_data = _without_addresses(page.preprocess_data)
+    mounted = gr.mount_gradio_app(app, page, path="/")
+    mounted.add_middleware(Arrivals)
+    mounted.add_middleware(Gate, entrance=host.entrance)
+    return mounted
+
+
+def _joined(paths: Iterable[Path]) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
+
+
+def _without_addresses(preprocess: Callable[..., Any]) -> Callable[..., Any]:
+    """gradio would download what an event's inputs name, from wherever the server reaches."""
+    import gradio as gr
+
+    def checked(function: Any, inputs: list[Any], *others: Any, **options: Any) -> Any:
+        try:
+            if any(is_url(name) for name in _named_files(inputs)):
+                raise RequestError("Files are uploaded; nothing is fetched from an address.")
+        except RequestError as error:
+            raise gr.Error(str(error)) from error
+        return preprocess(function, inputs, *others, **options)
+
+    return checked
+
+
+def _named_files(value: Any, deeper: int = DEEPEST) -> list[str]:
+    """What gradio takes for a file's path, anywhere in the inputs. Their `url` is for the page only."""
+    if not deeper:
+        raise RequestError("The request's values lie too deep in one another.")
+    if isinstance(value, list):
+        return [name for one in value for name in _named_files(one, deeper - 1)]
+    if isinstance(value, dict):
+        path = value.get("path")
+        return [*([path] if isinstance(path, str) else []), *_named_files(list(value.values()), deeper - 1)]
+    return []

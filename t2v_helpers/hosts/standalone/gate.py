@@ -1,0 +1,176 @@
+"""What stands before the standalone page: it lets in its own visitors only, and nothing from outside."""
+
+import base64
+import re
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from fastapi import WebSocketDisconnect
+
+from ....modelscope.escape import logger
+from ...access import FORWARDED, Names, Refused, Visit, check_host, check_request, host_name, is_loopback, read_visit
+from ...page.file_links import ROUTE
+from .outgoing import HEADERS, App, Outgoing, Receive, Scope, Send
+
+log = logger(__name__)
+
+_PREFIX = re.compile(r"(/[\w.~-]+)*")
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """How visitors come in.
+
+    Args:
+        names: The names that lead to the page.
+        prefix: The path below which a proxy serves it, such as `/t2v`; empty for none.
+        password: `user:password`, which every request must bring; empty for none.
+        readable: Folders whose files a visitor on another computer may name.
+    """
+
+    names: Names = field(default_factory=Names)
+    prefix: str = ""
+    password: str = ""
+    readable: tuple[Path, ...] = ()
+
+    @property
+    def expects_proxy(self) -> bool:
+        """Whether the headers that a proxy on this computer adds count."""
+        return bool(self.prefix or self.names.further)
+
+
+def clean_prefix(text: str) -> str:
+    """Return a path such as `/t2v`, without a slash at its end. Raises ValueError for what is no such path."""
+    path = f"/{text.strip('/')}" if text.strip("/") else ""
+    if not _PREFIX.fullmatch(path) or ".." in path:
+        raise ValueError(f"{text!a} is no path such as /t2v")
+    return path
+
+
+class Gate:
+    """Middleware around the page's app."""
+
+    def __init__(self, app: App, entrance: Entrance) -> None:
+        self._app, self._entrance = app, entrance
+        self._told: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            return await self._app(scope, receive, send)
+        visit = read_visit(scope)
+        headers = visit.headers
+        try:
+            self._check(scope, headers)
+        except Refused as error:
+            self._explain(str(error))
+            return await _answer(scope, send, HTTPStatus.FORBIDDEN, str(error))
+        if not self._knows_password(headers):
+            challenge = (b"www-authenticate", b'Basic realm="text2video", charset="UTF-8"')
+            return await _answer(scope, send, HTTPStatus.UNAUTHORIZED, "This page asks for a password.", challenge)
+        self._place(scope, visit)
+        if scope["type"] == "http" and scope["path"] == "":
+            target = (b"location", quote(f"{scope['root_path']}/").encode())
+            return await _answer(scope, send, HTTPStatus.TEMPORARY_REDIRECT, "", target)
+        # A page that is closed in the middle is no fault of the server.
+        with suppress(WebSocketDisconnect):
+            await self._app(scope, receive, Outgoing(scope, send) if scope["type"] == "http" else send)
+        return None
+
+    def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
+        """Raise Refused. A link on another site may open the page or a video, but only as a page of its own."""
+        names, path = self._entrance.names, self._inside(scope["path"])
+        if (path in ("", "/") or path.startswith(f"/{ROUTE}/")) and _is_opening(headers, scope):
+            check_host(headers, names)
+        else:
+            check_request(headers, names)
+
+    def _inside(self, path: str) -> str:
+        """The path below the one that a proxy serves, for proxies that leave that in."""
+        prefix = self._entrance.prefix
+        return path[len(prefix) :] if path == prefix or path.startswith(f"{prefix}/") else path
+
+    def _knows_password(self, headers: Mapping[str, str]) -> bool:
+        wanted = self._entrance.password
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if not wanted:
+            return True
+        try:
+            sent = base64.b64decode(given, validate=True) if kind.lower() == "basic" else b""
+        except ValueError:
+            return False
+        return secrets.compare_digest(sent, wanted.encode())
+
+    def _place(self, scope: Scope, visit: Visit) -> None:
+        """Tell the app under which address the page was opened. What proxies say counts where one is expected."""
+        told = self._told_by_proxy(visit)
+        prefix = told.get("x-forwarded-prefix") or _page_path(visit.headers)
+        scope["root_path"] = self._entrance.prefix or _prefix_told(prefix)
+        scope["path"] = self._inside(scope["path"])
+        scheme, host = self._opened_at(visit, told)
+        if scope["type"] == "http" and scheme:
+            scope["scheme"] = scheme
+        left = [pair for pair in scope["headers"] if pair[0].decode("latin-1").lower() not in (*FORWARDED, "host")]
+        # Whoever asks later whether the visitor sits at this computer still sees that there was a proxy.
+        by_proxy = [(b"via", b"proxy")] if any(name in visit.headers for name in FORWARDED) else []
+        scope["headers"] = [(b"host", host.encode("latin-1")), *by_proxy, *left]
+
+    def _opened_at(self, visit: Visit, told: Mapping[str, str]) -> tuple[str, str]:
+        """Scheme, if known, and host of the address in the person's browser."""
+        if origin := visit.headers.get("origin"):
+            # Checked already.
+            return urlsplit(origin).scheme, urlsplit(origin).netloc
+        scheme = told.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+        host = told.get("x-forwarded-host", "")
+        known = self._entrance.names.declares(host_name(host))
+        return scheme if scheme in ("http", "https") else "", host if known else visit.headers["host"]
+
+    def _told_by_proxy(self, visit: Visit) -> dict[str, str]:
+        """The headers of a proxy on this computer; anybody else could write anything into them."""
+        found = {name: visit.headers[name] for name in FORWARDED if name in visit.headers}
+        if found and not self._entrance.expects_proxy:
+            self._explain(
+                f"A proxy passes requests on ({', '.join(found)}). What it says counts with --allow-host NAME or "
+                "--root-path /PATH only."
+            )
+        return found if self._entrance.expects_proxy and is_loopback(visit.client) else {}
+
+    def _explain(self, words: str) -> None:
+        """Tell the console, each thing once: an attack would fill it."""
+        if words not in self._told and len(self._told) < 20:
+            self._told.add(words)
+            log.warning(words)
+
+
+def _page_path(headers: Mapping[str, str]) -> str:
+    """The path of the page that asks, as far as its last slash. Only a page that was checked names itself so."""
+    page, origin = headers.get("referer", ""), headers.get("origin")
+    return urlsplit(page).path.rpartition("/")[0] if origin and page.startswith(f"{origin}/") else ""
+
+
+def _prefix_told(text: str) -> str:
+    try:
+        return clean_prefix(text)
+    except ValueError:
+        return ""
+
+
+def _is_opening(headers: Mapping[str, str], scope: Scope) -> bool:
+    """Whether a person opens a page of its own, by a link for instance."""
+    shown = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    return shown and "origin" not in headers and scope.get("method") in ("GET", "HEAD")
+
+
+async def _answer(scope: Scope, send: Send, status: HTTPStatus, text: str, *headers: tuple[bytes, bytes]) -> None:
+    """Answer with a sentence. A WebSocket that is closed before it was accepted gives 403 by itself."""
+    if scope["type"] == "websocket":
+        return await send({"type": "websocket.close", "code": 1008, "reason": text})
+    body = text.encode()
+    about = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": [*about, *HEADERS]})
+    return await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,104 @@
+"""The host of the standalone page, which runs without any WebUI: a queue and settings of its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...access import Visit
+from ...host import Progress, Stop
+from ...reading import Reader
+from ...settings import OUTPUT_FOLDER, Setting
+from ..console import ConsoleHost
+from ..file_manager import open_folder
+from .gate import Entrance
+from .stored_settings import StoredSettings
+from .tasks import Tasks
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+THIS_COMPUTER = Entrance()
+"""Who comes in if nobody says."""
+PREVIEW_EVERY = 2
+"""Steps between previews."""
+
+
+class StandaloneHost(ConsoleHost):
+    """A page with a queue of its own."""
+
+    name = "standalone page"
+    remark = ""
+    opens_folders = True
+
+    def __init__(
+        self,
+        models: Path,
+        outputs: Path,
+        settings: Path,
+        device: str | None = None,
+        loras: Path | None = None,
+        *,
+        entrance: Entrance = THIS_COMPUTER,
+    ) -> None:
+        super().__init__(device=device, loras=loras)
+        self._models, self._outputs = models, outputs
+        self.entrance = entrance
+        self.settings = StoredSettings(settings)
+        self.tasks = Tasks()
+
+    def setting(self, setting: Setting) -> Any:
+        value = self.settings[setting]
+        if setting == OUTPUT_FOLDER and value.strip() and not value.strip().startswith("~"):
+            # The server's working directory does not stay.
+            return str(self._outputs / value.strip())
+        return value
+
+    def check(self, visit: Visit) -> None:
+        """The gate before the page has checked every request."""
+
+    def reader(self, visit: Visit) -> Reader:
+        if self.entrance.names.listens and not self.entrance.password:
+            return Reader()
+        local = visit.is_local and not self.entrance.expects_proxy
+        return Reader(everything=local, folders=self.entrance.readable)
+
+    def models_folder(self) -> Path:
+        return self._models
+
+    def outputs_folder(self) -> Path:
+        return self._outputs
+
+    def show_progress(self, progress: Progress) -> None:
+        self.tasks.show_progress(progress)
+
+    def wants_preview(self, step: int) -> bool:
+        return step % PREVIEW_EVERY == 0
+
+    def show_preview(self, image: "Image.Image") -> None:
+        self.tasks.show_preview(image)
+
+    def stop_request(self) -> Stop | None:
+        return self.tasks.stop_request()
+
+    def queued(
+        self,
+        function: Callable[..., list[Any]],
+        outputs: int,  # noqa: ARG002 - the interface's
+        refuse: Callable[[str], list[Any]],
+    ) -> Callable[..., Any]:
+        return self.tasks.queued(function, refuse)
+
+    def interrupt(self) -> None:
+        self.tasks.ask("interrupt")
+
+    def skip(self) -> None:
+        self.tasks.ask("skip")
+
+    def open_folder(self, folder: Path) -> None:
+        open_folder(folder)
+
+    def tools_for_frames(self, image: Any) -> None:
+        """There is nowhere to send a frame to; the image itself can be saved."""
+
+    def connect_paste(self, models: list[Any], widgets: dict[str, Any]) -> None:
+        """Nobody else sends settings."""

@@ -1,0 +1,78 @@
+"""Serves the standalone page until it is told to end, in a thread: this process's main thread hears the signals."""
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ... import signals
+from ...generation.progress_bar import say
+
+if TYPE_CHECKING:
+    from .host import StandaloneHost
+
+ANY_ADDRESS = "0.0.0.0"
+LOCALHOST = "127.0.0.1"
+PATIENCE = 4.0
+"""Seconds that a run has to end in, and after it the server."""
+PAUSE = 0.2
+
+
+def open_listener(address: str, port: int) -> socket.socket:
+    """Return a socket that listens to an address of this computer. Raises OSError, OverflowError."""
+    if ":" in address:
+        return socket.create_server((address, port), family=socket.AF_INET6, dualstack_ipv6=address == "::")
+    return socket.create_server((address, port))
+
+
+def addresses(listener: socket.socket, prefix: str) -> Iterator[str]:
+    """Yield the addresses at which a browser finds the page, this computer's own first."""
+    host, port = listener.getsockname()[:2]
+    names = [LOCALHOST, *_own_addresses(listener.family)] if host in (ANY_ADDRESS, "::") else [host]
+    for name in names:
+        yield f"http://{f'[{name}]' if ':' in name else name}:{port}{prefix}/"
+
+
+def _own_addresses(family: int) -> list[str]:
+    """This computer's addresses that others can reach."""
+    import psutil
+
+    kinds = (socket.AF_INET, socket.AF_INET6) if family == socket.AF_INET6 else (socket.AF_INET,)
+    found = [one.address for ones in psutil.net_if_addrs().values() for one in ones if one.family in kinds]
+    # Those of one link only end in its name.
+    return [address for address in found if not address.startswith("127.") and "%" not in address and address != "::1"]
+
+
+def serve(host: "StandaloneHost", app: Any, listener: socket.socket, welcome: str) -> int:
+    """Serve the app until Ctrl-C or SIGTERM, which end this process. The run that is under way ends within a step.
+
+    welcome: what the console says once that is so.
+    """
+    import uvicorn
+
+    # What proxies say is the gate's to believe.
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, proxy_headers=False)
+    server, told = uvicorn.Server(config), threading.Event()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    with signals.answered_by(told.set):
+        thread.start()
+        say(welcome)
+        while thread.is_alive() and not told.wait(PAUSE):
+            continue
+        _end(host, server, thread)
+    return 1
+
+
+def _end(host: "StandaloneHost", server: Any, thread: threading.Thread) -> None:
+    """End the run and the server. A thread that still computes would keep Python from ending, or crash it then."""
+    # What it says of requests that it cuts off is nobody's business any more.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    host.tasks.close()
+    server.should_exit = True
+    ended = host.tasks.wait_until_idle(PATIENCE)
+    thread.join(1)
+    left = "" if ended else " The run was cut off in the middle of a step."
+    if signals.received():
+        signals.say_at_the_end(f"Interrupted; the page is closed, and saved videos stay.{left}")
+        signals.leave()

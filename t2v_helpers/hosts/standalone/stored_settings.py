@@ -1,0 +1,84 @@
+"""The standalone page's settings: a JSON file, and the widgets that change it."""
+
+import html
+import json
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from ....modelscope.escape import logger
+from ...settings import KEEP, KEEP_ALL, SETTINGS, Setting, usable
+
+log = logger(__name__)
+DEFAULTS = {KEEP: KEEP_ALL}
+"""Nobody else wants the memory here."""
+
+
+class StoredSettings:
+    """What was chosen, over the defaults."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, Lock()
+        self._values = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            values = json.loads(self._path.read_text(encoding="utf-8"))
+            return values if isinstance(values, dict) else {}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            log.warning("The settings in %s cannot be read (%s): the defaults hold", self._path, error)
+            return {}
+
+    def __getitem__(self, setting: Setting) -> Any:
+        return self._usable(setting, self._values.get(setting.key))
+
+    def change(self, setting: Setting, value: Any) -> str:
+        """Take a value over; says, as HTML, what keeps it from being stored, if anything does."""
+        with self._lock:
+            self._values[setting.key] = self._usable(setting, value)
+            partial = self._path.with_suffix(".partial")
+            try:
+                partial.write_text(json.dumps(self._values, indent=2), encoding="utf-8")
+                partial.replace(self._path)
+            except OSError as error:
+                message = f"This holds until the page's server ends: {self._path} cannot be written ({error.strerror})."
+                return f'<div class="error" role="alert">{html.escape(message)}</div>'
+        return ""
+
+    def _usable(self, setting: Setting, value: Any) -> Any:
+        return usable(setting._replace(default=DEFAULTS.get(setting, setting.default)), value)
+
+
+def build_settings(stored: StoredSettings, opened: Any) -> None:
+    """The settings as a fold at the end of the page. opened: the event of a page that is opened."""
+    import gradio as gr
+
+    with gr.Accordion("Settings", open=False, elem_id="settings_fold"):
+        widgets = [_widget(setting, stored[setting]) for setting in SETTINGS]
+        status = gr.HTML()
+    for setting, widget in zip(SETTINGS, widgets, strict=True):
+        # Text is taken over when it is complete.
+        event = widget.blur if isinstance(widget, gr.Textbox) else widget.change
+        event(_changer(stored, setting), [widget], [status], show_progress="hidden")
+    # Not an event of its own: gradio 4.40's page loses answers where several begin and end together.
+    opened.then(lambda: [stored[setting] for setting in SETTINGS], None, widgets, show_progress="hidden")
+
+
+def _changer(stored: StoredSettings, setting: Setting) -> Callable[[Any], str]:
+    return lambda value: stored.change(setting, value)
+
+
+def _widget(setting: Setting, value: Any) -> Any:
+    import gradio as gr
+
+    about = {"label": setting.label, "value": value, "elem_id": f"setting_{setting.key}"}
+    if setting.choices:
+        return gr.Radio(list(setting.choices), info=setting.info or None, **about)
+    if isinstance(value, bool):
+        return gr.Checkbox(info=setting.info or None, **about)
+    if isinstance(value, int | float):
+        return gr.Number(precision=0 if isinstance(value, int) else None, info=setting.info or None, **about)
+    return gr.Textbox(info=setting.info or None, **about)

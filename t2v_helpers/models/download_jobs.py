@@ -1,0 +1,94 @@
+"""Downloads in the background: they go on when the page is closed, and a page that asks for one again sees it."""
+
+import time
+from pathlib import Path
+from threading import Event, Lock, Thread
+
+from ...modelscope.errors import TextToVideoError
+from ...modelscope.escape import logger
+from .download import Progress, Stopped, download
+from .known import KnownModel
+
+log = logger(__name__)
+
+
+class Job:
+    """One download, under way or ended. said: what was done; error: what ended it."""
+
+    def __init__(self, model: KnownModel, goal: Path) -> None:
+        self.said: list[str] = []
+        self.error: TextToVideoError | None = None
+        self._model, self._goal = model, goal
+        self._progress = Progress(0, 0, "")
+        self._begun, self._first = time.monotonic(), 0
+        self._stop = Event()
+        self._thread = Thread(target=self._run, name=f"download {model.key}", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is under way."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End it; it can go on later."""
+        self._stop.set()
+
+    def wait(self, seconds: float) -> None:
+        """Until it ends, but no longer than that."""
+        self._thread.join(seconds)
+
+    def __str__(self) -> str:
+        done, total, name = self._progress
+        if not total:
+            return "Asking the server..."
+        return f"{name}: {done / 1e9:.2f} of {total / 1e9:.2f} GB{self._remaining(total - done)}"
+
+    def _remaining(self, left: int) -> str:
+        rate = (self._progress.done - self._first) / max(time.monotonic() - self._begun, 1e-3)
+        if rate < 1:
+            return ""
+        return f", {rate / 1e6:.1f} MB/s, about {max(1, round(left / rate / 60))} minutes left"
+
+    def _run(self) -> None:
+        try:
+            self.said = download(self._model, self._goal, self._told)
+        except TextToVideoError as error:
+            log.warning(error)
+            self.error = error
+        except Exception as error:
+            log.exception("Unexpected error while downloading")
+            self.error = TextToVideoError(f"The download ended for a reason that nobody foresaw: {error!r}.")
+
+    def _told(self, progress: Progress) -> None:
+        if self._stop.is_set():
+            raise Stopped("Stopped. What was downloaded stays; press Download to go on.")
+        if not self._progress.total:
+            self._begun, self._first = time.monotonic(), progress.done
+        self._progress = progress
+
+
+class Jobs:
+    """At most one per model."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._lock = Lock()
+
+    def begun(self, model: KnownModel, goal: Path) -> Job:
+        """The model's download that is under way, or a new one."""
+        with self._lock:
+            job = self._jobs.get(model.key)
+            if job is None or not job.alive:
+                job = self._jobs[model.key] = Job(model, goal)
+            return job
+
+    def stop(self, key: str) -> None:
+        """End a model's download; if that one is not under way, those that are."""
+        key = str(key)
+        under_way = {key: job for key, job in list(self._jobs.items()) if job.alive}
+        for job in [under_way[key]] if key in under_way else under_way.values():
+            job.stop()
+
+
+JOBS = Jobs()

@@ -1,0 +1,197 @@
+"""Weights in the wrong folder: found where people put them by mistake, and moved on request."""
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ...modelscope.checkpoints.find_parts import WEIGHTS
+from ...modelscope.config import CONFIGURATION, FilesConfig
+from ...modelscope.errors import ModelError
+from ...modelscope.json_files import read_json
+from .folders import PART_FOLDERS, base_folder, further_folder
+from .staging import is_staging, remove_ended, remove_tree, staged
+
+_STEMS = {
+    Path(name).stem for name in (FilesConfig().ckpt_clip, FilesConfig().ckpt_unet, FilesConfig().ckpt_autoencoder)
+}
+_DEPTH = 3
+"""How many folders deep to look: whole disks hang below some people's models."""
+_MOST = 20_000
+"""How many entries to look at in all."""
+
+
+class Misplaced(NamedTuple):
+    """A file, or a model's folder, and where it belongs."""
+
+    path: Path
+    goal: Path
+
+
+def downloads_folder() -> Path | None:
+    """Where browsers put files; None for a user without a home."""
+    try:
+        return Path.home() / "Downloads"
+    except RuntimeError:
+        return None
+
+
+def misplaced(models: Path, downloads: Path | None = None) -> list[Misplaced]:
+    """Files of ModelScope models in folders in which nothing looks for them, those of the WebUI and `downloads`.
+
+    Of several that belong in one place the first is the one without a browser's number.
+    """
+    base = base_folder(models)
+    places = {models / name: _DEPTH for name in ("Stable-diffusion", "ModelScope", "VAE", "Lora")}
+    places |= {models: 0, further_folder(models): 0} | ({downloads: 1} if downloads else {})
+    # An archive unpacked into a folder often makes another of its name.
+    places |= {base / name: 0 for name in _names(base) if name not in PART_FOLDERS and (base / name).is_dir()}
+    right = {base, further_folder(models)}
+    found = [path for place, depth in places.items() for path in _files(place, depth, right) if _is_ours(path)]
+    return [Misplaced(path, _goal(path, models)) for path in sorted(found, key=lambda path: _name(path) != path.name)]
+
+
+def _files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
+    """Files and diffusers' folders in a folder and those in it, so many deep, but not below those that are right."""
+    budget = _MOST
+    waiting = [(folder, depth)]
+    while waiting and budget > 0:
+        here, deeper = waiting.pop(0)
+        for name in _names(here):
+            budget -= 1
+            path = here / name
+            if not right & {here, path} and _is_diffusers(path):
+                yield path
+            elif path.is_dir():
+                if deeper and path not in right and not path.is_symlink():
+                    waiting.append((path, deeper - 1))
+            else:
+                yield path
+
+
+def _names(folder: Path) -> Sequence[str]:
+    try:
+        # Others cannot be shown on any page. What is on its way is no file yet.
+        return sorted(name for name in os.listdir(folder) if name.isprintable() and not is_staging(name))
+    except OSError:
+        return ()
+
+
+def _is_diffusers(path: Path) -> bool:
+    """Whether a folder is a model like ours in diffusers' layout."""
+    try:
+        document = read_json(path / "unet" / "config.json")
+        return bool(document["_class_name"] == "UNet3DConditionModel")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _is_ours(path: Path) -> bool:
+    if path.is_dir():
+        return True
+    if path.name == CONFIGURATION:
+        return _is_our_configuration(path)
+    return Path(_name(path)).stem in _STEMS and path.suffix in WEIGHTS and _holds_something(path)
+
+
+def _holds_something(path: Path) -> bool:
+    """Firefox keeps the place of what it is downloading by an empty file; a link may lead nowhere."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _name(path: Path) -> str:
+    """Without the number that a browser gives to a second download."""
+    return re.sub(r" ?\(\d+\)$", "", path.stem) + path.suffix
+
+
+def _is_our_configuration(path: Path) -> bool:
+    try:
+        document = read_json(path)
+        return bool(document["model"]["type"] == "latent-text-to-video-synthesis")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _goal(path: Path, models: Path) -> Path:
+    """The base model's folder; for another set of files, a folder of the name that theirs has."""
+    base = base_folder(models)
+    if path.is_dir():
+        return further_folder(models) / path.name
+    above = path.parent.name
+    usual = {
+        "t2v",
+        "ModelScope",
+        "Stable-diffusion",
+        "VAE",
+        "Lora",
+        models.name,
+        further_folder(models).name,
+        "Downloads",
+    }
+    return (base if above in usual or path.parent.parent == base else further_folder(models) / above) / _name(path)
+
+
+def move(files: Sequence[Misplaced]) -> list[str]:
+    """Put the files where they belong, and say what was done. Nothing is overwritten. Raises ModelError with it all."""
+    said, failed = [], False
+    for path, goal in files:
+        try:
+            said.append(_moved(path, goal))
+        except OSError as error:
+            failed = True
+            said.append(
+                f"{path} could not be moved to {goal} ({error.strerror or error}). Move it yourself, or free space."
+            )
+    if failed:
+        raise ModelError(*said)
+    return said
+
+
+def _moved(path: Path, goal: Path) -> str:
+    """To another disk by way of a name that nobody takes for whole."""
+    if goal.exists():
+        return f"{path} stays where it is: {goal} is there already."
+    if path.is_symlink():
+        return f"{path} stays where it is, a link to {path.resolve()}: link that from {goal.parent} instead."
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    # Before the original is gone: a copy without one stays.
+    remove_ended(goal.parent)
+    if not _renamed(path, goal):
+        with staged(goal, path) as copy:
+            _copied(path, copy)
+            copy.rename(goal)
+        # Only now: at no moment is there no whole file with a name of its own.
+        try:
+            remove_tree(path)
+        except OSError as error:
+            return f"{goal} is there now; {path} could not be deleted ({error.strerror or error}). Delete it yourself."
+    return f"{path} is now {goal}."
+
+
+def _renamed(path: Path, goal: Path) -> bool:
+    """Whether renaming does; it does not between two disks."""
+    try:
+        path.rename(goal)
+    except OSError as error:
+        if path.stat().st_dev == goal.parent.stat().st_dev and error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
+
+
+def _copied(path: Path, copy: Path) -> None:
+    """A file or folder with its dates. Raises OSError."""
+    if path.is_dir():
+        shutil.copytree(path, copy, symlinks=True)
+        return
+    before = path.stat()
+    shutil.copy2(path, copy)
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise OSError("it was changed while it was copied")

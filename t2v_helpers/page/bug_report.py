@@ -1,0 +1,31 @@
+"""What a person can copy into a bug report: versions, device and memory."""
+
+import platform
+import sys
+
+from ...modelscope.errors import TextToVideoError
+from ..host import Host
+from ..infotext import VERSION
+
+
+def report(host: Host) -> str:
+    """The facts, as lines of text."""
+    import gradio
+    import torch
+
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, gradio {gradio.__version__}"
+    return f"{VERSION}, {host.name}\n{versions}, {sys.platform}\n{_device(host)}"
+
+
+def _device(host: Host) -> str:
+    import torch
+
+    try:
+        device = host.devices().device
+        if device.type != "cuda":
+            return str(device)
+        free, total = torch.cuda.mem_get_info(device)
+        return f"{device} ({torch.cuda.get_device_name(device)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free)"
+    except (TextToVideoError, RuntimeError) as error:
+        # A driver that has lost the device answers nothing any more.
+        return str(error)

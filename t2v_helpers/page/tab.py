@@ -1,0 +1,238 @@
+"""The tab: a prompt, its settings, and what came of them."""
+
+from typing import Any
+
+import gradio as gr
+
+from ..host import TAB, PageHost
+from ..models.folders import make_folders, model_names
+from .actions import RESULTS, Actions
+from .events import accept_uploads_only, connect
+from .models_panel import Changes, ModelsPanel
+from .outcome import model_note
+from .widgets import JS, UNLIMITED, element, fields, tool, widget
+
+HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
+ASKING = "(...values) => [window.text2videoPage ?? '', ...values.slice(1)]"
+OPENING = "(...values) => [text2videoOpened(), ...values.slice(1)]"
+"""What puts the page's name before a question. A host may ask before our script is there."""
+ORDER = tuple(name for name in fields() if name != "soundtrack")
+"""The request's fields that have widgets, as events receive them; the soundtrack is a file beside them."""
+
+
+class Tab:
+    """Builds the tab inside the current gr.Blocks."""
+
+    def __init__(self, host: PageHost) -> None:
+        make_folders(host.models_folder())
+        self.host = host
+        self.actions = Actions(host, ORDER)
+        self.widgets: dict[str, Any] = {}
+        self.task = gr.Textbox(visible=False, elem_id=element("task"), label="Task")
+        self.task.do_not_save_to_config = True
+        self.page = gr.Textbox(visible=False, elem_id=element("page"), label="Page's name")
+        self.page.do_not_save_to_config = True
+        self._top_row()
+        with gr.Row(elem_id=element("core")):
+            with gr.Column(elem_id=element("settings")):
+                self._model_row()
+                self._settings()
+                self._loras()
+                self._sources()
+                self._models = ModelsPanel(host)
+            with gr.Column(elem_id=element("results")):
+                self._results()
+        self._connect()
+
+    def _add(self, name: str, **changes: Any) -> None:
+        self.widgets[name] = widget(name, **changes)
+
+    def _top_row(self) -> None:
+        with gr.Row(elem_id=element("toprow")):
+            with gr.Column(scale=6):
+                self._add("prompt", lines=3, show_label=False, placeholder=f"Prompt\n{HINT}", elem_classes=["prompt"])
+                placeholder = f"Negative prompt\n{HINT}"
+                self._add(
+                    "negative_prompt", lines=2, show_label=False, placeholder=placeholder, elem_classes=["prompt"]
+                )
+            with gr.Column(scale=1, elem_id=element("actions_column")):
+                with gr.Row(elem_id=element("generate_box"), elem_classes=["generate-box"]):
+                    self.interrupt = gr.Button(
+                        "Interrupt", elem_id=element("interrupt"), elem_classes=["generate-box-interrupt"]
+                    )
+                    self.skip = gr.Button("Skip", elem_id=element("skip"), elem_classes=["generate-box-skip"])
+                    self.interrupting = gr.Button(
+                        "Interrupting...", elem_id=element("interrupting"), elem_classes=["generate-box-interrupting"]
+                    )
+                    self.generate = gr.Button("Generate", elem_id=element("generate"), variant="primary")
+                with gr.Row(elem_id=element("tools")):
+                    self.paste = tool("↙️", "paste")
+                    self.clear = tool("🗑️", "clear_prompt")
+
+    def _model_row(self) -> None:
+        names = model_names(self.host)
+        with gr.Row(elem_classes=[f"{TAB}-line"]):
+            self.model = gr.Dropdown(names, value=names[0], label="Video model", elem_id=element("model"))
+            self.model.do_not_save_to_config = True
+            self.refresh = tool("🔄", "refresh")
+        self.note = gr.HTML(model_note(self.host, names), elem_id=element("note"))
+        # No gr.State: the WebUI's own events set it, too.
+        self.previous_model = gr.Textbox(visible=False, label="Previous model")
+        self.previous_model.do_not_save_to_config = True
+
+    def _settings(self) -> None:
+        with gr.Row():
+            self._add("sampler")
+            self._add("steps")
+        with gr.Row(elem_classes=[f"{TAB}-line"]):
+            with gr.Column(scale=4):
+                self._add("width")
+                self._add("height")
+            self.swap = tool("⇅", "swap")
+        with gr.Row():
+            self._add("frames")
+            self._add("fps")
+        self.forecast = gr.HTML(elem_id=element("length"))
+        self._add("cfg_scale")
+        with gr.Row(elem_classes=[f"{TAB}-line"]):
+            self._add("seed")
+            self.dice = tool("🎲️", "random_seed")
+            self.recycle = tool("♻️", "reuse_seed")
+            self._add("batch_count")
+        self._add("formats")
+        with gr.Accordion("Advanced", open=False, elem_id=element("advanced")):
+            for name, field in fields().items():
+                if field.metadata["advanced"]:
+                    self._add(name)
+
+    def _loras(self) -> None:
+        with gr.Accordion("LoRA", open=False, elem_id=element("lora_fold")), gr.Row(elem_classes=[f"{TAB}-line"]):
+            names = self.actions.lora_names()
+            self.lora = gr.Dropdown(names, label="LoRA to add to the prompt", elem_id=element("lora"))
+            self.lora.do_not_save_to_config = True
+            self.refresh_loras = tool("🔄", "refresh_loras")
+
+    def _sources(self) -> None:
+        with gr.Accordion("Soundtrack", open=False, elem_id=element("soundtrack_fold")):
+            self.soundtrack = gr.File(label="File with sound (cut or looped to length)", elem_id=element("soundtrack"))
+            accept_uploads_only(self.soundtrack)
+        with gr.Accordion("Settings from a video", open=False, elem_id=element("restore_fold")):
+            self.dropped = gr.File(
+                label="Video or image whose settings to restore",
+                elem_id=element("restore"),
+                file_types=["video", "image"],
+            )
+            accept_uploads_only(self.dropped)
+            self.restore_path = gr.Textbox(
+                label="Its path, if it lies on the WebUI's computer (Enter reads it)",
+                max_lines=1,
+                elem_id=element("restore_path"),
+            )
+            self.restore_path.do_not_save_to_config = True
+        self.restored = gr.HTML(elem_id=element("restored"))
+
+    def _results(self) -> None:
+        with gr.Column(elem_id=element("progress")):
+            self.preview = gr.HTML("<div></div>", elem_id=element("preview"))
+        # Above the videos made before, so that an error is seen.
+        self.status = gr.HTML(elem_id=element("status"))
+        self.players = gr.HTML(elem_id=element("players"))
+        with gr.Row(elem_id=element("result_tools")):
+            self.open_folder = gr.Button("Open folder", elem_id=element("open_folder"), visible=self.host.opens_folders)
+        self.folder_status = gr.HTML(elem_id=element("folder_status"))
+        with gr.Accordion("Use a frame", open=False, elem_id=element("frame_fold")):
+            self.frame_number = gr.Slider(1, 24, value=1, step=1, label="Frame", elem_id=element("frame"))
+            self.frame_number.do_not_save_to_config = True
+            self.frame = gr.Image(label="Chosen frame", type="pil", interactive=False, elem_id=element("frame_image"))
+            self.frame_status = gr.HTML(elem_id=element("frame_status"))
+            self.host.tools_for_frames(self.frame)
+        self.infotext = gr.HTML(elem_id=element("infotext"))
+        self.made = gr.State([])
+
+    def _on(self, event: Any, function: Any, inputs: Any, outputs: Any, **options: Any) -> Any:
+        """Let an event of a component call a function."""
+        return connect(self.host, event, function, inputs, outputs, **options)
+
+    def _forecast_on(self, event: Any, script: str = ASKING) -> Any:
+        return self._on(event, self.actions.forecast, self._forecast_inputs(), [self.forecast], **{JS: script})
+
+    def _connect(self) -> None:
+        values = [self.widgets[name] for name in ORDER]
+        inputs = [self.task, self.model, self.soundtrack, *values]
+        frame = [self.frame_number, self.frame, self.frame_status]
+        outputs = [self.made, self.players, self.infotext, *frame, self.status]
+        # gradio hands outputs over, too: only as many as there are inputs may come back.
+        submit = {JS: f"(...values) => text2videoSubmit(values.slice(0, {len(inputs)}))"}
+        run = self.host.queued(self.actions.generate, RESULTS, self.actions.refuse)
+        self._on(self.generate.click, run, inputs, outputs, **UNLIMITED, **submit)
+        collect = self._hidden_button("collect")
+        self._on(collect.click, self.actions.collect, [self.task], outputs, **{JS: "() => [text2videoReloaded]"})
+        asked = {JS: "() => text2videoTasks()"}
+        interrupting = {JS: "() => text2videoInterrupting()"}
+        self._on(self.interrupt.click, self.actions.interrupt, [self.task], None, **interrupting)
+        self._on(self.interrupting.click, self.actions.interrupt, [self.task], None, **asked)
+        self._on(self.skip.click, self.actions.skip, [self.task], None, **asked)
+        self._connect_model(values)
+        self._connect_small()
+        self._connect_restoring(values)
+
+    def _connect_model(self, values: list[Any]) -> None:
+        chosen = [self.previous_model, self.model, *values]
+        outputs = [self.previous_model, *values]
+        self._forecast_on(self._on(self.model.change, self.actions.model_chosen, chosen, outputs).then)
+        refreshed = [self.model, self.note]
+        self._on(self.refresh.click, self.actions.refresh, [self.model], refreshed)
+        everything = Changes(
+            lambda name: [*self.actions.refresh(name), self.actions.refresh_loras()], [*refreshed, self.lora]
+        )
+        self._models.connect(self.model, everything, Changes(self.actions.advised, values))
+        forecast = self._forecast_on(self._hidden_button("opened").click, OPENING)
+        named = self._on(forecast.then, self.actions.refresh, [self.model], refreshed)
+        self.opened = self._on(named.then, self.actions.model_chosen, chosen, outputs)
+
+    def _forecast_inputs(self) -> list[Any]:
+        return [self.page, self.model, *(self.widgets[name] for name in ("width", "height", "frames", "fps", "draft"))]
+
+    def _hidden_button(self, name: str) -> gr.Button:
+        """Pressed by the page's script."""
+        button = gr.Button(name, elem_id=element(name), elem_classes=[f"{TAB}-hidden"])
+        button.do_not_save_to_config = True
+        return button
+
+    def _connect_small(self) -> None:
+        width, height = self.widgets["width"], self.widgets["height"]
+        self._on(self.swap.click, lambda *size: size[::-1], [width, height], [width, height])
+        frames, fps, draft = (self.widgets[name] for name in ("frames", "fps", "draft"))
+        # Width and height only when a person moves them: many events at once lose answers under gradio 4.40.
+        for changed in (width.input, height.input, draft.input, frames.change, fps.change):
+            self._forecast_on(changed)
+        seed = self.widgets["seed"]
+        self._on(self.dice.click, lambda: -1, None, [seed])
+        self._on(self.recycle.click, self.actions.last_seed, [self.made, seed], [seed])
+        prompts = [self.widgets["prompt"], self.widgets["negative_prompt"]]
+        self._on(self.clear.click, lambda: ("", ""), None, prompts)
+        chosen = [self.lora, self.widgets["prompt"]]
+        self._on(self.lora.input, self.actions.add_lora, chosen, chosen)
+        self._on(self.refresh_loras.click, self.actions.refresh_loras, None, [self.lora])
+        self._on(self.open_folder.click, self.actions.open_folder, [self.made], [self.folder_status])
+        frame = [self.frame, self.frame_status]
+        self._on(self.frame_number.release, self.actions.frame, [self.made, self.frame_number], frame)
+
+    def _connect_restoring(self, values: list[Any]) -> None:
+        outputs = [self.restored, self.model, self.previous_model, *values]
+        # Emptied afterwards, so that it takes the next file.
+        restored = self._on(self.dropped.upload, self.actions.restore_file, [self.dropped, self.model], outputs)
+        self._forecast_on(self._on(restored.then, lambda: None, None, [self.dropped]).then)
+        named = [self.restore_path, self.model]
+        restored = self._on(self.restore_path.submit, self.actions.restore_path, named, outputs, reads=True)
+        self._forecast_on(restored.then)
+        pasted = [self.widgets["prompt"], self.model]
+        self._forecast_on(self._on(self.paste.click, self.actions.restore_text, pasted, outputs).then)
+        self.host.connect_paste([self.model, self.previous_model], self.widgets)
+
+
+def build_tab(host: PageHost) -> gr.Blocks:
+    """The tab as Blocks of its own."""
+    with gr.Blocks(analytics_enabled=False) as tab:
+        Tab(host)
+    return tab

@@ -1,0 +1,55 @@
+"""The request's fields as widgets, for gradio 3.41 and 4."""
+
+import dataclasses
+from typing import Any, get_type_hints
+
+import gradio as gr
+
+from ..host import TAB
+from ..request import GenerationRequest
+
+GRADIO_3 = gr.__version__.startswith("3.")
+JS = "_js" if GRADIO_3 else "js"
+"""What an event calls its JavaScript."""
+CONCURRENCY = "concurrency_count" if GRADIO_3 else "default_concurrency_limit"
+"""What a queue calls the number of events that it handles at once."""
+UNLIMITED: dict[str, Any] = {} if GRADIO_3 else {"concurrency_limit": None}
+"""For an event that waits in the host's queue: gradio 4 would else let one wait at a time, the others nowhere."""
+Field = dataclasses.Field[Any]
+LONGEST_SLIDER = 100_000
+"""A larger range than this gets a number box."""
+
+
+def element(name: str) -> str:
+    """A DOM id of ours."""
+    return f"{TAB}_{name}"
+
+
+def fields() -> dict[str, Field]:
+    """The request's fields by name."""
+    return {field.name: field for field in dataclasses.fields(GenerationRequest)}
+
+
+def widget(name: str, **changes: Any) -> Any:
+    """The widget of a field. Labels are unique on the tab, since the WebUI stores defaults by label."""
+    field, kind = fields()[name], get_type_hints(GenerationRequest)[name]
+    about = field.metadata
+    default: Any = field.default
+    basics: dict[str, Any] = {"label": about["label"], "value": default, "elem_id": element(name)}
+    if about["info"]:
+        basics["info"] = about["info"]
+    if kind == tuple[str, ...]:
+        return gr.CheckboxGroup(choices=about["choices"](), **basics | {"value": list(default)} | changes)
+    if kind is str:
+        if about["choices"]:
+            return gr.Dropdown(choices=about["choices"](), **basics | changes)
+        return gr.Textbox(**basics | changes)
+    if about["maximum"] > LONGEST_SLIDER:
+        return gr.Number(precision=0, **basics | changes)
+    ends = {"minimum": about["minimum"], "maximum": about["usual"] or about["maximum"], "step": about["step"]}
+    return gr.Slider(**basics | ends | changes)
+
+
+def tool(symbol: str, name: str) -> gr.Button:
+    """A small button of one symbol; the page's script gives it its tooltip."""
+    return gr.Button(symbol, elem_id=element(name), elem_classes=["tool", f"{TAB}-tool"])

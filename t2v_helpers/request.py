@@ -1,0 +1,25 @@
+"""All that a person can ask for: the model's request plus how the videos are written."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..modelscope.request import MAX_SEED, VideoRequest, param
+from .video.formats import DEFAULT_FORMAT, format_names
+
+Request = TypeVar("Request", bound="GenerationRequest")
+
+
+@dataclass(kw_only=True)
+class GenerationRequest(VideoRequest):
+    """A request together with the files it ends in. soundtrack: path of a file with sound, cut or looped to length."""
+
+    fps: float = param(8.0, "FPS", minimum=1, maximum=120, usual=60, step=1, key="FPS")
+    batch_count: int = param(1, "Batch count", minimum=1, maximum=100, step=1)
+    formats: tuple[str, ...] = param((DEFAULT_FORMAT,), "Output formats", choices=format_names)
+    soundtrack: str = param("", "Soundtrack")
+
+    def batch(self: Request) -> list[Request]:
+        """One request per video; each has the seed after the one before."""
+        seeds = ((self.seed + number) % (MAX_SEED + 1) for number in range(self.batch_count))
+        return [dataclasses.replace(self, seed=seed, batch_count=1) for seed in seeds]

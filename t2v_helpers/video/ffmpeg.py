@@ -1,0 +1,134 @@
+"""Where ffmpeg is, how it is started, and that it ends."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ...modelscope.errors import TextToVideoError
+from ..locks import for_children
+from ..signals import check, held
+
+# A console sends Ctrl-C to every process it started; an ffmpeg that ends of it looks like a full disk.
+OUT_OF_REACH_OF_CTRL_C: dict[str, Any]
+if sys.platform == "win32":
+    OUT_OF_REACH_OF_CTRL_C = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+else:
+    OUT_OF_REACH_OF_CTRL_C = {"start_new_session": True}
+VARIABLE = "IMAGEIO_FFMPEG_EXE"
+"""Names an ffmpeg of the person's own; imageio-ffmpeg obeys it."""
+LONGEST_WAIT = 60
+"""Seconds that looking into one file may take."""
+LAST_WAIT = 10
+"""Seconds for a process to be gone that has been ended; the system may hold one that waits for a network drive."""
+POLL = 0.1
+"""Seconds between looks at a process and at Ctrl-C."""
+INPUT_FORMATS = (
+    "mov,matroska,avi,flv,asf,mpegts,mpeg,ogg,mxf,nut,gif,wav,w64,mp3,flac,aac,aiff,au,caf,amr,ac3,eac3,dts,"
+    "wv,ape,tta,webp_pipe"
+)
+"""Containers that hold what they play. Playlists (ffconcat, m3u8, a %d in the name) would read other files.
+
+Of pictures only those that a video may be saved as: a small PNG may stand for gigabytes.
+"""
+
+
+class OutputError(TextToVideoError):
+    """A file or folder that cannot be written."""
+
+
+class FfmpegError(OSError):
+    """ffmpeg did not do its work. strerror or the only argument: what it said; errno: where that could be told."""
+
+
+def find_ffmpeg() -> str:
+    """The ffmpeg that imageio-ffmpeg brings, or the one on the search path. Raises OutputError."""
+    try:
+        import imageio_ffmpeg
+
+        return _absolute(str(imageio_ffmpeg.get_ffmpeg_exe()))
+    except (ImportError, RuntimeError):
+        found = shutil.which("ffmpeg")
+    if found is None:
+        raise OutputError(
+            "There is no ffmpeg to write videos with. Install it with: "
+            f'"{sys.executable}" -m pip install imageio-ffmpeg'
+        )
+    return found
+
+
+def _absolute(program: str) -> str:
+    """A path that holds wherever ffmpeg is started; a bare name is looked for as ever."""
+    return os.path.abspath(program) if os.path.dirname(program) else program  # noqa: PTH120
+
+
+def another_ffmpeg(ffmpeg: str) -> str:
+    """How to come by another ffmpeg than this one, as a sentence."""
+    if _absolute(os.environ.get(VARIABLE, "")) == ffmpeg:
+        return f"The environment variable {VARIABLE} names it: let that name a complete ffmpeg, or unset it."
+    return f'A complete one comes with: "{sys.executable}" -m pip install --force-reinstall imageio-ffmpeg'
+
+
+def input_file(path: Path) -> list[str]:
+    """A file as input: named so that it cannot pass for an option or an address, and referring to no other."""
+    return ["-protocol_whitelist", "file", "-format_whitelist", INPUT_FORMATS, "-i", f"file:{path.absolute()}"]
+
+
+@contextmanager
+def at_work(command: Sequence[str], **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    """ffmpeg running, ended with the block however that is left. Raises OutputError where it cannot be started."""
+    with held():
+        try:
+            process = subprocess.Popen(command, **options, **OUT_OF_REACH_OF_CTRL_C, **for_children())
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(
+                f"ffmpeg cannot be started as {command[0]}: {reason}. {another_ffmpeg(command[0])}"
+            ) from error
+        try:
+            yield process
+        finally:
+            _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process and, where the system knows of them, those that it started."""
+    if process.poll() is None:
+        with suppress(OSError):
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(LAST_WAIT)
+
+
+def ask_ffmpeg(path: Path, *output: str) -> bytes:
+    """What ffmpeg, given these output arguments, says of a file.
+
+    Raises OSError where it cannot read that file, OutputError where there is no ffmpeg.
+    """
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    try:
+        with at_work([find_ffmpeg(), "-v", "error", *input_file(path), *output], **pipes) as process:
+            answer = _answer(process)
+    except ValueError as error:
+        raise OSError(f"{path} is no name of a file") from error
+    if process.returncode:
+        raise OSError(f"ffmpeg cannot read {path}")
+    return answer
+
+
+def _answer(process: "subprocess.Popen[bytes]") -> bytes:
+    deadline = time.monotonic() + LONGEST_WAIT
+    while time.monotonic() < deadline:
+        check()
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=POLL)[0]
+    return b""

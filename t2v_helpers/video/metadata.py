@@ -1,0 +1,118 @@
+"""Infotext inside files: where each container keeps it, written and read as the WebUI does."""
+
+import io
+import re
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+from PIL import Image
+
+from ...modelscope.errors import TextToVideoError
+from ...modelscope.files import open_file
+from .ffmpeg import ask_ffmpeg
+
+PNG_KEY = "parameters"
+EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
+UNICODE = b"UNICODE\0"
+GIF = b"GIF"
+LONGEST_COMMENT = 2 << 20
+"""Bytes at a GIF's beginning that may hold its comment. The longest infotext that is read fits into half of it."""
+IMAGES = ("PNG", "JPEG", "WEBP", "GIF")
+"""What we and the WebUI write. Pillow knows dozens more, some of which start other programs."""
+
+
+class UnreadableFile(TextToVideoError):
+    """A file that holds no settings."""
+
+
+def ffmetadata(text: str) -> str:
+    """What `ffmpeg -f ffmetadata` reads: a file with the text as its comment."""
+    return ";FFMETADATA1\ncomment=" + re.sub(r"([=;#\\\n\r])", r"\\\1", text.replace("\0", "")) + "\n"
+
+
+def tag_png(data: bytes, text: str) -> bytes:
+    """A PNG with the text in an iTXt chunk behind its header."""
+    chunk = b"iTXt" + PNG_KEY.encode() + b"\0\0\0\0\0" + text.encode()
+    header = 8 + 25
+    return (
+        data[:header] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[header:]
+    )
+
+
+def tag_gif(data: bytes, text: str) -> bytes:
+    """A GIF with a comment extension before its first frame."""
+    flags = data[10]
+    start = 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)
+    raw = text.encode()
+    blocks = (raw[at : at + 255] for at in range(0, len(raw), 255))
+    comment = b"\x21\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+    return data[:start] + comment + data[start:]
+
+
+def tag_webp(data: bytes, text: str) -> bytes:
+    """A WebP with the text as its EXIF user comment."""
+    exif = Image.Exif()
+    exif[EXIF_IFD] = {USER_COMMENT: UNICODE + text.encode("utf-16-be")}
+    tiff = exif.tobytes().removeprefix(b"Exif\0\0")
+    head, chunks = _webp_parts(data)
+    has_exif = 0x08
+    body = b"WEBP" + b"VP8X" + struct.pack("<I", len(head)) + bytes([head[0] | has_exif]) + head[1:] + chunks
+    body += b"EXIF" + struct.pack("<I", len(tiff)) + tiff + b"\0" * (len(tiff) % 2)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _webp_parts(data: bytes) -> tuple[bytes, bytes]:
+    """The content of the VP8X chunk, which a still picture lacks, and all other chunks."""
+    first = 12
+    if data[first : first + 4] == b"VP8X":
+        return data[20:30], data[30:]
+    with Image.open(io.BytesIO(data), formats=("WEBP",)) as image:
+        width, height = (struct.pack("<I", side - 1)[:3] for side in image.size)
+    return b"\0\0\0\0" + width + height, data[first:]
+
+
+def read_tags(path: Path) -> str:
+    """The infotext inside an image or video file. Raises UnreadableFile where there is none."""
+    try:
+        text = _from_image(path)
+    except Image.DecompressionBombError as error:
+        raise UnreadableFile(f"{path.name} is a picture of more pixels than any video's.") from error
+    except (OSError, SyntaxError, ValueError, struct.error):
+        text = _from_video(path)
+    if not text.strip():
+        raise UnreadableFile(
+            f"{path.name} holds no settings. They are missing where saving them was turned off, or where another "
+            "program has written the file anew."
+        )
+    return text
+
+
+def _from_image(path: Path) -> str:
+    with warnings.catch_warnings(), Image.open(_opening(path), formats=IMAGES) as image:
+        # Pillow's remarks on damage are not for the people who dropped the file.
+        warnings.simplefilter("ignore")
+        # Pillow gives None where the pointer to them is damaged.
+        comment = (image.getexif().get_ifd(EXIF_IFD) or {}).get(USER_COMMENT, b"")
+        if isinstance(comment, bytes) and comment.startswith(UNICODE):
+            return comment.removeprefix(UNICODE).decode("utf-16-be", errors="replace")
+        found = image.info.get(PNG_KEY) or image.info.get("comment") or ""
+    return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
+
+
+def _opening(path: Path) -> Path | io.BytesIO:
+    """The file; of a GIF its beginning, where its comment is: Pillow's time grows with the square of that."""
+    with open_file(path) as file:
+        start = file.read(len(GIF))
+        return io.BytesIO(start + file.read(LONGEST_COMMENT)) if start == GIF else path
+
+
+def _from_video(path: Path) -> str:
+    """The comment of a container that ffmpeg reads."""
+    try:
+        metadata = ask_ffmpeg(path, "-f", "ffmetadata", "-").decode(errors="replace")
+    except OSError as error:
+        raise UnreadableFile(f"{path.name} is neither an image nor a video that can be read.") from error
+    found = re.search(r"(?mis)^comment=((?:\\.|[^\\\n])*)$", metadata)
+    return re.sub(r"(?s)\\(.)", r"\1", found[1]) if found else ""

@@ -1,0 +1,162 @@
+"""Frames into a file of any format: streamed into ffmpeg, tagged, renamed only when complete."""
+
+import errno
+import functools
+import math
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...modelscope.errors import RequestError
+from .encoder import FORBIDDEN, FULL, encode
+from .ffmpeg import FfmpegError, OutputError, another_ffmpeg, ask_ffmpeg, find_ffmpeg, input_file
+from .formats import Format
+
+TRIAL_SIZE, TRIAL_PATIENCE = 16, 30
+"""Pixels each way of the frames that a format is tried with, and the seconds that this may stand still."""
+PATIENCE = 300
+"""Seconds that writing a video may stand still: a slow computer is not stuck."""
+SHORTEST_SOUND = 0.01
+"""Seconds of a soundtrack that is still looped to the video's length."""
+LITTLE_SPACE = 100_000
+"""Bytes free on a disk that counts as full."""
+
+
+def cannot_write(folder: Path, error: OSError) -> OutputError:
+    """The error for a folder that takes no file."""
+    reason = error.strerror or error
+    return OutputError(f"The video could not be written to {folder}: {reason}. {_advice(folder, error)}")
+
+
+def _advice(folder: Path, error: OSError) -> str:
+    """What helps against causes that are known; nothing is guessed."""
+    if error.errno in FORBIDDEN:
+        return "Check that you may write there, or choose another output folder."
+    if error.errno in FULL or _is_full(folder):
+        return "There is no free space: make room there, or choose another output folder."
+    if error.errno == errno.EFBIG:
+        return (
+            "Check the limit on the size of files (ulimit -f), your quota and the free space there, or choose another "
+            "output folder."
+        )
+    if isinstance(error, FfmpegError) and folder.is_dir():
+        return f"Choose another format, or another ffmpeg. {another_ffmpeg(find_ffmpeg())}"
+    return "Choose another output folder."
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether nothing fits any more. Where the system keeps no files it tells of no space at all."""
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError:
+        return False
+    return disk.total > 0 and disk.free < LITTLE_SPACE
+
+
+def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: str = "", soundtrack: str = "") -> str:
+    """Write RGB bytes [f, h, w, 3], replacing `path`. Raises OutputError; leaves no partial file.
+
+    soundtrack: path of a file with sound, for formats that have it; cut or looped to the video's length. Says what came
+    of it where the video had to do without, else nothing.
+    """
+    try:
+        _write(path, frames, kind, _command(frames, fps, kind, soundtrack), infotext)
+    except OutputError:
+        if not (soundtrack and kind.audio):
+            raise
+        _write(path, frames, kind, _command(frames, fps, kind, ""), infotext)
+        return f"{path.name} has no sound: the soundtrack {Path(soundtrack).name!r} could not be read any more."
+    return ""
+
+
+def _write(path: Path, frames: Tensor, kind: Format, command: list[str], infotext: str) -> None:
+    partial = kind.partial(path)
+    try:
+        if kind.is_folder:
+            partial.mkdir()
+        encode(partial, frames, command, infotext, PATIENCE)
+        if kind.tag and infotext:
+            for file in partial.iterdir() if kind.is_folder else (partial,):
+                file.write_bytes(kind.tag(file.read_bytes(), infotext))
+        partial.replace(path)
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        # Windows may still be looking at it.
+        with suppress(OSError):
+            path.unlink()
+
+
+def _command(frames: Tensor, fps: float, kind: Format, soundtrack: str) -> list[str]:
+    """ffmpeg's arguments but for the output; input 0 is the frames, 1 the metadata, 2 the sound."""
+    count, height, width, _ = frames.shape
+    seconds = count / fps
+    inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
+    inputs += ["-f", "ffmetadata", "-i", "{metadata}"]
+    outputs = ["-map", "0:v", "-map_metadata", "1", *kind.video]
+    if soundtrack and kind.audio:
+        # Not endlessly: ffmpeg would loop a file for ever that has become empty meanwhile.
+        inputs += ["-stream_loop", str(math.ceil(seconds / SHORTEST_SOUND)), *input_file(Path(soundtrack))]
+        outputs += ["-map", "2:a:0", *kind.audio]
+    # Files of the same frames are the same: no date, no random identifier.
+    return [
+        find_ffmpeg(),
+        "-y",
+        "-v",
+        "error",
+        *inputs,
+        *outputs,
+        "-t",
+        f"{seconds:.6f}",
+        "-bitexact",
+        "-f",
+        kind.muxer,
+    ]
+
+
+def check_format(kind: Format) -> None:
+    """Raise OutputError unless ffmpeg can write the format; tried once."""
+    _try_format(find_ffmpeg(), kind)
+
+
+@functools.cache
+def _try_format(ffmpeg: str, kind: Format) -> None:
+    clip = torch.zeros(2, TRIAL_SIZE, TRIAL_SIZE, 3, dtype=torch.uint8)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"trial{kind.suffix}")
+            if kind.is_folder:
+                path.mkdir()
+            encode(path, clip, _command(clip, 1, kind, ""), "", TRIAL_PATIENCE)
+    except FfmpegError as error:
+        raise OutputError(
+            f"{kind.name} cannot be written by {ffmpeg}: {error.strerror or error}. Choose another format, or another "
+            f"ffmpeg. {another_ffmpeg(ffmpeg)}"
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"The folder for temporary files cannot be used: {error}. Make room there, or let the environment variable "
+            "TMPDIR name another."
+        ) from error
+
+
+def check_soundtrack(soundtrack: str) -> None:
+    """Raise RequestError unless the file is there and has sound."""
+    try:
+        # A file may declare sound and hold none.
+        if not ask_ffmpeg(Path(soundtrack), "-map", "0:a:0", "-frames:a", "1", "-f", "u8", "-"):
+            raise OSError("no sample")
+    except OSError as error:
+        name = Path(soundtrack).name
+        raise RequestError(f"The soundtrack {name!r} cannot be read as sound. Choose another file or none.") from error

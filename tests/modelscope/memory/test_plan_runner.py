@@ -1,0 +1,241 @@
+"""Runs on a device that is too small, or whose numbers are: what happens then, and that the video is the same."""
+
+import gc
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sd_t2v.modelscope import pipeline
+from sd_t2v.modelscope.checkpoints.load import load_model
+from sd_t2v.modelscope.device import Place
+from sd_t2v.modelscope.errors import ModelError, OutOfMemory
+from sd_t2v.modelscope.memory import plan as plan_module
+from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan, next_below
+from sd_t2v.modelscope.memory.plan_runner import Stage
+from sd_t2v.modelscope.memory.streaming import resident, streamed
+from sd_t2v.modelscope.model import Model
+from sd_t2v.modelscope.network.chunks import Chunks
+from sd_t2v.modelscope.network.streamable import tensors_of
+from sd_t2v.modelscope.pipeline import generate
+from sd_t2v.modelscope.progress import Step
+from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.tests.helpers.live_bytes import LiveBytes
+from sd_t2v.tests.helpers.support import CPU, write_model_folder
+
+REQUEST = VideoRequest(prompt="a red ball", steps=3, frames=2, width=40, height=40, seed=7)
+
+
+class Told(list[str]):
+    """What a run said; also whether it said the plan that it goes on with."""
+
+    def __call__(self, words: str, plan: Plan) -> None:
+        self.append(words)
+        assert "Memory" not in words or "CPU" in words or repr(plan.name) in words.split(";")[1]
+
+
+class SmallDevice(LiveBytes):
+    """Whatever is computed lies on a device of this many bytes, which says so when they do not suffice.
+
+    The model's files are in half precision and compute in single, so weights that come to be used are copies, too.
+    """
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size = size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = self.now
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        # Small tensors find a place in what torch has already.
+        if self.now > max(self.size, before + 10_000):
+            del out
+            raise torch.OutOfMemoryError("out of memory")
+        return out
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(write_model_folder(tmp_path_factory.mktemp("model") / "t2v"), CPU)
+
+
+def peak(model: Model, plan: Plan) -> int:
+    with LiveBytes() as live:
+        generate(model, REQUEST, plan=plan)
+    return live.peak
+
+
+def at_rest(model: Model) -> bool:
+    parts = (model.text_encoder, model.unet, model.autoencoder)
+    return all(x.dtype == torch.float16 for part in parts for x in tensors_of(part).values())
+
+
+@pytest.fixture
+def ladder(monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, ...]:
+    """The plans with pieces as small as the network is: otherwise all would hold whole layers."""
+    sizes = (None, 60_000, 60_000, 5_000)
+    plans = tuple(replace(plan, chunks=Chunks(n)) for plan, n in zip(LADDER, sizes, strict=True))
+    monkeypatch.setattr(plan_module, "LADDER", plans)
+    return plans
+
+
+@pytest.mark.parametrize("end", [1, 3])
+def test_a_run_goes_down_to_the_first_plan_that_fits(model: Model, ladder: tuple[Plan, ...], end: int) -> None:
+    roomy = generate(model, REQUEST, plan=ladder[0])
+    told = Told()
+    with SmallDevice(1.02 * peak(model, ladder[end])):
+        frames = generate(model, REQUEST, plan=ladder[0], tell=told)
+    assert [words.split("'")[3] for words in told] == [plan.name for plan in ladder[1 : end + 1]]
+    assert int((frames.int() - roomy.int()).abs().max()) <= 1
+    assert at_rest(model)
+
+
+def test_a_device_too_small_for_any_plan_is_an_error_that_says_what_helps(model: Model) -> None:
+    with SmallDevice(10_000), pytest.raises(OutOfMemory, match=r"even with the plan 'smallest'\. Ask for fewer"):
+        generate(model, REQUEST, plan=FAST, tell=Told())
+    assert at_rest(model)
+
+
+def test_steps_that_were_done_are_not_done_again(model: Model, ladder: tuple[Plan, ...]) -> None:
+    """Memory goes away after the second step: another program took it."""
+    device, steps = SmallDevice(float("inf")), []
+    limit = 1.02 * peak(model, ladder[2])
+
+    def on_step(step: Step) -> None:
+        steps.append((step.stage, step.done))
+        if step == ("sample", 2, 3, step.denoised):
+            device.size = limit
+
+    told = Told()
+    with device:
+        frames = generate(model, REQUEST, on_step, ladder[0], told)
+    assert [done for stage, done in steps if stage == "sample"] == [1, 2, 3]
+    assert len(told) == 2
+    assert int((frames.int() - generate(model, REQUEST).int()).abs().max()) <= 1
+
+
+def test_a_model_that_stayed_on_the_device_leaves_it_when_memory_is_short(
+    model: Model, ladder: tuple[Plan, ...]
+) -> None:
+    told = Told()
+    limit = 1.02 * peak(model, ladder[3])
+    with SmallDevice(float("inf")) as device:
+        model.stay(everything=True)
+        device.size = limit
+        generate(model, REQUEST, plan=ladder[0], tell=told)
+    assert told
+    assert at_rest(model)
+
+
+@pytest.mark.parametrize("plan", [SMALLEST, replace(BALANCED, eight_bits=True)], ids=["streamed", "8 bits"])
+def test_a_model_that_stayed_on_the_device_leaves_it_for_a_plan_that_has_no_room_for_it(
+    model: Model, plan: Plan
+) -> None:
+    model.stay(everything=True)
+    rested = []
+    generate(model, REQUEST, lambda step: rested.append(step.stage != "sample" or at_rest(model)), plan=plan)
+    assert all(rested)
+    assert at_rest(model)
+
+
+def test_decoding_that_fits_nowhere_on_the_device_goes_on_on_the_cpu(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_a_full_card(module: torch.nn.Module, place: Place) -> AbstractContextManager[None]:
+        if place.device.type != "cpu":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return resident(module, place)
+
+    expected, told = generate(model, REQUEST), Told()
+    monkeypatch.setattr(pipeline, "resident", on_a_full_card)
+    elsewhere = replace(model, vae_place=Place(torch.device("cuda"), torch.float16))
+    assert torch.equal(generate(elsewhere, REQUEST, tell=told), expected)
+    assert told[-1] == "Memory ran out while decoding; going on on the CPU."
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("plan", [BALANCED, SMALL], ids=lambda plan: plan.name)
+def test_an_interruption_leaves_the_weights_at_rest(model: Model, plan: Plan) -> None:
+    def on_step(step: Step) -> None:
+        if step.stage == "sample":
+            raise Stop
+
+    with LiveBytes() as live:
+        with pytest.raises(Stop):
+            generate(model, REQUEST, on_step, plan)
+        gc.collect()
+        assert live.now < 100_000
+    assert at_rest(model)
+    assert generate(model, REQUEST, plan=SMALLEST).shape == (2, 40, 40, 3)
+
+
+HALF = Place(torch.device("cpu"), torch.float16)
+
+
+def test_numbers_too_large_for_half_precision_are_computed_again_in_another() -> None:
+    told = Told()
+    tried: list[torch.dtype] = []
+
+    def work(_: Plan, place: Place) -> Tensor:
+        tried.append(place.dtype)
+        return torch.full((2,), 1e38, dtype=torch.float64).to(place.dtype) * 10
+
+    stage = Stage(lambda plan, place: nullcontext(), BALANCED, HALF, "testing", told)
+    with stage, pytest.raises(ModelError, match="not finite while testing"):
+        stage(work)
+    assert tried == [torch.float16, torch.bfloat16, torch.float32]
+    assert "too large for float16; going on in bfloat16" in told[0]
+
+
+def test_black_frames_in_half_precision_become_the_video(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on cards whose half precision overflows: in the network, and in the decoder."""
+    half = replace(model, place=HALF, vae_place=HALF)
+    for part, name in ((half.unet, "noises"), (half.autoencoder, "latents_to_frames")):
+        monkeypatch.setattr(part, name, overflowing(getattr(part, name)))
+    told = Told()
+    frames = generate(half, REQUEST, tell=told)
+    assert len(told) == 2
+    difference = (frames.int() - generate(model, REQUEST).int()).abs().float()
+    assert difference.mean() < 8  # of 255; bfloat16 has three digits
+
+
+def overflowing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrong as soon as its first argument is in half precision."""
+
+    def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        out = function(x, *args, **kwargs)
+        bad = torch.nan if x.dtype == torch.float16 else 1
+        return [part * bad for part in out] if isinstance(out, list) else out * bad
+
+    return run
+
+
+def test_streamed_weights_are_there_only_while_their_part_runs(model: Model) -> None:
+    unet = model.unet
+    with LiveBytes() as live, streamed(unet, CPU):
+        for part in (unet.time_embed, unet.middle_block[0], unet.out):
+            with unet.weights(part):
+                assert live.now == 4 * sum(x.numel() for x in tensors_of(part).values())
+                assert all(x.dtype == torch.float32 for x in tensors_of(part).values())
+            assert live.now == 0
+    assert at_rest(model)
+
+
+def test_resident_weights_may_be_asked_for_twice(model: Model) -> None:
+    with LiveBytes() as live, resident(model.unet, CPU):
+        size = live.now
+        with resident(model.unet, CPU):
+            assert live.now == size
+        assert model.unet.out[2].weight.dtype == torch.float32
+    assert at_rest(model)
+
+
+def test_the_ladder_ends() -> None:
+    assert [next_below(plan) for plan in LADDER] == [*LADDER[1:], None]

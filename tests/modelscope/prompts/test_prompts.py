@@ -1,0 +1,103 @@
+"""Emphasis, BREAK and long prompts."""
+
+import pytest
+import torch
+
+from sd_t2v.modelscope.prompts.encode import (
+    BEGIN,
+    END,
+    Fragment,
+    chunks,
+    encode_prompt,
+    parse_emphasis,
+    tokenize,
+)
+from sd_t2v.tests.helpers.support import max_error, small_model
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("plain", [("plain", 1)]),
+        ("", []),
+        ("a (red:1.3) ball", [("a ", 1), ("red", 1.3), (" ball", 1)]),
+        ("(a (red) ball)", [("a ", 1.1), ("red", 1.21), (" ball", 1.1)]),
+        ("[x] y", [("x", 1 / 1.1), (" y", 1)]),
+        ("([x])", [("x", 1)]),
+        ("((x:2))", [("x", 2.2)]),
+        (r"\(kept\) \[too\] \\", [("(kept) [too] \\", 1)]),
+        (r"a\b", [(r"a\b", 1)]),
+        ("open (until the end", [("open ", 1), ("until the end", 1.1)]),
+        ("never opened) or]", [("never opened) or]", 1)]),
+        ("at 10:30 (sharp)", [("at 10:30 ", 1), ("sharp", 1.1)]),
+        ("at 10:30) x", [("at 10:30) x", 1)]),
+        ("(x:-1)", [("x", -1)]),
+        ("(x: .5 )", [("x", 0.5)]),
+        ("(x:abc)", [("x:abc", 1.1)]),
+    ],
+)
+def test_emphasis(prompt: str, expected: list[tuple[str, float]]) -> None:
+    found = parse_emphasis(prompt)
+    fragments = [fragment for fragment in found if fragment]
+    assert [fragment.text for fragment in fragments] == [text for text, _ in expected]
+    assert [fragment.weight for fragment in fragments] == pytest.approx([weight for _, weight in expected])
+
+
+def test_a_plain_prompt_is_one_chunk_with_the_originals_ids() -> None:
+    (chunk,) = chunks("a red ball")
+    assert chunk.ids == tokenize(["a red ball"])[0].tolist()
+    assert set(chunk.weights) == {1.0}
+
+
+def test_weights_lie_on_the_words() -> None:
+    (chunk,) = chunks("a (red:1.5) ball")
+    assert chunk.ids == tokenize(["a red ball"])[0].tolist()
+    assert chunk.weights[:6] == [1, 1, 1.5, 1, 1, 1]
+
+
+def test_long_prompts_continue_in_further_chunks() -> None:
+    words = " ".join(["word"] * 200)
+    parts = chunks(words)
+    assert [part.ids.index(END) for part in parts] == [76, 76, 51]
+    assert all(part.ids[0] == BEGIN and len(part.ids) == 77 for part in parts)
+    assert encode_prompt(small_model().text_encoder, words).shape == (1, 3 * 77, 32)
+
+
+def test_a_chunk_ends_at_a_near_comma() -> None:
+    parts = chunks(" ".join(["word"] * 69) + ", " + " ".join(["more"] * 20))
+    assert [part.ids.index(END) for part in parts] == [71, 21]
+
+
+def test_break_starts_a_chunk() -> None:
+    first, second = chunks("a red BREAK ball")
+    assert first.ids == tokenize(["a red"])[0].tolist()
+    assert second.ids == tokenize(["ball"])[0].tolist()
+    assert len(chunks("BREAKFAST")) == 1
+    assert parse_emphasis("(a BREAK b:1.3)") == [Fragment("a ", 1.3), None, Fragment(" b", 1.3)]
+    assert len(chunks("BREAK")) == 1
+
+
+def test_emphasis_changes_features_but_not_their_mean() -> None:
+    encoder = small_model().text_encoder
+    plain, strong = encode_prompt(encoder, "a red ball"), encode_prompt(encoder, "a (red:1.5) ball")
+    assert max_error(plain, strong) > 1e-3
+    assert float(strong.mean()) == pytest.approx(float(plain.mean()), rel=1e-3)
+    assert max_error(encode_prompt(encoder, "a (red:1.0) ball"), plain) == 0
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "(" * 9999 + "x",
+        "(" * 5000 + ")" * 5000,
+        ":" + "1" * 9999,
+        "((x:" + "9" * 400 + "):0)",
+        "🎈" * 500,
+        "x" * 10_000,
+        "(x:99999999999999999999)",
+        "\0\n\t",
+        "(x:0)",
+    ],
+)
+def test_odd_prompts_encode_to_finite_features(prompt: str) -> None:
+    assert torch.isfinite(encode_prompt(small_model().text_encoder, prompt)).all()

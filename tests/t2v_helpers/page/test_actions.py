@@ -1,0 +1,263 @@
+"""What the tab's buttons do with what browsers send, without a browser."""
+
+import asyncio
+import dataclasses
+import os
+import sys
+import time
+from collections import deque
+from contextlib import closing
+from pathlib import Path
+from threading import Thread
+from time import sleep
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from sd_t2v.t2v_helpers.hosts.standalone.host import StandaloneHost
+from sd_t2v.t2v_helpers.infotext import write_infotext
+from sd_t2v.t2v_helpers.models.folders import MINIATURE_NAME, find_models, further_folder
+from sd_t2v.t2v_helpers.page import tab
+from sd_t2v.t2v_helpers.page.actions import RESULTS, Actions
+from sd_t2v.t2v_helpers.request import GenerationRequest
+from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
+
+ORDER = tab.ORDER
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(GenerationRequest)}
+SMALL = DEFAULTS | {"prompt": "a red ball", "width": 16, "height": 16, "frames": 1, "steps": 1}
+
+
+def host(folder: Path) -> StandaloneHost:
+    return StandaloneHost(folder / "models", folder / "out", folder / "settings.json", "cpu")
+
+
+@pytest.fixture
+def actions(tmp_path: Path) -> Actions:
+    return Actions(host(tmp_path), ORDER)
+
+
+def in_order(**values: Any) -> list[Any]:
+    return [(DEFAULTS | values)[name] for name in ORDER]
+
+
+def test_every_field_of_the_request_is_on_the_tab() -> None:
+    assert {*ORDER, "soundtrack"} == set(DEFAULTS)
+
+
+def test_gradio_lets_every_page_wait_in_the_hosts_queue(tmp_path: Path) -> None:
+    blocks = tab.build_tab(host(tmp_path))
+    (generate,) = (event for event in blocks.fns.values() if event.name == "in_turn")
+    assert generate.concurrency_limit is None
+
+
+def test_restored_settings_outlive_the_choice_of_their_model(actions: Actions, tmp_path: Path) -> None:
+    other = further_folder(tmp_path / "models") / "other"
+    other.mkdir(parents=True)
+    (other / "text2video_pytorch_model.pth").touch()
+    text = "x\nSteps: 25, Sampler: DPM++ 2M, CFG scale: 4, Size: 64x64, Frames: 8, FPS: 8, Model: other"
+    _, model, previous, *fields = actions.restore_text(text, MINIATURE_NAME)
+    restored = dict(zip(ORDER, fields, strict=True))
+    assert (model, previous, restored["width"], restored["cfg_scale"]) == ("other", "other", 64, 4)
+    _, *changes = actions.model_chosen(previous, model, *in_order(width=64, height=64, frames=8, cfg_scale=4.0))
+    assert all(isinstance(change, dict) and "value" not in change for change in changes)
+
+
+def test_restoring_undoes_what_the_settings_leave_out(actions: Actions) -> None:
+    text = write_infotext(GenerationRequest(prompt="", seed=5), MINIATURE_NAME)
+    fields = actions.restore_text(text, MINIATURE_NAME)[3:]
+    changed = in_order(prompt="old", negative_prompt="old", eta=0.7)
+    shown = {name: old if isinstance(new, dict) else new for name, old, new in zip(ORDER, changed, fields, strict=True)}
+    assert (shown["prompt"], shown["negative_prompt"], shown["eta"]) == ("", "", 0)
+
+
+def test_an_open_seed_stays_open(actions: Actions) -> None:
+    fields = actions.restore_text("x\nSteps: 2, Sampler: UniPC, CFG scale: 4, Seed: -1", MINIATURE_NAME)[3:]
+    assert dict(zip(ORDER, fields, strict=True))["seed"] == -1
+
+
+def test_whoever_waits_withdraws_only_their_own_run(actions: Actions) -> None:
+    actions.interrupt("task(waiting)")
+    assert "interrupted" in actions.generate("task(waiting)", MINIATURE_NAME, None, *in_order())[-1]
+    done = actions.generate("task(other)", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])
+    assert "1 video saved" in done[-1]
+    assert actions.collect("task(other)") == done
+    assert "interrupted" in actions.collect("task(waiting)")[-1]
+
+
+def test_an_interrupt_withdraws_every_run_of_a_page_that_waits(actions: Actions) -> None:
+    actions.interrupt("task(first) task(second)")
+    for task in ("task(first)", "task(second)"):
+        assert "interrupted" in actions.generate(task, MINIATURE_NAME, None, *in_order())[-1]
+
+
+def test_an_interrupt_ends_the_run_and_leaves_the_page_its_next_one(actions: Actions) -> None:
+    values = SMALL | {"frames": 100, "steps": 50}
+    running = Thread(target=actions.generate, args=["task(runs)", MINIATURE_NAME, None, *(values[n] for n in ORDER)])
+    running.start()
+    while actions._running is None:
+        sleep(0.01)
+    actions.interrupt("task(waits) task(runs)")
+    running.join()
+    assert "interrupted" in actions.collect("task(runs)")[-1]
+    done = actions.generate("task(waits)", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])
+    assert "1 video saved" in done[-1]
+
+
+def test_repeated_interrupts_of_one_page_leave_room_for_others(actions: Actions) -> None:
+    for task in ("task(a)", *["task(b)"] * 99):
+        actions.interrupt(task)
+    assert "interrupted" in actions.generate("task(a)", MINIATURE_NAME, None, *in_order())[-1]
+
+
+def test_an_interrupt_at_the_very_start_is_not_lost(actions: Actions) -> None:
+    pressed: list[Thread] = []
+
+    class Looked(deque[str]):
+        def __contains__(self, task: object) -> bool:
+            found = super().__contains__(task)
+            if not pressed:
+                pressed.append(Thread(target=actions.interrupt, args=[task]))
+                pressed[0].start()
+                pressed[0].join(0.5)
+            return found
+
+    actions._withdrawn = Looked()
+    values = SMALL | {"frames": 100, "steps": 50}
+    assert "interrupted" in actions.generate("t", MINIATURE_NAME, None, *[values[name] for name in ORDER])[-1]
+    pressed[0].join()
+
+
+def test_a_frame_that_cannot_be_read_is_said(actions: Actions) -> None:
+    done = actions.generate("t", MINIATURE_NAME, None, *[(SMALL | {"frames": 3})[name] for name in ORDER])
+    made, slider, image, wrong = done[0], *done[3:6]
+    assert (image.size, wrong, slider["maximum"], slider["visible"]) == ((16, 16), "", 3, True)
+    Path(made[0]["files"][0]).unlink()
+    image, wrong = actions.frame(made, 2)
+    assert image is None
+    assert "Frame 2" in wrong
+    assert "cannot be read" in wrong
+
+
+def test_a_video_of_one_frame_offers_no_other(actions: Actions) -> None:
+    slider = actions.generate("t", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])[3]
+    assert slider["visible"] is False
+
+
+def forecast(actions: Actions, *values: Any) -> str:
+    """As a page gets it that asks nothing else meanwhile."""
+    # Not asyncio.run, which drops the loop that gradio has opened.
+    with closing(asyncio.new_event_loop()) as loop:
+        return str(loop.run_until_complete(actions.forecast("a page", *values)))
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, float("nan"), 10**400, "x"])
+def test_whatever_is_sent_gets_an_answer(wrong: Any, actions: Actions) -> None:
+    assert "__type__" not in forecast(actions, MINIATURE_NAME, 64, wrong, wrong, 8, 1)
+    assert "__type__" not in forecast(actions, wrong, wrong, 64, 24, wrong, wrong)
+    assert len(actions.collect(wrong)) == RESULTS
+    assert len(actions.restore_text(wrong, wrong)) == 3 + len(ORDER)
+    image, said = actions.frame([{"files": ["missing.mp4"]}], wrong)
+    assert image is None
+    assert "text2video-error" in said
+    results = actions.generate(wrong, wrong, wrong, *[wrong] * len(ORDER))
+    assert "text2video-error" in results[-1]
+    actions.interrupt(wrong)
+    actions.skip(wrong)
+
+
+def test_half_an_emoji_loses_no_video(actions: Actions) -> None:
+    values = SMALL | {"prompt": "a ball \ud83c"}
+    *_, infotext, _, _, _, status = actions.generate("t", MINIATURE_NAME, None, *[values[name] for name in ORDER])
+    assert "1 video saved" in status
+    assert "a ball \ufffd" in infotext
+
+
+def test_a_folder_whose_name_is_no_unicode_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = further_folder(tmp_path / "models") / "bad\udcff"
+    try:
+        folder.mkdir(parents=True)
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this system has no such names")
+    (folder / "model.pth").touch()
+    assert [model.name for model in find_models(host(tmp_path))] == [MINIATURE_NAME]
+    assert "rename it" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stands in for Linux' file manager")
+def test_open_folder_shows_where_the_next_video_goes(
+    actions: Actions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = file_manager(tmp_path, monkeypatch, 'echo "$1" > "$0".log')
+    settings = actions._host.settings  # type: ignore[attr-defined]
+    for chosen, folder in (("", "out"), ("below", "out/below"), (str(tmp_path / "other"), "other")):
+        settings.change(OUTPUT_FOLDER, chosen)
+        assert actions.open_folder([]) == ""
+        assert opened.read_text().strip() == str(tmp_path / folder)
+    settings.change(OUTPUT_FOLDER, "half \ud83c")
+    assert "cannot be used" in actions.open_folder([])
+
+
+def file_manager(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
+    """A file manager that is a shell script; returns the log that lies beside it."""
+    program = folder / "bin" / "xdg-open"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    return program.with_name("xdg-open.log")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stands in for Linux' file manager")
+def test_a_file_manager_that_fails_is_noticed(
+    actions: Actions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_manager(tmp_path, monkeypatch, "exit 3")
+    shown = actions.open_folder([])
+    assert "No file manager could be started" in shown
+    assert str(tmp_path / "out") in shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stands in for Linux' file manager")
+def test_a_file_manager_that_stays_is_waited_for_only_briefly(
+    actions: Actions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_manager(tmp_path, monkeypatch, "exec sleep 20")
+    start = time.monotonic()
+    assert actions.open_folder([]) == ""
+    assert time.monotonic() - start < 15
+
+
+def test_settings_of_the_page_are_kept(tmp_path: Path) -> None:
+    from sd_t2v.t2v_helpers.settings import KEEP, KEEP_ALL, SAVE_TEXT, SHOWN_VIDEOS
+
+    stored = host(tmp_path).settings
+    assert (stored[KEEP], stored[SAVE_TEXT]) == (KEEP_ALL, False)
+    assert [stored.change(SAVE_TEXT, True), stored.change(SHOWN_VIDEOS, 2.0), stored.change(KEEP, "nonsense")] == [
+        ""
+    ] * 3
+    assert stored[KEEP] == KEEP_ALL
+    again = host(tmp_path).settings
+    assert again[KEEP] == KEEP_ALL
+    assert (again[SAVE_TEXT], again[SHOWN_VIDEOS]) == (True, 2)
+    (tmp_path / "settings.json").write_text("[broken")
+    assert host(tmp_path).settings[SAVE_TEXT] is False
+    (tmp_path / "settings.json").unlink()
+    (tmp_path / "settings.json").mkdir()
+    assert "cannot be written" in again.change(SAVE_TEXT, False)
+
+
+def test_known_models_bring_their_good_values_and_a_warning(actions: Actions, tmp_path: Path) -> None:
+    folder = further_folder(tmp_path / "models") / "zeroscope_v2_576w"
+    folder.mkdir(parents=True)
+    (folder / "text2video_pytorch_model.pth").touch()
+    chosen = actions.model_chosen(MINIATURE_NAME, "zeroscope_v2_576w", *in_order(width=64, height=64, frames=8))[1:]
+    fields = dict(zip(ORDER, chosen, strict=True))
+    assert (fields["width"], fields["height"], fields["frames"]) == (576, 320, 24)
+    wished = dict(zip(ORDER, actions.advised("zeroscope_v2_576w"), strict=True))
+    assert (wished["width"], wished["height"], wished["frames"]) == (576, 320, 24)
+    assert wished["prompt"] == gr.update()
+    assert "Past what" not in forecast(actions, "zeroscope_v2_576w", 576, 320, 24, 8, 1)
+    said = forecast(actions, "zeroscope_v2_576w", 1024, 640, 100, 8, 1)
+    assert "Past what this model was trained for: more than about 45 frames tend to fall apart" in said
+    assert "it was trained at 576 x 320" in said

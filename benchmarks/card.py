@@ -20,7 +20,7 @@ from ..modelscope.config import UNetConfig
 from ..modelscope.device import Place
 from ..modelscope.errors import is_memory_error
 from ..modelscope.memory.plan import BALANCED, LADDER
-from ..modelscope.memory.plan_runner import as_planned
+from ..modelscope.memory.residency import use_weights
 from ..modelscope.network.unet3d import UNet3D
 from .rivals import diffusers_unet, modelscope_unet
 from .weights import random_weights
@@ -121,7 +121,7 @@ def _way(way: str, case: Case, config: UNetConfig, place: Place) -> Iterator[Cal
         return
     unet.load_state_dict(state, assign=True)
     plan = next(plan for plan in LADDER if plan.name == way)
-    with as_planned(unet.eval())(plan, place):
+    with use_weights(unet.eval(), plan, place):
         contexts = [unet.text_context(text) for text in texts]
         yield lambda: unet.noises(x, t, contexts, plan.chunks, together=plan.together)
 

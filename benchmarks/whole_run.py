@@ -13,7 +13,7 @@ from torch import nn
 from ..modelscope.checkpoints.load import load_model
 from ..modelscope.config import FilesConfig, ModelConfig
 from ..modelscope.device import Place, free_memory
-from ..modelscope.memory.choice import Limits, choose
+from ..modelscope.memory.choice import Limits, choose_plan
 from ..modelscope.model import outline
 from ..modelscope.pipeline import generate
 from ..modelscope.request import VideoRequest
@@ -53,7 +53,7 @@ def main(folder: Path) -> None:
     before, start = peak_gigabytes(), time.perf_counter()
     request = VideoRequest(**REQUEST)
     model = load_model(folder, CPU)
-    choice = choose(model, request, Limits(free=free_memory(CPU.device)))
+    choice = choose_plan(model, request, Limits(free=free_memory(CPU.device)))
     generate(model, request, plan=choice.plan)
     seconds, peak = time.perf_counter() - start, peak_gigabytes()
     sys.stdout.write(json.dumps([choice.plan.name, choice.needs / 1e9, seconds, peak, peak - before]) + "\n")

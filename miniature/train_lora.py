@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from ..modelscope.checkpoints.load import load_model
 from ..modelscope.device import Place
-from ..modelscope.lora.targets import Homes, Target
+from ..modelscope.lora.targets import Target, Targets
 from ..modelscope.model import Model
 from .recipe import LORA_FILE, MODEL_FOLDER, LoraRecipe, Recipe
 from .stages import Clips, UNetStage, encode_clips
@@ -39,16 +39,16 @@ class LoraStage(UNetStage):
 
     def loss(self, generator: torch.Generator, device: torch.device) -> Tensor:
         """As for the whole network."""
-        return functional_call(self, self._merged(), (generator, device))
+        return functional_call(self, self._merge(), (generator, device))
 
     def forward(self, generator: torch.Generator, device: torch.device) -> Tensor:
         return super().loss(generator, device)
 
-    def _merged(self) -> dict[str, Tensor]:
+    def _merge(self) -> dict[str, Tensor]:
         weights = dict(self.named_parameters())
         found: dict[str, Tensor] = {}
         for target, up, down in zip(self.targets.values(), self.ups, self.downs, strict=True):
-            name = f"{'unet' if target.part == 'unet' else 'tower'}.{target.weight}"
+            name = f"{'unet' if target.network == 'unet' else 'tower'}.{target.weight}"
             weight = found.get(name, weights[name])
             thirds = list(weight.chunk(1 if target.third is None else 3))
             number = target.third or 0
@@ -60,7 +60,7 @@ class LoraStage(UNetStage):
         """Write the pairs in half precision, under diffusers' names, as PEFT has them."""
         tensors = {}
         for (module, target), up, down in zip(self.targets.items(), self.ups, self.downs, strict=True):
-            prefix = "unet" if target.part == "unet" else "text_encoder.text_model"
+            prefix = "unet" if target.network == "unet" else "text_encoder.text_model"
             filters = (-1, *target.shape[1:])
             tensors[f"{prefix}.{module}.lora_A.weight"] = down.detach().view(filters).half().contiguous()
             points = (*up.shape, *(1 for _ in target.shape[2:]))
@@ -79,8 +79,8 @@ def train_lora(work: Path, output: Path, recipe: LoraRecipe) -> None:
         module.float()
     shown = [*NEW_LABELS * recipe.new_share, *TRAINED]
     clips = encode_clips(model.autoencoder, base, cpu, shown)
-    listed = Homes(model).listed
-    chosen = {name: target for part in listed.values() for name, target in part.items()}
+    listed = Targets(model).listed
+    chosen = {name: target for named in listed.values() for name, target in named.items()}
     targets = {name: target for name, target in chosen.items() if target.weight and re.search(recipe.modules, name)}
     stage = LoraStage(base, model, targets, clips, recipe.rank)
     Trainer("lora", stage, recipe.steps, recipe.rate, base, work).run().export(output)

@@ -17,7 +17,7 @@ class Place(NamedTuple):
 
 
 def best_device() -> torch.device:
-    """The accelerator torch can use, else the CPU."""
+    """The accelerator that torch can use, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -26,12 +26,12 @@ def best_device() -> torch.device:
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """Half precision halves memory on accelerators; CPUs compute in single."""
+    """Half precision on accelerators, where it halves memory; single precision on CPUs."""
     return torch.float32 if device.type == "cpu" else torch.float16
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a run could have, those included which torch keeps for later; None where nobody says."""
+    """How many bytes a run could have, with those that torch keeps for later; None if the device does not say."""
     if device.type == "cpu":
         import psutil
 
@@ -49,7 +49,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def free_unused(device: torch.device) -> None:
-    """Give back what torch keeps for later: of the device, and of main memory that the device read by itself."""
+    """Give back memory that torch keeps for later: the device's, and pinned main memory."""
     gc.collect()
     empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
     if empty_cache:
@@ -60,8 +60,8 @@ def free_unused(device: torch.device) -> None:
         empty_pinned()
 
 
-def knows_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 by itself. torch says yes of cards that only imitate it, slowly."""
+def supports_bfloat16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 in hardware. torch says yes of cards that only imitate it, slowly."""
     if device.type == "cuda":
         return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= FIRST_WITH_BFLOAT16
     return device.type in ("cpu", "xpu")

@@ -3,17 +3,18 @@
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .device import Place
 from .errors import OutOfMemory, memory_errors
-from .lora.lora_file import Lora, wearing
 from .lora.turbo import scale_condition
+from .memory.deltas import NO_LORAS, AppliedLoras
 from .memory.plan import BALANCED, Plan
-from .memory.plan_runner import Stage, Tell, as_planned, warn
-from .memory.streaming import resident
+from .memory.plan_runner import Notify, PlanRunner, Task, warn
+from .memory.residency import Residency
 from .model import Model
 from .network.autoencoder import Autoencoder, to_uint8
 from .network.unet3d import DeepLevels, TextContext
@@ -29,69 +30,106 @@ from .sampling.schedules import Level, to_ve, to_vp
 DECODING_REMEDY = "Ask for a smaller size, or close other programs."
 
 
+class Conditions(NamedTuple):
+    """What the network is to make: features of the prompt and of the negative prompt, each [1, tokens, width].
+
+    scale: [1, dim], the guidance scale as T2V-Turbo takes it, which is guided by that alone.
+    """
+
+    text: Tensor
+    negative_text: Tensor
+    scale: Tensor | None = None
+
+
 # Not inference_mode, of which DirectML knows nothing.
 @torch.no_grad()
-def generate(
+def generate(  # noqa: PLR0913 - the last four are named where they are given
     model: Model,
     request: VideoRequest,
     on_step: OnStep = ignore,
     plan: Plan = BALANCED,
-    tell: Tell = warn,
-    loras: Sequence[Lora] = (),
+    notify: Notify = warn,
+    loras: AppliedLoras = NO_LORAS,
+    *,
+    residency: Residency | None = None,
 ) -> Tensor:
     """Make one video: RGB bytes [frames, height, width, 3] on the CPU.
 
-    plan: where to begin; where memory runs out, the next one takes over, and `tell` is told. on_step may raise to
-    interrupt. loras: what the model wears, at their weights; with T2V-Turbo's, the network hears the CFG scale, and the
-    negative prompt has no effect. Raises ModelError where the model computes no numbers, or OutOfMemory.
+    Args:
+        model: What makes it.
+        request: What is to be made.
+        on_step: Called after every step; it may raise to interrupt.
+        plan: Where to begin; where memory runs out, the next one takes over.
+        notify: Called when the run has to go on differently.
+        loras: What is added to the model's weights. With T2V-Turbo's, the network takes the CFG scale as an input, and
+            the negative prompt has no effect.
+        residency: What is kept of the model on the device, if anything is.
+
+    Raises:
+        ModelError: The model's numbers are not finite.
+        OutOfMemory: No plan fits.
     """
-    with wearing(model, loras):
-        latents, plan = _sampled(model, request, on_step, plan, tell)
-    return decode(model, latents, on_step, plan, _leaving(model, tell))
+    residency = residency or Residency(model)
+    if loras or not plan.is_resident:
+        # Such a run has no use for what is kept.
+        residency.release()
+    latents, plan = _make_latents(residency, request, on_step, plan, notify, loras)
+    return decode(model, latents, on_step, plan, notify, residency)
 
 
-def _sampled(model: Model, request: VideoRequest, on_step: OnStep, plan: Plan, tell: Tell) -> tuple[Tensor, Plan]:
-    """The latents, and the plan that they ended with."""
-    if plan.streamed or plan.eight_bits:
-        model.leave()
-    changed = _leaving(model, tell)
-    doing = f"sampling {request.frames} frames of {request.width} x {request.height}"
-    with Stage(as_planned(model.text_encoder), plan, model.place, "encoding the prompt", changed) as text:
-        texts = encode(model, [request.prompt, request.negative_prompt], text)
+def _make_latents(
+    residency: Residency, request: VideoRequest, on_step: OnStep, plan: Plan, notify: Notify, loras: AppliedLoras
+) -> tuple[Tensor, Plan]:
+    """Return the latents [1, c, f, h, w], and the plan that they ended with."""
+    model = residency.model
+    encoding = Task(model.text_encoder, "encoding the prompt", loras.text)
+    with PlanRunner(residency, encoding, plan, model.place, notify) as text:
+        prompt, negative_prompt = encode(model, [request.prompt, request.negative_prompt], text)
     on_step(Step("encode", 1, 1))
+    scale = scale_condition(loras.guidance, request.cfg_scale) if loras.is_turbo else None
+    doing = f"sampling {request.frames} frames of {request.width} x {request.height}"
     with (
         memory_errors(doing, "Ask for fewer frames or a smaller size."),
-        Stage(as_planned(model.unet), text.plan, model.place, doing, changed) as unet,
+        PlanRunner(residency, Task(model.unet, doing, loras.unet), text.plan, model.place, notify) as unet,
     ):
-        return sample(model, request, texts, seeded_noise(model, request), unet, on_step), unet.plan
+        conditions = Conditions(prompt, negative_prompt, scale)
+        return sample(model, request, conditions, seeded_noise(model, request), unet, on_step), unet.plan
 
 
-def _leaving(model: Model, tell: Tell) -> Tell:
-    def changed(words: str, plan: Plan) -> None:
-        # Whatever stayed on the device from run to run has no room there now.
-        model.leave()
-        tell(words, plan)
+def encode(model: Model, prompts: list[str], text: PlanRunner) -> list[Tensor]:
+    """Return prompts as the features that the UNet attends to, each [1, tokens, width].
 
-    return changed
-
-
-def encode(model: Model, prompts: list[str], text: Stage) -> list[Tensor]:
-    """Prompts as the features the UNet attends to, each [1, tokens, width]."""
+    text: runs the model's text encoder.
+    """
     return text(lambda _, place: [encode_prompt(model.text_encoder, prompt, place) for prompt in prompts])
 
 
 def sample(
-    model: Model, request: VideoRequest, texts: list[Tensor], noise: Noise, unet: Stage, on_step: OnStep = ignore
+    model: Model,
+    request: VideoRequest,
+    conditions: Conditions,
+    noise: Noise,
+    unet: PlanRunner,
+    on_step: OnStep = ignore,
 ) -> Tensor:
-    """Denoise the first of `noise` under the prompt and the negative prompt: latents [1, c, f, h, w] in float32.
+    """Denoise the first of `noise`.
 
-    texts: of both, as `encode` gives them.
+    Args:
+        model: Whose network it is.
+        request: Size, sampler and guidance.
+        conditions: What the network is to make.
+        noise: Gives standard normal latents, one after the other.
+        unet: Runs the model's UNet.
+        on_step: Called after every step; it may raise to interrupt.
+
+    Returns:
+        Latents [1, c, f, h, w] in float32.
     """
     sampler = get_sampler(request.sampler)
     levels = sampler.grid(request.steps)
-    cond, uncond = unet(lambda _, place: [model.unet.text_context(text.to(*place)) for text in texts])
-    guidance = Guidance(1.0) if model.unet.cond_proj else _guidance(request, levels)
-    predict_noise = guided(_network(model, unet, request), cond, uncond, guidance)
+    cond, uncond = unet(lambda _, place: [model.unet.text_context(text.to(*place)) for text in conditions[:2]])
+    guidance = _guidance(request, levels) if conditions.scale is None else Guidance(1.0)
+    predict_noise = guided(_network(model, unet, request, conditions.scale), cond, uncond, guidance)
     x = to_ve(noise(), levels[0])
     denoise = _Remembered(denoiser(predict_noise))
     solver = sampler.solve(denoise, x, levels, noise, request.eta)
@@ -127,12 +165,10 @@ def seeded_noise(model: Model, request: VideoRequest) -> Noise:
 
 
 def _network(
-    model: Model, unet: Stage, request: VideoRequest
+    model: Model, unet: PlanRunner, request: VideoRequest, scale: Tensor | None
 ) -> Callable[[Tensor, Tensor, list[TextContext]], list[Tensor]]:
     """The UNet as guidance calls it. In draft mode only some calls run its deep levels."""
     calls, deep, draft = itertools.count(), DeepLevels(), request.draft
-    cond_proj = model.unet.cond_proj
-    condition = scale_condition(cond_proj, request.cfg_scale) if cond_proj else None
 
     def network(latents: Tensor, timesteps: Tensor, contexts: list[TextContext]) -> list[Tensor]:
         if next(calls) % draft == 0:
@@ -145,7 +181,7 @@ def _network(
                 plan.chunks,
                 together=plan.together,
                 deep=deep if draft > 1 else None,
-                condition=condition,
+                condition=scale,
             )
         )
 
@@ -153,32 +189,44 @@ def _network(
 
 
 @torch.no_grad()
-def decode(model: Model, latents: Tensor, on_step: OnStep = ignore, plan: Plan = BALANCED, tell: Tell = warn) -> Tensor:
-    """Latents [1, c, f, h, w] to RGB bytes [f, 8 h, 8 w, 3] on the CPU, one frame at a time.
+def decode(
+    model: Model,
+    latents: Tensor,
+    on_step: OnStep = ignore,
+    plan: Plan = BALANCED,
+    notify: Notify = warn,
+    residency: Residency | None = None,
+) -> Tensor:
+    """Turn latents [1, c, f, h, w] into RGB bytes [f, 8 h, 8 w, 3] on the CPU, one frame at a time.
 
-    Computes where the autoencoder shall; on the CPU, where memory does not suffice. Raises as `generate` does.
+    Computes at the model's `vae_place`; on the CPU, where memory does not suffice. The other arguments and the errors
+    are those of `generate`.
     """
+    residency = residency or Residency(model)
     try:
-        return _decoded_at(model.vae_place, model, latents, on_step, plan, tell)
+        return _decode_at(model.vae_place, residency, latents, on_step, plan, notify)
     except OutOfMemory:
         if model.vae_place.device.type == "cpu":
             raise
-    tell("Memory ran out while decoding; going on on the CPU.", plan)
+    notify("Memory ran out while decoding; going on on the CPU.", plan)
     cpu = Place(torch.device("cpu"), torch.float32)
-    return _decoded_at(cpu, model, latents, on_step, plan, tell)
+    return _decode_at(cpu, residency, latents, on_step, plan, notify)
 
 
-def _decoded_at(place: Place, model: Model, latents: Tensor, on_step: OnStep, plan: Plan, tell: Tell) -> Tensor:
-    autoencoder = model.autoencoder
+def _decode_at(
+    place: Place, residency: Residency, latents: Tensor, on_step: OnStep, plan: Plan, notify: Notify
+) -> Tensor:
+    autoencoder = residency.model.autoencoder
     decoding = nn.ModuleList([autoencoder.post_quant_conv, autoencoder.decoder])
     frames = []
-    with Stage(lambda _, place: resident(decoding, place), plan, place, "decoding", tell, DECODING_REMEDY) as vae:
+    with PlanRunner(residency, Task(decoding, "decoding", remedy=DECODING_REMEDY), plan, place, notify) as vae:
         for done, latent in enumerate(latents[0].transpose(0, 1), 1):
-            frame = vae(functools.partial(_decoded, autoencoder, latent[None]))
+            frame = vae(functools.partial(_decode_frame, autoencoder, latent[None]))
             frames.append(to_uint8(frame.float().cpu()))
             on_step(Step("decode", done, latents.shape[2]))
     return torch.cat(frames)
 
 
-def _decoded(autoencoder: Autoencoder, latent: Tensor, plan: Plan, place: Place) -> Tensor:
+def _decode_frame(autoencoder: Autoencoder, latent: Tensor, plan: Plan, place: Place) -> Tensor:
+    """Return a frame [1, 3, 8 h, 8 w] of a latent [1, c, h, w]."""
     return autoencoder.latents_to_frames(latent.to(*place), plan.chunks)

@@ -35,10 +35,10 @@ EVERYTHING = [*WHOLE, *SCRIPTS, *sorted(ROOT.glob("*.py")), *sources("tests")]
 
 MODEL_ROOMS = {
     "modelscope": (),
-    "modelscope/network": ("modelscope", "modelscope/memory"),
+    "modelscope/network": ("modelscope",),
     "modelscope/prompts": ("modelscope", "modelscope/network"),
     "modelscope/sampling": ("modelscope",),
-    "modelscope/model.py": ("modelscope", "modelscope/network", "modelscope/memory"),
+    "modelscope/model.py": ("modelscope", "modelscope/network"),
     "modelscope/request.py": ("modelscope", "modelscope/sampling"),
     "modelscope/memory": (
         "modelscope", "modelscope/network", "modelscope/prompts", "modelscope/model.py", "modelscope/request.py",

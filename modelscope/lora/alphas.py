@@ -12,24 +12,28 @@ from ..errors import ModelError
 from ..json_files import parse_json, read_json
 
 Alphas = Callable[[str, int], float]
-"""A module's name and rank to what its product is multiplied by."""
+"""A module's name and rank to the factor of its product."""
 _KEY = "lora_adapter_metadata"
 _STEM, _BESIDE = "adapter_model", "adapter_config.json"
 """PEFT's own names of a LoRA's file and of its settings."""
 
 
-def adapter_alphas(path: Path) -> Alphas:
-    """From PEFT's file beside, else the metadata of a safetensors file; 1 where there are none. Raises ModelError."""
+def read_alphas(path: Path) -> Alphas:
+    """Read how strong a file's pairs are.
+
+    From PEFT's settings beside it, or else from the metadata of a safetensors file; 1 where there are none. Raises
+    ModelError where the settings are damaged.
+    """
     beside = path.with_name(_BESIDE)
     try:
         if path.stem == _STEM and beside.is_file():
-            return _scale(read_json(beside))
-        return _by_part(parse_json(_metadata(path).encode(), MAX_HEADER))
+            return _parse_settings(read_json(beside))
+        return _parse_metadata(parse_json(_read_metadata(path).encode(), MAX_HEADER))
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise ModelError(f"{path}: its adapter's settings cannot be read. It is damaged.") from error
 
 
-def _metadata(path: Path) -> str:
+def _read_metadata(path: Path) -> str:
     try:
         with WeightFile(path, mapped=False) as file:
             return str(read_metadata(file).get(_KEY, "{}"))
@@ -38,13 +42,13 @@ def _metadata(path: Path) -> str:
         return "{}"
 
 
-def _by_part(settings: dict[str, Any]) -> Alphas:
-    """diffusers' settings: those of each network after its name."""
+def _parse_metadata(settings: dict[str, Any]) -> Alphas:
+    """Parse diffusers' settings: the keys of each network begin with its name."""
     parts: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
         part, _, key = name.partition(".")
         parts.setdefault(part, {})[key] = value
-    scales = {part: _scale(named) for part, named in parts.items()}
+    scales = {part: _parse_settings(named) for part, named in parts.items()}
 
     def scale(module: str, rank: int) -> float:
         part = module.partition(".")[0]
@@ -53,17 +57,17 @@ def _by_part(settings: dict[str, Any]) -> Alphas:
     return scale
 
 
-def _ending(key: str) -> str:
-    """Of modules' names. PEFT knows patterns, too; one of a file could take for ever."""
+def _check_ending(key: str) -> str:
+    """Return the end of modules' names. PEFT takes patterns as well; one from a file could take for ever."""
     if not re.fullmatch(r"[\w.]+", key):
         raise ValueError(f"{key} is no module's name")
     return key
 
 
-def _scale(settings: dict[str, Any]) -> Alphas:
-    """PEFT's settings of one network."""
+def _parse_settings(settings: dict[str, Any]) -> Alphas:
+    """Parse PEFT's settings of one network."""
     alpha, special, root = (settings.get(key) for key in ("lora_alpha", "alpha_pattern", "use_rslora"))
-    named = {_ending(key): (place, float(value)) for place, (key, value) in enumerate((special or {}).items())}
+    named = {_check_ending(key): (place, float(value)) for place, (key, value) in enumerate((special or {}).items())}
     usual = None if alpha is None else float(alpha)
 
     def scale(module: str, rank: int) -> float:

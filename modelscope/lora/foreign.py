@@ -21,8 +21,8 @@ _KOHYAS = re.compile(r"^lora_(unet|te)")
 _OF_TIME = re.compile(r"temp_attentions|temp_convs|transformer_in")
 
 
-def foreign(names: Iterable[str]) -> str:
-    """What a file with these names is, if it is known to be something else; else nothing."""
+def recognise_foreign(names: Iterable[str]) -> str:
+    """What a file is whose tensors have these names, if it is known to be something else; otherwise nothing."""
     names = list(names)
     of_time = any(map(_OF_TIME.search, names))
     for sign, words in _SIGNS.items():
@@ -31,6 +31,9 @@ def foreign(names: Iterable[str]) -> str:
     return ""
 
 
-def made_for(module: str, text_width: int) -> str:
-    """Which model a projection of text features this wide belongs to; nothing if that is not known."""
+def find_origin(module: str, text_width: int) -> str:
+    """The model that a projection of text features is from; nothing if that is not known.
+
+    module: its name; text_width: of the features.
+    """
     return _TEXT_WIDTHS.get(text_width, "") if module.endswith(("attn2.to_k", "attn2_to_k")) else ""

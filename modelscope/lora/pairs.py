@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, some
-from .alphas import Alphas, adapter_alphas
-from .foreign import foreign
+from .alphas import Alphas, read_alphas
+from .foreign import recognise_foreign
 
 SHOWN = 6
 """How many modules an error lists."""
@@ -25,7 +25,7 @@ _KINDS = {"A": "down", "B": "up"}
 
 
 class Pair(NamedTuple):
-    """What is added to a module's weight: scale * up @ down."""
+    """What is added to a module's weight: scale * up @ down, of up [rows, rank] and down [rank, columns]."""
 
     module: str
     up: Tensor
@@ -33,8 +33,8 @@ class Pair(NamedTuple):
     scale: float = 1.0
 
 
-def tensors_in(path: Path, content: Any) -> dict[str, Tensor]:
-    """A file's tensors by name. Raises ModelError where there are none."""
+def find_tensors(path: Path, content: Any) -> dict[str, Tensor]:
+    """Return a file's tensors by name, and numbers as tensors. Raises ModelError where there are none."""
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     items = state.items() if isinstance(state, dict) else ()
     # Some write the alphas as plain numbers.
@@ -46,7 +46,7 @@ def tensors_in(path: Path, content: Any) -> dict[str, Tensor]:
 
 
 def _number(x: float) -> float:
-    """The same, or infinity where a whole number is that large."""
+    """The number, or infinity where a whole number is too large."""
     try:
         return float(x)
     except OverflowError:
@@ -57,14 +57,22 @@ def _is_alpha(name: Any) -> bool:
     return isinstance(name, str) and _ALPHA.fullmatch(name) is not None
 
 
-def named_pairs(path: Path, tensors: dict[str, Tensor]) -> list[Pair]:
-    """All of them, or ModelError."""
-    if words := foreign(tensors):
-        raise ModelError(f"{path}: {words}, not for ModelScope's text2video. Nothing of it was used.")
+def read_pairs(path: Path, tensors: dict[str, Tensor]) -> list[Pair]:
+    """Put the tensors together to pairs.
+
+    Args:
+        path: The file, for errors and for the settings beside it.
+        tensors: By the names that they have in it.
+
+    Raises:
+        ModelError: Not all of them belong to pairs.
+    """
+    if what := recognise_foreign(tensors):
+        raise ModelError(f"{path}: {what}, not for ModelScope's text2video. Nothing of it was used.")
     modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
     adapters, unknown = set(), []
     for name, tensor in tensors.items():
-        if named := _name(name):
+        if named := _parse_name(name):
             adapters.add(named.adapter)
             modules[named.module][named.kind] = tensor
         else:
@@ -74,13 +82,13 @@ def named_pairs(path: Path, tensors: dict[str, Tensor]) -> list[Pair]:
         raise ModelError(f"{path}: holds what no LoRA format has ({some(unknown, SHOWN)}). {whole}")
     if len(several := sorted(filter(None, adapters))) > 1:
         raise ModelError(f"{path}: holds several LoRAs ({some(several, SHOWN)}). Save each to a file of its own.")
-    if halves := [module for module, parts in modules.items() if not {"up", "down"} <= parts.keys()]:
+    if halves := [module for module, factors in modules.items() if not {"up", "down"} <= factors.keys()]:
         raise ModelError(
             f"{path}: {len(halves)} of its {len(modules)} modules lack one of their two matrices "
             f"({some(halves, SHOWN)}). It was saved in part, or is damaged. Nothing of it was used."
         )
-    alphas = adapter_alphas(path)
-    return [_pair(path, module, alphas, **parts) for module, parts in modules.items()]
+    alphas = read_alphas(path)
+    return [_make_pair(path, module, alphas, **factors) for module, factors in modules.items()]
 
 
 class _Name(NamedTuple):
@@ -91,8 +99,8 @@ class _Name(NamedTuple):
     adapter: str = ""
 
 
-def _name(name: str) -> _Name | None:
-    """What a tensor of this name is; None if no format has it."""
+def _parse_name(name: str) -> _Name | None:
+    """What a tensor of this name is; None if no format has such a name."""
     if match := _OLD_FACTOR.fullmatch(name):
         layer = "to_out.0" if match["layer"] == "to_out" else match["layer"]
         return _Name(f"{match['module']}.{layer}", match["kind"])
@@ -103,7 +111,9 @@ def _name(name: str) -> _Name | None:
     return None
 
 
-def _pair(path: Path, module: str, alphas: Alphas, *, up: Tensor, down: Tensor, alpha: Tensor | None = None) -> Pair:
+def _make_pair(
+    path: Path, module: str, alphas: Alphas, *, up: Tensor, down: Tensor, alpha: Tensor | None = None
+) -> Pair:
     if up.ndim < 2 or down.ndim < 2 or not down.shape[0]:
         raise ModelError(f"{path}: {module} has no matrices ({list(up.shape)}, {list(down.shape)}). It is damaged.")
     up, down = up.flatten(1), down.flatten(1)

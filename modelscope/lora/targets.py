@@ -1,4 +1,4 @@
-"""Where the modules that LoRA files name are in our networks, in all the spellings there are."""
+"""Finds the weights that LoRA files mean by the names of modules, in all the spellings there are."""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -8,11 +8,11 @@ from ..model import Model
 from ..network.text_encoder import TextEncoder
 from ..network.unet3d import UNet3D
 
-Part = Literal["unet", "text"]
+Network = Literal["unet", "text"]
 COND_PROJ = "time_embedding.cond_proj"
-"""T2V-Turbo's projection of the guidance scale. No other weights of it are in any file."""
+"""T2V-Turbo's projection of the guidance scale, whose base weights are in no file."""
 SCALE_DIM = 256
-"""Sinusoids that it takes."""
+"""How many sinusoids it takes."""
 
 _ORDER = (
     "conv_in", "time_embedding", "transformer_in", "down_blocks", "up_blocks", "mid_block", "conv_out",
@@ -23,7 +23,7 @@ _ORDER = (
     "to_q", "to_k", "to_v", "to_out", "net", "proj",
     "encoder", "layers", "self_attn", "mlp", "k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2",
 )  # fmt: skip
-"""In which order diffusers' and transformers' networks make their modules: that of lists without names."""
+"""The order in which diffusers' and transformers' networks make their modules: that of lists without names."""
 _RANK = {name: rank for rank, name in enumerate(_ORDER)}
 _ORIGINAL = {
     "encoder.layers.": "resblocks.",
@@ -34,52 +34,62 @@ _ORIGINAL = {
 
 
 class Target(NamedTuple):
-    """A matrix or a filter to which something is added. third: of its rows; weight: empty for COND_PROJ."""
+    """A weight to which a LoRA can add something.
 
-    part: Part
+    Args:
+        network: Which network has it.
+        weight: Its name there; empty for COND_PROJ.
+        shape: Of the weight, or of the third of it that is meant.
+        third: Which third of the weight's rows is meant, if not all of them are.
+    """
+
+    network: Network
     weight: str
     shape: tuple[int, ...]
     third: int | None = None
 
 
-class Homes:
-    """All targets of a model. listed: by the modules' names at diffusers, in its order, part by part."""
+class Targets:
+    """All targets of a model.
+
+    listed: for each network, targets by the modules' names in diffusers (without "unet." and the like), in its order.
+    """
 
     def __init__(self, model: Model) -> None:
-        unet, text = dict(_in_unet(model.unet)), dict(_in_text(model.text_encoder))
-        self.listed: dict[Part, dict[str, Target]] = {"unet": _sorted(unet), "text": _sorted(text)}
+        unet, text = dict(_list_unet(model.unet)), dict(_list_text(model.text_encoder))
+        self.listed: dict[Network, dict[str, Target]] = {"unet": _sort(unet), "text": _sort(text)}
         self._original = {target.weight.removesuffix(".weight"): target for target in unet.values() if target.weight}
-        self._text = {_original_text(name): target for name, target in text.items()} | text
-        self._flat = {f"lora_unet_{_flat(name)}": target for name, target in unet.items()} | {
-            f"lora_te_text_model_{_flat(name)}": target for name, target in text.items()
+        self._text = {_to_original(name): target for name, target in text.items()} | text
+        self._flat = {f"lora_unet_{_flatten(name)}": target for name, target in unet.items()} | {
+            f"lora_te_text_model_{_flatten(name)}": target for name, target in text.items()
         }
 
     def find(self, module: str) -> Target | None:
-        """The target that a file means by a module's name."""
+        """The target that a file means by a module's name; None if the model has none of that name."""
         unet, rest = self.listed["unet"], module.removeprefix("base_model.model.").removeprefix("unet.")
         own = rest.removeprefix("text_encoder.").removeprefix("cond_stage_model.").removeprefix("transformer.")
         own = own.removeprefix(TEXT_PREFIX)
         return unet.get(rest) or self._original.get(rest) or self._text.get(own) or self._flat.get(module)
 
 
-def _flat(name: str) -> str:
+def _flatten(name: str) -> str:
     return name.replace(".", "_")
 
 
-def _original_text(name: str) -> str:
+def _to_original(name: str) -> str:
     for theirs, ours in _ORIGINAL.items():
         name = name.replace(theirs, ours)
     return name
 
 
-def _in_unet(unet: UNet3D) -> Iterator[tuple[str, Target]]:
+def _list_unet(unet: UNet3D) -> Iterator[tuple[str, Target]]:
     for name, tensor in unet.named_parameters():
         if name.endswith(".weight") and tensor.ndim > 1:
             yield unet_name(name, unet.config).removesuffix(".weight"), Target("unet", name, tuple(tensor.shape))
     yield COND_PROJ, Target("unet", "", (unet.config.dim, SCALE_DIM))
 
 
-def _in_text(encoder: TextEncoder) -> Iterator[tuple[str, Target]]:
+def _list_text(encoder: TextEncoder) -> Iterator[tuple[str, Target]]:
     for name, tensor in encoder.transformer.named_parameters(prefix="transformer"):
         if name.endswith("weight") and tensor.ndim > 1:
             theirs = text_names(name)
@@ -89,9 +99,10 @@ def _in_text(encoder: TextEncoder) -> Iterator[tuple[str, Target]]:
                 yield module, Target("text", name, shape, third if len(theirs) > 1 else None)
 
 
-def _sorted(targets: dict[str, Target]) -> dict[str, Target]:
-    return {name: targets[name] for name in sorted(targets, key=_place)}
+def _sort(targets: dict[str, Target]) -> dict[str, Target]:
+    """Put them in the order in which diffusers makes its modules."""
+    return {name: targets[name] for name in sorted(targets, key=_position)}
 
 
-def _place(name: str) -> tuple[int, ...]:
+def _position(name: str) -> tuple[int, ...]:
     return tuple(int(word) if word.isdigit() else _RANK[word] for word in name.split("."))

@@ -1,4 +1,4 @@
-"""T2V-Turbo (Li et al., 2024): a distilled network that hears the guidance scale instead of being guided by two passes.
+"""T2V-Turbo (Li et al., 2024): a distilled network that takes the guidance scale as an input, instead of two passes.
 
 The base weights of its projection are in no file; here they are zeros, so that what its LoRA adds is all there is.
 """
@@ -15,7 +15,7 @@ from .targets import SCALE_DIM
 
 
 def scale_embedding(scale: float, dim: int = SCALE_DIM) -> Tensor:
-    """Sinusoids of a guidance scale: [1, dim], sine first."""
+    """Sinusoids of a guidance scale, [1, dim], sine first, as in the original."""
     half = dim // 2
     frequencies = torch.exp(-math.log(10_000) / (half - 1) * torch.arange(half, dtype=torch.float32))
     angles = scale * 1000 * frequencies
@@ -23,6 +23,9 @@ def scale_embedding(scale: float, dim: int = SCALE_DIM) -> Tensor:
 
 
 def scale_condition(deltas: Sequence[Delta], scale: float) -> Tensor:
-    """What the network hears of a guidance scale, [1, dim], to be added to the sinusoids of its timestep."""
+    """A guidance scale as the network takes it: to be added to the sinusoids of its timestep.
+
+    deltas: that make up the projection, [dim, SCALE_DIM]. Returns [1, dim].
+    """
     weight = torch.stack([delta.scale * (delta.up.float() @ delta.down.float()) for delta in deltas]).sum(0)
     return F.linear(scale_embedding(scale), weight)

@@ -1,6 +1,6 @@
-"""Which plan a run begins with."""
+"""Chooses the plan that a run begins with."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,8 @@ from ..model import Model
 from ..prompts.encode import chunks
 from ..request import VideoRequest
 from . import float8
-from .estimate import TOKENS, Clip, needed
+from .deltas import NO_LORAS, AppliedLoras
+from .estimate import TOKENS, Clip, estimate_bytes
 from .plan import BALANCED, LADDER, Plan
 
 GIGABYTE, MEGABYTE = 1e9, 1e6
@@ -19,15 +20,19 @@ RESERVE = 250_000_000
 
 
 MAIN_MEMORY_SHARE = 4
-"""Main memory is everybody's, and bringing weights part by part costs a CPU, which is slow, a hundredth of a step: a
-run that wants more than this part of what is free does it."""
+"""Main memory is everybody's, and streaming weights costs a CPU, which is slow, a hundredth of a step: a run that wants
+more than one part in so many of what is free streams them."""
 
 
 class Limits(NamedTuple):
     """What a choice has to respect.
 
-    free: bytes on the device, None if unknown; budget: bytes that the person allows, if any; forced: the plan that the
-    person wants; first: the quickest plan that the host's own settings allow; eight_bits: how weights are to wait.
+    Args:
+        free: Bytes on the device; None if unknown.
+        budget: Bytes that the person allows, if they set a limit.
+        forced: The plan that the person chose, if any.
+        first: The quickest plan that the host's own settings allow.
+        eight_bits: Whether weights are to be stored in 8 bits.
     """
 
     free: int | None
@@ -38,12 +43,12 @@ class Limits(NamedTuple):
 
     @property
     def available(self) -> int | None:
-        """What there is within the budget."""
+        """Free bytes within the budget; None if unknown."""
         return min((x for x in (self.free, self.budget) if x is not None), default=None)
 
 
 class Choice(NamedTuple):
-    """A plan, what it needs, and what there is (in bytes; None if unknown)."""
+    """A plan, the bytes that it needs, and the bytes that are available (None if unknown)."""
 
     plan: Plan
     needs: int
@@ -55,72 +60,107 @@ class Choice(NamedTuple):
         return f"needs about {_gigabytes(self.needs)}{there} ({how})"
 
 
-def choose(model: Model, request: VideoRequest, limits: Limits) -> Choice:
-    """The quickest plan that fits. Raises OutOfMemory, which says what would fit, or RequestError."""
-    if limits.budget is not None and limits.budget <= 0:
-        raise RequestError("The memory budget must be more than 0 GB.")
-    if limits.eight_bits and not float8.are_supported(model.place.device):
-        raise RequestError(
-            "Weights in 8 bits need torch 2.1 or newer and a device that knows float8: turn them off in the settings."
+def choose_plan(model: Model, request: VideoRequest, limits: Limits, loras: AppliedLoras = NO_LORAS) -> Choice:
+    """Return the quickest plan that fits; nothing is changed by asking.
+
+    Args:
+        model: Its networks' shapes are enough.
+        request: What is to be made.
+        limits: What has to be respected.
+        loras: What is added to the weights.
+
+    Raises:
+        OutOfMemory: No plan fits; the text says how many frames would.
+        RequestError: The limits make no sense.
+    """
+    prompts = (request.prompt, request.negative_prompt)
+    tokens = TOKENS * max(len(chunks(prompt)) if prompt else 1 for prompt in prompts)
+    return _Chooser(model, request, limits, loras, tokens).choose()
+
+
+@dataclass(frozen=True)
+class _Chooser:
+    """Compares plans for one request. tokens: of the longer prompt, with padding."""
+
+    model: Model
+    request: VideoRequest
+    limits: Limits
+    loras: AppliedLoras
+    tokens: int
+
+    def choose(self) -> Choice:
+        limits = self.limits
+        self._check_limits()
+        if limits.forced:
+            plan = self._plan(limits.forced)
+            return Choice(plan, self._needed(plan), limits.available)
+        for plan in self._candidates():
+            needs, room = self._needed(plan), self._room(plan)
+            if room is None or needs <= room:
+                return Choice(plan, needs, limits.available)
+        raise OutOfMemory(self._too_large())
+
+    def _check_limits(self) -> None:
+        limits = self.limits
+        if limits.budget is not None and limits.budget <= 0:
+            raise RequestError("The memory budget must be more than 0 GB.")
+        if limits.eight_bits and not float8.is_supported(self._device):
+            raise RequestError(
+                "Weights in 8 bits need torch 2.1 or newer and a device that knows float8: turn them off in the "
+                "settings."
+            )
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.place.device
+
+    def _plan(self, plan: Plan) -> Plan:
+        return replace(plan, eight_bits=self.limits.eight_bits)
+
+    def _candidates(self) -> list[Plan]:
+        """Plans to try, the quickest first."""
+        # On a CPU one large batch is no quicker than two small ones; and where memory is unknown, nothing is promised.
+        modest = self._device.type == "cpu" or self.limits.available is None
+        quickest = BALANCED if modest else LADDER[0]
+        first = max(LADDER.index(quickest), LADDER.index(self.limits.first))
+        return [self._plan(plan) for plan in LADDER[first:]]
+
+    def _room(self, plan: Plan) -> int | None:
+        """How many bytes a plan may need on the device; None if unknown."""
+        available, free = self.limits.available, self.limits.free
+        if available is None:
+            return None
+        if self._device.type == "cpu" and not plan.streamed and free is not None:
+            return min(available, free // MAIN_MEMORY_SHARE)
+        return available - self._reserve
+
+    @property
+    def _reserve(self) -> int:
+        return 0 if self._device.type == "cpu" else RESERVE
+
+    def _needed(self, plan: Plan, frames: int | None = None) -> int:
+        """How many bytes the plan needs. frames: how many, if not the request's."""
+        request, scale = self.request, self.model.config.autoencoder.scale
+        clip = Clip(frames or request.frames, request.height // scale, request.width // scale)
+        return estimate_bytes(self.model, plan, clip, tokens=self.tokens, draft=request.draft > 1, loras=self.loras)
+
+    def _too_large(self) -> str:
+        """Say how many frames would fit."""
+        available, request = self.limits.available or 0, self.request
+        smallest, fitting = self._plan(LADDER[-1]), 0
+        for bit in reversed(range(request.frames.bit_length())):
+            if self._needed(smallest, fitting + 2**bit) <= available - self._reserve:
+                fitting += 2**bit
+        remedy = (
+            f"At most {fitting} frames fit at this size: ask for fewer frames or a smaller size."
+            if fitting
+            else "Ask for a smaller size, or close other programs."
         )
-    available = limits.available
-    if limits.forced:
-        forced = replace(limits.forced, eight_bits=limits.eight_bits)
-        return Choice(forced, _needed(model, forced, request), available)
-    for plan in _candidates(model, limits):
-        needs = _needed(model, plan, request)
-        room = _room(plan, limits, model.place.device)
-        if room is None or needs <= room:
-            return Choice(plan, needs, available)
-    raise OutOfMemory(_too_large(model, request, limits))
-
-
-def _candidates(model: Model, limits: Limits) -> list[Plan]:
-    """On a CPU one large batch is no quicker than two small ones; and nothing is known where memory is not."""
-    quickest = BALANCED if model.place.device.type == "cpu" or limits.available is None else LADDER[0]
-    allowed = LADDER[max(LADDER.index(quickest), LADDER.index(limits.first)) :]
-    return [replace(plan, eight_bits=limits.eight_bits) for plan in allowed]
-
-
-def _room(plan: Plan, limits: Limits, device: torch.device) -> int | None:
-    """Bytes that a plan may need on the device; None if unknown."""
-    if limits.available is None:
-        return None
-    if device.type == "cpu" and not plan.streamed and limits.free is not None:
-        return min(limits.available, limits.free // MAIN_MEMORY_SHARE)
-    return limits.available - _reserve(device)
-
-
-def _reserve(device: torch.device) -> int:
-    return 0 if device.type == "cpu" else RESERVE
-
-
-def _needed(model: Model, plan: Plan, request: VideoRequest, frames: int | None = None) -> int:
-    """frames: if not the request's."""
-    scale = model.config.autoencoder.scale
-    clip = Clip(frames or request.frames, request.height // scale, request.width // scale)
-    tokens = TOKENS * max(len(chunks(prompt)) if prompt else 1 for prompt in (request.prompt, request.negative_prompt))
-    return needed(model, plan, clip, tokens=tokens, draft=request.draft > 1)
-
-
-def _too_large(model: Model, request: VideoRequest, limits: Limits) -> str:
-    available, plan = limits.available or 0, replace(LADDER[-1], eight_bits=limits.eight_bits)
-    room = available - _reserve(model.place.device)
-    size = f"{request.width} x {request.height}"
-    least = _needed(model, plan, request) + _reserve(model.place.device)
-    fitting = 0
-    for bit in reversed(range(request.frames.bit_length())):
-        if _needed(model, plan, request, fitting + 2**bit) <= room:
-            fitting += 2**bit
-    what = (
-        f"At most {fitting} frames fit at this size: ask for fewer frames or a smaller size."
-        if fitting
-        else "Ask for a smaller size, or close other programs."
-    )
-    return (
-        f"{request.frames} frames of {size} need about {_gigabytes(least)} at least, and {_gigabytes(available)} are "
-        f"there. {what}"
-    )
+        least = _gigabytes(self._needed(smallest) + self._reserve)
+        return (
+            f"{request.frames} frames of {request.width} x {request.height} need about {least} at least, and "
+            f"{_gigabytes(available)} are there. {remedy}"
+        )
 
 
 def _gigabytes(size: int) -> str:

@@ -1,27 +1,27 @@
-"""What LoRAs add to weights: pairs of small matrices that belong to a network for as long as a run wears them.
+"""What LoRAs add to weights: pairs of small matrices, passed on beside the network that they change.
 
-The weights themselves rest unchanged. `streaming.py` merges when it brings them to where they are used, so whatever comes
-without deltas is what it always was.
+The weights themselves stay as they are. `placing.py` merges the matrices into copies on their way to the device, so
+weights that come without deltas are exactly what the file holds.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-_WORN = "worn_deltas"
-"""The attribute of a module that owns weights: its own names of them -> deltas."""
 
 
 @dataclass(frozen=True)
 class Delta:
     """scale * up @ down, to be added in a weight's shape.
 
-    up: [m, rank]; down: [rank, n]; third: of the weight's rows, if it goes to one of the thirds only.
+    Args:
+        up: [m, rank].
+        down: [rank, n].
+        scale: What the product is multiplied by.
+        third: Which third of the weight's rows the product goes to, if it is not for all rows.
     """
 
     up: Tensor
@@ -30,37 +30,73 @@ class Delta:
     third: int | None = None
 
     def add_to(self, weight: Tensor) -> None:
-        """Change a weight in place."""
+        """Add the product to a weight in place."""
         rows = weight if self.third is None else weight.chunk(3)[self.third]
         up, down = self.up.to(rows), self.down.to(rows)
         if len(up) * down.shape[1] == rows.numel():
             rows.view(len(up), -1).addmm_(up, down, alpha=self.scale)
         else:
-            rows.add_(_averaged(up @ down, rows.shape), alpha=self.scale)
+            rows.add_(_average_filters(up @ down, rows.shape), alpha=self.scale)
 
     def times(self, factor: float) -> "Delta":
-        """The same, so many times as strong."""
+        """Return the same delta, `factor` times as strong."""
         return Delta(self.up, self.down, factor * self.scale, self.third)
 
 
-def fits(shape: Sequence[int], up: Sequence[int], down: Sequence[int]) -> bool:
-    """Whether matrices of these shapes make something that can be added to a weight, or a third of one, of that shape.
+Deltas = Mapping[str, Sequence[Delta]]
+"""What is added to a network's weights, by their names."""
+NO_DELTAS: Deltas = MappingProxyType({})
 
-    Filters of a convolution are rows, or each row of a filter is (stable_lora).
+
+@dataclass(frozen=True)
+class AppliedLoras:
+    """What all LoRAs of a run add together.
+
+    Args:
+        unet: Deltas of the UNet's weights.
+        text: Deltas of the text encoder's weights.
+        guidance: Deltas that make up T2V-Turbo's projection of the guidance scale, which no checkpoint has.
+    """
+
+    unet: Deltas = field(default_factory=dict)
+    text: Deltas = field(default_factory=dict)
+    guidance: Sequence[Delta] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.unet or self.text or self.guidance)
+
+    @property
+    def is_turbo(self) -> bool:
+        """Whether they make the model a T2V-Turbo, which is guided by its input instead of by a second pass."""
+        return bool(self.guidance)
+
+
+NO_LORAS = AppliedLoras()
+
+
+def fits(shape: Sequence[int], up: Sequence[int], down: Sequence[int]) -> bool:
+    """Whether the product of two matrices can be added to a weight.
+
+    A convolution's filters are the product's rows, or each row of a filter is one (stable_lora).
+
+    Args:
+        shape: Of the weight, or of the third of it that is meant.
+        up: Shape of the first matrix, [m, rank].
+        down: Shape of the second matrix, [rank, n].
     """
     rows, columns, side = shape[0], torch.Size(shape[1:]).numel(), (*shape, 1, 1)[2]
     return up[1] == down[0] and (up[0], down[1]) in {(rows, columns), (rows * side, shape[1] * side)}
 
 
-def _averaged(product: Tensor, shape: torch.Size) -> Tensor:
-    """stable_lora makes square filters, of which convolutions along one dimension get the mean."""
+def _average_filters(product: Tensor, shape: torch.Size) -> Tensor:
+    """The mean over the last side of stable_lora's square filters, for convolutions along one dimension."""
     side = shape[2]
     return product.view(*shape[:2], side, side, 1).mean(-2, keepdim=True)
 
 
-def merged(weight: Tensor, deltas: Iterable[Delta], device: torch.device) -> Tensor:
-    """A copy of the weight with the deltas in it, in single precision on the device."""
-    # Whatever was mapped from a file stays as it is.
+def merge(weight: Tensor, deltas: Iterable[Delta], device: torch.device) -> Tensor:
+    """Return a copy of the weight with the deltas in it, in single precision on the device."""
+    # A copy in any case: what is mapped from a file must not change.
     whole = weight.to(device, torch.float32, copy=True).contiguous()
     for delta in deltas:
         delta.add_to(whole)
@@ -68,16 +104,19 @@ def merged(weight: Tensor, deltas: Iterable[Delta], device: torch.device) -> Ten
 
 
 class MergeSize(NamedTuple):
-    """What merging holds at once, beside what it returns."""
+    """How many numbers merging one weight holds at once, beside what it returns.
+
+    Args:
+        weight: Numbers of the weight, in the precision of its file.
+        single: Numbers in single precision: the weight's copy, and the factors and product of a delta.
+    """
 
     weight: int
-    """Numbers of the weight."""
     single: int
-    """Numbers in single precision: its copy, and factors and product of a delta."""
 
 
 def merge_size(weight: Tensor, deltas: Iterable[Delta]) -> MergeSize:
-    """Of one weight."""
+    """How much `merge` holds for this weight and these deltas."""
     products = [0]
     for delta in deltas:
         factors = delta.up.numel() + delta.down.numel()
@@ -87,26 +126,19 @@ def merge_size(weight: Tensor, deltas: Iterable[Delta]) -> MergeSize:
     return MergeSize(weight.numel(), weight.numel() + max(products))
 
 
-@contextmanager
-def worn(module: nn.Module, deltas: Mapping[str, Sequence[Delta]]) -> Iterator[None]:
-    """The module's weights of these names come with the deltas in them while inside."""
-    by_owner: dict[nn.Module, dict[str, Sequence[Delta]]] = defaultdict(dict)
+def split_by_part(module: nn.Module, parts: Iterable[nn.Module], deltas: Deltas) -> dict[nn.Module, Deltas]:
+    """Deltas of each part of a network, by the names that the weights have within the part.
+
+    Args:
+        module: The network whose weights `deltas` names.
+        parts: Submodules of it, none inside of another.
+        deltas: What is added to the network's weights; those outside of all parts are left out.
+    """
+    found: dict[nn.Module, dict[str, Sequence[Delta]]] = {part: {} for part in parts}
+    prefixes = {f"{name}.": part for name, part in module.named_modules() if part in found} if deltas else {}
     for name, added in deltas.items():
-        owner, _, own = name.rpartition(".")
-        by_owner[module.get_submodule(owner)][own] = added
-    try:
-        for owned, named in by_owner.items():
-            owned.__dict__[_WORN] = named
-        yield
-    finally:
-        for owned in by_owner:
-            owned.__dict__.pop(_WORN, None)
-
-
-def deltas_of(module: nn.Module) -> dict[str, Sequence[Delta]]:
-    """What is to be added to the module's weights, by name."""
-    found: dict[str, Sequence[Delta]] = {}
-    for prefix, owner in module.named_modules():
-        for own, added in owner.__dict__.get(_WORN, {}).items():
-            found[f"{prefix}.{own}" if prefix else own] = added
-    return found
+        dots = (end for end, letter in enumerate(name, 1) if letter == ".")
+        prefix = next((name[:end] for end in dots if name[:end] in prefixes), None)
+        if prefix is not None:
+            found[prefixes[prefix]][name[len(prefix) :]] = added
+    return dict(found)

@@ -1,19 +1,20 @@
 """How much of the device's memory a run takes, computed from the shapes of the network's layers.
 
-At any moment that is the weights that are there, what is held for later layers (the skips), what the current layer was
+At any moment that is the weights that are there, what is held for later layers (the skips), what the present layer was
 given, what it returns, and what it holds on its piece meanwhile:
 
     weights + skips + given + returned + piece
 
-The largest of these sums over all layers is the estimate. Tests compare it with counted bytes.
+The largest of these sums over all layers is the estimate. Tests compare it with counted bytes. Counting them here as
+well, with tensors on the meta device, would be exact; but at full size that takes 10 to 45 seconds on one core, and a
+choice asks several times, while the page wants its answer at every move of a slider. The sums take a tenth of a second.
 """
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import AutoencoderConfig
 from ..device import Place
@@ -22,11 +23,10 @@ from ..network.attention import ATTENTION_VALUES, FF_VALUES, SpatialTransformer,
 from ..network.autoencoder import Autoencoder
 from ..network.chunks import Chunks
 from ..network.layers import RES_VALUES, Downsample, ResBlock, Upsample
-from ..network.streamable import Streamable, tensors_of
 from ..network.unet3d import UNet3D, modules_of
-from .deltas import Delta, deltas_of, merge_size
+from .deltas import NO_DELTAS, NO_LORAS, AppliedLoras, Deltas
+from .estimate_weights import count_numbers, count_weights, estimate_merging
 from .plan import Plan
-from .streaming import copies_ahead
 
 SPATIAL_HELD, TEMPORAL_HELD = 3, 5
 """Tensors of a transformer's piece beside the piece of its feed-forward network."""
@@ -34,11 +34,11 @@ LATENTS_HELD = 12
 """Float32 tensors of the latents' size: the solver's history, guidance, what is shown."""
 TOKENS = 77
 SAFETY = 1.06
-"""The sums come within four per cent of what is counted, above or below; an estimate must not be below."""
+"""The sums come within four per cent of what is counted, above or below; an estimate must not be below it."""
 
 
 class Clip(NamedTuple):
-    """Frames of latents, or of a layer's activations."""
+    """How many frames of latents, or of a layer's activations, and their sides."""
 
     frames: int
     height: int
@@ -46,105 +46,55 @@ class Clip(NamedTuple):
 
     @property
     def pixels(self) -> int:
-        """Of all frames."""
+        """How many pixels all frames have."""
         return self.frames * self.height * self.width
 
     def halved(self) -> "Clip":
-        """Each frame's sides, rounded up."""
+        """Frames with sides half as long, rounded up."""
         return Clip(self.frames, -(-self.height // 2), -(-self.width // 2))
 
 
-def needed(model: Model, plan: Plan, clip: Clip, *, tokens: int = TOKENS, draft: bool = False) -> int:
-    """Bytes on the device at the moment when they are most.
+def estimate_bytes(
+    model: Model,
+    plan: Plan,
+    clip: Clip,
+    *,
+    tokens: int = TOKENS,
+    draft: bool = False,
+    loras: AppliedLoras = NO_LORAS,
+) -> int:
+    """How many bytes are on the device at the moment when they are most.
 
-    clip: of the latents; tokens: of the longer prompt, with padding; draft: deep levels are kept.
+    Args:
+        model: Its networks' shapes are enough.
+        plan: How the run uses memory.
+        clip: Size of the latents.
+        tokens: How many the longer prompt has, with padding.
+        draft: Whether results of deep levels are kept from step to step.
+        loras: What is added to the weights.
     """
     place, vae = model.place, model.vae_place
-    text = max(weights_there(model.text_encoder, plan, place).values()) * place.dtype.itemsize
-    text += merging_bytes(model.text_encoder, plan, place)
-    unet = step_bytes(model.unet, plan, clip, place, tokens) + (deep_bytes(model.unet, clip, place) if draft else 0)
-    decoder = decoder_bytes(model.autoencoder, plan, clip, vae.dtype) if vae.device == place.device else 0
+    text = max(count_weights(model.text_encoder, plan, place, loras.text).values()) * place.dtype.itemsize
+    text += estimate_merging(model.text_encoder, plan, place, loras.text)
+    unet = estimate_step(model.unet, plan, clip, place, tokens, loras.unet)
+    unet += estimate_deep_levels(model.unet, clip, place) if draft else 0
+    decoder = estimate_decoder(model.autoencoder, plan, clip, vae.dtype) if vae.device == place.device else 0
     latents = LATENTS_HELD * 4 * model.config.unet.in_dim * clip.pixels
     return latents + round(SAFETY * max(text, unet, decoder))
 
 
-def weights_there(module: Streamable, plan: Plan, place: Place) -> dict[nn.Module, int]:
-    """How many numbers of a network's weights are on the device while a part runs: all, or its own and the next's.
+def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, dtype: torch.dtype) -> int:
+    """How many bytes decoding one frame takes: the weights, a block's input and twice its output, and a piece.
 
-    Those in 8 bits count as what takes the same place, and are there beside what they become.
+    clip: size of the latents; dtype: the autoencoder's precision.
     """
-    parts = module.parts()
-    if not plan.streamed and not plan.eight_bits:
-        return dict.fromkeys(parts, _numbers(module))
-    packed = {part: _packed_numbers(module, part, place.dtype) if plan.eight_bits else 0 for part in parts}
-    if not plan.streamed:
-        return {part: sum(packed.values()) + _numbers(part) for part in parts}
-    ahead = copies_ahead(place.device)
-    coming = {part: (packed[part] or _coming_numbers(part, place.dtype)) if ahead else 0 for part in parts}
-    return {
-        part: _numbers(part) + packed[part] + (coming[following] if following else 0)
-        for part, following in itertools.zip_longest(parts, parts[1:])
-    }
-
-
-def _packed_numbers(module: Streamable, part: nn.Module, dtype: torch.dtype) -> int:
-    if part in module.delicate():
-        return _numbers(part)
-    numbers = 0
-    for tensor in tensors_of(part).values():
-        # Scales are in single precision.
-        single = -(-torch.float32.itemsize // dtype.itemsize) * len(tensor)
-        numbers += tensor.numel() if tensor.ndim < 2 else -(-tensor.numel() // dtype.itemsize) + single
-    return numbers
-
-
-def _numbers(module: nn.Module) -> int:
-    return sum(tensor.numel() for tensor in tensors_of(module).values())
-
-
-def _coming_numbers(part: nn.Module, dtype: torch.dtype) -> int:
-    """Weights to which something is added come in their file's precision."""
-    worn = deltas_of(part)
-    return sum(
-        tensor.numel() * (-(-tensor.element_size() // dtype.itemsize) if name in worn else 1)
-        for name, tensor in tensors_of(part).items()
-    )
-
-
-def merging_bytes(module: Streamable, plan: Plan, place: Place) -> int:
-    """What adding LoRAs to weights takes on the device, beside all weights that are there; nothing without LoRAs."""
-    if not plan.eight_bits:
-        ahead = plan.streamed and copies_ahead(place.device)
-        return max(_while_arriving(part, place, ahead) for part in (module.parts() if plan.streamed else [module]))
-    # Packed in main memory, or on the device with another copy.
-    each = 0 if plan.streamed else 2 * torch.float32.itemsize
-    return max([0, *(each * merge_size(tensor, deltas).single for tensor, deltas in _worn(module))])
-
-
-def _while_arriving(part: nn.Module, place: Place, ahead: bool) -> int:
-    """By how much merging a part's weights, one after the other, exceeds what they take when all are there."""
-    there = excess = 0
-    for tensor, deltas in sorted(_worn(part), key=lambda pair: -pair[0].numel()):
-        weight, single = merge_size(tensor, deltas)
-        arrived = tensor.element_size() * weight if ahead else 0
-        there += place.dtype.itemsize * weight
-        excess = max(excess, there + torch.float32.itemsize * single + arrived)
-    return max(0, excess - place.dtype.itemsize * _numbers(part))
-
-
-def _worn(module: nn.Module) -> list[tuple[Tensor, Sequence[Delta]]]:
-    tensors = tensors_of(module)
-    return [(tensors[name], deltas) for name, deltas in deltas_of(module).items()]
-
-
-def decoder_bytes(autoencoder: Autoencoder, plan: Plan, clip: Clip, dtype: torch.dtype) -> int:
-    """What decoding one frame takes: the weights, a block's input and twice its output, and a piece."""
-    weights = _numbers(autoencoder.decoder) + _numbers(autoencoder.post_quant_conv)
+    weights = count_numbers(autoencoder.decoder) + count_numbers(autoencoder.post_quant_conv)
     frame = Clip(1, clip.height, clip.width).pixels * autoencoder.config.scale**2
     return (weights + max(_level_values(autoencoder.config, plan.chunks, frame))) * dtype.itemsize
 
 
 def _level_values(config: AutoencoderConfig, chunks: Chunks, pixels: int) -> Iterable[int]:
+    """How many numbers each level of the decoder holds. pixels: of the frame."""
     channels = [config.ch * mult for mult in (*config.ch_mult, config.ch_mult[-1])]
     for given, returned in zip(channels[1:], channels, strict=False):
         whole = 3 * given * pixels
@@ -152,33 +102,48 @@ def _level_values(config: AutoencoderConfig, chunks: Chunks, pixels: int) -> Ite
         pixels //= 4
 
 
-def step_bytes(unet: UNet3D, plan: Plan, clip: Clip, place: Place, tokens: int = TOKENS) -> int:
-    """What one guided step takes: weights, activations, and the prompts as keys and values."""
+def estimate_step(
+    unet: UNet3D, plan: Plan, clip: Clip, place: Place, tokens: int = TOKENS, deltas: Deltas = NO_DELTAS
+) -> int:
+    """How many bytes one guided step takes: weights, activations, and the prompts as keys and values.
+
+    Args:
+        unet: Its shapes are enough.
+        plan: How the run uses memory.
+        clip: Size of the latents.
+        place: Device and precision.
+        tokens: How many the longer prompt has, with padding.
+        deltas: What LoRAs add to the weights.
+    """
     widths = [layer.proj_in.out_features for layer in unet.parts() if isinstance(layer, SpatialTransformer)]
     prompts = (8 if plan.together else 4) * tokens * sum(widths)
-    step = (prompts + _Walk(unet, plan, place, tokens).through(clip)) * place.dtype.itemsize
-    return step + merging_bytes(unet, plan, place)
+    weights = count_weights(unet, plan, place, deltas)
+    step = (prompts + _Walk(unet, weights, plan, place, tokens).find_peak(clip)) * place.dtype.itemsize
+    return step + estimate_merging(unet, plan, place, deltas)
 
 
-def deep_bytes(unet: UNet3D, clip: Clip, place: Place) -> int:
-    """What the deep levels returned for both halves of guidance, kept from step to step."""
+def estimate_deep_levels(unet: UNet3D, clip: Clip, place: Place) -> int:
+    """How many bytes the results of the deep levels take for both halves of guidance."""
     config = unet.config
     return 2 * config.dim * config.dim_mult[min(1, config.deepest)] * clip.pixels * place.dtype.itemsize
 
 
 class _Walk:
-    """Goes through the network as its forward pass does, and adds up instead of computing."""
+    """Goes through the network as its forward pass does, and adds up numbers instead of computing.
 
-    def __init__(self, unet: UNet3D, plan: Plan, place: Place, tokens: int) -> None:
-        self._unet, self._weights = unet, weights_there(unet, plan, place)
+    weights: numbers of weights on the device while each part runs.
+    """
+
+    def __init__(self, unet: UNet3D, weights: Mapping[nn.Module, int], plan: Plan, place: Place, tokens: int) -> None:
+        self._unet, self._weights = unet, weights
         self._tokens = tokens
         self._chunks, self._batch = plan.chunks, 2 if plan.together else 1
         self._wide = max(1, torch.float32.itemsize // place.dtype.itemsize)
         self._skips: list[tuple[Clip, int]] = []
         self._there = self._shared = self._peak = 0
 
-    def through(self, clip: Clip) -> int:
-        """The most that is held."""
+    def find_peak(self, clip: Clip) -> int:
+        """Return the most numbers that are held at once. clip: size of the latents."""
         unet = self._unet
         clip, channels = clip._replace(frames=self._batch * clip.frames), unet.config.in_dim
         for number, block in enumerate(unet.input_blocks):
@@ -261,10 +226,11 @@ class _Walk:
         return self._piece(clip.frames // self._batch, 3 * self._wide * channels * clip.pixels)
 
     def _piece(self, count: int, values: int) -> int:
-        """The largest piece, of so many items that take so many values together."""
+        """How many numbers the largest piece holds. count: of items; values: of all of them together."""
         pieces = self._chunks.pieces(count, -(-values // count))
         return max(piece.stop - piece.start for piece in pieces) * -(-values // count)
 
     def _note(self, held: int, *pieces: int) -> None:
+        """Raise the peak to a layer's. held: what it was given and returns; pieces: of which one is held at a time."""
         skips = sum(channels * clip.pixels for clip, channels in self._skips)
         self._peak = max(self._peak, self._there + self._shared + skips + held + max(pieces, default=0))

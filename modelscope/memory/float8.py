@@ -14,7 +14,7 @@ SCALE = "/scale"
 """Ends the names of scales beside their weights'. Names of weights have no slash."""
 
 
-def are_supported(device: torch.device) -> bool:
+def is_supported(device: torch.device) -> bool:
     """Whether the device converts the format."""
     if FORMAT is None:
         return False
@@ -25,19 +25,19 @@ def are_supported(device: torch.device) -> bool:
     return True
 
 
-def packed(tensors: dict[str, Tensor], device: torch.device, *, whole: bool) -> dict[str, Tensor]:
-    """The tensors on the device, matrices and filters in 8 bits, each with its scales. whole: none of them."""
+def quantize(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Return the tensors on the device, matrices and filters in 8 bits, each with its scales beside it."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if whole or tensor.ndim < 2:
+        if tensor.ndim < 2:
             found[name] = tensor.to(device)
         else:
-            found[name], found[name + SCALE] = _packed(tensor, device)
+            found[name], found[name + SCALE] = _quantize_rows(tensor, device)
     return found
 
 
-def _packed(tensor: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Values and scales, with no more than one copy besides."""
+def _quantize_rows(tensor: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Values in the tensor's shape and scales [rows, 1, ...]; holds no more than one copy besides."""
     assert FORMAT is not None
     rows = tensor.to(device, torch.float32, copy=True)
     dims = tuple(range(1, rows.ndim))
@@ -46,13 +46,13 @@ def _packed(tensor: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     return rows.div_(scale).to(FORMAT), scale
 
 
-def is_packed(name: str, tensors: dict[str, Tensor]) -> bool:
+def is_quantized(name: str, tensors: dict[str, Tensor]) -> bool:
     """Whether the name is that of something in 8 bits, or of its scales."""
     return name.endswith(SCALE) or name + SCALE in tensors
 
 
-def unpacked(tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The weights as they are wanted, those in 8 bits approximately what they were."""
+def dequantize(tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the weights as they are wanted; those in 8 bits are approximately what they were."""
     found = {name: tensor.to(device, dtype) for name, tensor in tensors.items() if not name.endswith(SCALE)}
     for name, tensor in found.items():
         if name + SCALE in tensors:

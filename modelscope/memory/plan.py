@@ -9,9 +9,13 @@ from ..network.chunks import Chunks
 class Plan:
     """One way to run.
 
-    chunks: what a layer may hold; together: both halves of guidance are one batch; streamed: weights wait in main
-    memory, and each part's come to the device when it runs. eight_bits: they wait there, or on the device, in half the
-    size, which is the one thing here that changes the result a little.
+    Args:
+        name: As people choose it.
+        chunks: How much a layer may hold.
+        together: Whether both halves of guidance are one batch.
+        streamed: Whether weights are stored in main memory, and each part's come to the device when it runs.
+        eight_bits: Whether weights are stored in 8 bits, there or on the device. The only one of these that changes
+            the result, a little.
     """
 
     name: str
@@ -19,6 +23,11 @@ class Plan:
     together: bool
     streamed: bool
     eight_bits: bool = False
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether all weights are on the device for the whole run, ready for use."""
+        return not self.streamed and not self.eight_bits
 
 
 FAST = Plan("fast", Chunks(32_000_000), together=True, streamed=False)

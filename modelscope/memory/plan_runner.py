@@ -1,60 +1,68 @@
-"""A network at work: its weights placed as the plan says, and a way on where memory or precision does not suffice."""
+"""Runs a network's work under a plan, and goes on differently where memory or precision does not suffice."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..device import Place, free_unused, knows_bfloat16
+from ..device import Place, free_unused, supports_bfloat16
 from ..errors import ModelError, OutOfMemory, is_memory_error
 from ..escape import logger
-from ..network.streamable import Streamable
+from .deltas import NO_DELTAS, Deltas
 from .plan import Plan, next_below
-from .streaming import in_eight_bits, resident, streamed
+from .residency import Residency
 
 log = logger(__name__)
-Placing = Callable[[Plan, Place], AbstractContextManager[None]]
-"""Brings the weights, for as long as its context lasts."""
-Tell = Callable[[str, Plan], None]
-"""Told in words for people what a run had to change, and the plan it goes on with."""
+Notify = Callable[[str, Plan], None]
+"""Called with a sentence for people when a run has to go on differently, and with the plan that it goes on with."""
 Result = TypeVar("Result")
 REMEDY = "Ask for fewer frames or a smaller size, or close other programs."
 
 
-def warn(words: str, plan: Plan) -> None:  # noqa: ARG001 - as Tell
-    """Tell the log."""
-    log.warning(words)
+def warn(message: str, plan: Plan) -> None:  # noqa: ARG001 - as Notify
+    """Log the message."""
+    log.warning(message)
 
 
-def as_planned(module: Streamable) -> Placing:
-    """Resident or streamed, or in 8 bits."""
+class Task(NamedTuple):
+    """What a plan runner is for.
 
-    def placing(plan: Plan, place: Place) -> AbstractContextManager[None]:
-        if plan.eight_bits:
-            return in_eight_bits(module, place, torch.device("cpu") if plan.streamed else place.device)
-        return (streamed if plan.streamed else resident)(module, place)
-
-    return placing
-
-
-class Stage:
-    """Does work under a plan and in a precision, and does it again under the next where they do not suffice.
-
-    What was done before is kept. doing: for errors, what the work is part of; remedy: what to do where memory runs out.
+    Args:
+        module: The network, or part of one, that the work needs.
+        doing: What the work is part of, for errors: "Not enough memory for ...".
+        deltas: What LoRAs add to the module's weights.
+        remedy: A sentence that says what to do where memory runs out.
     """
 
-    def __init__(
-        self, placing: Placing, plan: Plan, place: Place, doing: str, tell: Tell = warn, remedy: str = REMEDY
-    ) -> None:
+    module: nn.Module
+    doing: str
+    deltas: Deltas = NO_DELTAS
+    remedy: str = REMEDY
+
+
+class PlanRunner:
+    """Does work under a plan and in a precision, and does it again under the next where they do not suffice.
+
+    Results of earlier work stay valid. The weights come with the first work, and leave when the context ends.
+
+    Args:
+        residency: Brings the weights.
+        task: What the work is.
+        plan: Where to begin; afterwards, `plan` is the one that sufficed.
+        place: Where to compute, and the precision to begin with; afterwards, `place` is the one that sufficed.
+        notify: Called at each change.
+    """
+
+    def __init__(self, residency: Residency, task: Task, plan: Plan, place: Place, notify: Notify = warn) -> None:
         self.plan, self.place = plan, place
-        self._placing, self._doing, self._tell, self._remedy = placing, doing, tell, remedy
-        self._placed = ExitStack()
+        self._residency, self._task, self._notify = residency, task, notify
+        self._in_use = ExitStack()
         self._ready = False
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> "PlanRunner":
         return self
 
     def __exit__(
@@ -63,14 +71,20 @@ class Stage:
         self._leave()
 
     def __call__(self, work: Callable[[Plan, Place], Result]) -> Result:
-        """The work's result, whose numbers are finite. Raises OutOfMemory, or ModelError where they cannot be."""
+        """Return the work's result, whose numbers are finite.
+
+        Args:
+            work: Called with the plan and the place, perhaps several times; returns tensors, nested at will.
+
+        Raises:
+            OutOfMemory: No plan fits.
+            ModelError: The numbers are not finite in any precision.
+        """
         while True:
             try:
-                if not self._ready:
-                    self._placed.enter_context(self._placing(self.plan, self.place))
-                    self._ready = True
+                self._bring_weights()
                 result = work(self.plan, self.place)
-                if _finite(result):
+                if _is_finite(result):
                     return result
                 del result
                 enough = True
@@ -80,53 +94,62 @@ class Stage:
                 enough = False
             # Not inside of except: there the failed attempt would still hold its tensors.
             self._leave()
+            # What is kept from run to run has no room now, or the wrong precision.
+            self._residency.release()
             if enough:
                 self._widen()
             else:
                 self._step_down()
 
+    def _bring_weights(self) -> None:
+        if not self._ready:
+            module, deltas = self._task.module, self._task.deltas
+            self._in_use.enter_context(self._residency.use(module, self.plan, self.place, deltas))
+            self._ready = True
+
     def _step_down(self) -> None:
         below = next_below(self.plan)
         if below is None:
             raise OutOfMemory(
-                f"Not enough memory for {self._doing}, even with the plan {self.plan.name!r}. {self._remedy}"
+                f"Not enough memory for {self._task.doing}, even with the plan {self.plan.name!r}. {self._task.remedy}"
             )
-        self._tell(f"Memory ran out with the plan {self.plan.name!r}; going on with {below.name!r}.", below)
+        self._notify(f"Memory ran out with the plan {self.plan.name!r}; going on with {below.name!r}.", below)
         self.plan = below
 
     def _widen(self) -> None:
-        wider = _wider(self.place)
+        wider = _wider_dtype(self.place)
         if wider is None:
             raise ModelError(
-                f"The model produced numbers that are not finite while {self._doing}; the video would be black. "
+                f"The model produced numbers that are not finite while {self._task.doing}; the video would be black. "
                 "Try a lower CFG scale or weaker LoRAs, or download the model's files again."
             )
-        self._tell(f"Numbers were too large for {_name(self.place.dtype)}; going on in {_name(wider)}.", self.plan)
+        self._notify(f"Numbers were too large for {_name(self.place.dtype)}; going on in {_name(wider)}.", self.plan)
         self.place = self.place._replace(dtype=wider)
 
     def _leave(self) -> None:
         self._ready = False
-        self._placed.close()
+        self._in_use.close()
         free_unused(self.place.device)
 
 
-def _finite(result: Any) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in _tensors(result))
+def _is_finite(result: Any) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in _tensors_in(result))
 
 
-def _tensors(result: Any) -> Iterator[Tensor]:
-    """Those of nested lists and tuples."""
+def _tensors_in(result: Any) -> Iterator[Tensor]:
+    """All tensors of nested lists and tuples."""
     if isinstance(result, Tensor):
         yield result
     elif isinstance(result, list | tuple):
-        for part in result:
-            yield from _tensors(part)
+        for item in result:
+            yield from _tensors_in(item)
 
 
-def _wider(place: Place) -> torch.dtype | None:
+def _wider_dtype(place: Place) -> torch.dtype | None:
+    """The precision to try when numbers are too large for this one; None after the widest."""
     if place.dtype == torch.float32:
         return None
-    return torch.bfloat16 if place.dtype == torch.float16 and knows_bfloat16(place.device) else torch.float32
+    return torch.bfloat16 if place.dtype == torch.float16 and supports_bfloat16(place.device) else torch.float32
 
 
 def _name(dtype: torch.dtype) -> str:

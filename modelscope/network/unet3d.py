@@ -1,14 +1,13 @@
 """UNet3D of ModelScope's text-to-video model: the network that predicts the noise in video latents."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..config import UNetConfig
-from ..memory.deltas import Delta
 from .attention import KeysValues, SpatialTransformer, TemporalTransformer
 from .chunks import WHOLE, Chunks, mapped
 from .layers import Downsample, ResBlock, Upsample, timestep_embedding
@@ -59,9 +58,6 @@ class Pass(NamedTuple):
 
 class UNet3D(Streamable):
     """Attribute names and their order are the checkpoint's (1480 keys at full size)."""
-
-    cond_proj: Sequence[Delta] = ()
-    """While a T2V-Turbo LoRA is worn: the projection of the guidance scale, which no checkpoint has."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()

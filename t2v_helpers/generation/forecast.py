@@ -1,18 +1,16 @@
 """The memory plan of a run: the host's device and switches, the settings, and what the tab says before a run."""
 
-from collections.abc import Sequence
-
 import torch
 
 from ...modelscope.checkpoints.find_parts import model_config
 from ...modelscope.config import ModelConfig
 from ...modelscope.device import free_memory
 from ...modelscope.errors import RequestError, TextToVideoError
-from ...modelscope.lora.lora_file import Lora, wearing
-from ...modelscope.memory.choice import Choice, Limits, choose
+from ...modelscope.memory.choice import Choice, Limits, choose_plan
+from ...modelscope.memory.deltas import NO_LORAS, AppliedLoras
 from ...modelscope.memory.plan import LADDER, Plan
+from ...modelscope.memory.residency import Residency
 from ...modelscope.model import Model, outline
-from ...modelscope.network.streamable import tensors_of
 from ...modelscope.request import VideoRequest
 from ..host import Host
 from ..models.folders import ModelFolder
@@ -44,20 +42,15 @@ def plan_named(name: str) -> Plan:
     return _PLANS[name]
 
 
-def chosen(host: Host, model: Model, request: VideoRequest, loras: Sequence[Lora] = ()) -> Choice:
-    """The plan for a run that is about to begin and wears these. Raises OutOfMemory, RequestError."""
+def choose_for_run(host: Host, residency: Residency, request: VideoRequest, loras: AppliedLoras = NO_LORAS) -> Choice:
+    """Choose the plan for a run that is about to begin. Raises OutOfMemory, RequestError."""
+    model = residency.model
     device = model.place.device
     allowed = limits(host, device)
     if allowed.free is not None and device.type != "cpu":
-        # What stayed there since the last run is used or goes. Only the UNet: the others stay beside it.
-        allowed = allowed._replace(free=allowed.free + _bytes_there(model, device))
-    with wearing(model, loras):
-        return choose(model, request, allowed)
-
-
-def _bytes_there(model: Model, device: torch.device) -> int:
-    tensors = tensors_of(model.unet).values()
-    return sum(x.numel() * x.element_size() for x in tensors if x.device.type == device.type)
+        # What is kept there since the last run is used or released. Only the UNet: the others stay beside it.
+        allowed = allowed._replace(free=allowed.free + residency.bytes_kept(model.unet, device))
+    return choose_plan(model, request, allowed, loras)
 
 
 class Forecast:
@@ -73,7 +66,7 @@ class Forecast:
             request = VideoRequest(width=width, height=height, frames=frames, draft=draft, seed=0)
             where = places(*self._host.devices(), self._host.setting(VAE))
             model = self._outline(model_config(folder.path), where)
-            choice = choose(model, request, self._limits(where.model.device))
+            choice = choose_plan(model, request, self._limits(where.model.device))
         except TextToVideoError as error:
             return str(error)
         said = f"{frames} frames: {choice}", past_training(folder.path, request)
@@ -84,7 +77,7 @@ class Forecast:
         allowed, kept = limits(self._host, device), self._store.kept
         if allowed.free is None or device.type == "cpu":
             return allowed
-        ours = _bytes_there(kept, device) if kept else 0
+        ours = kept.bytes_kept(kept.model.unet, device) if kept else 0
         return allowed._replace(free=allowed.free + self._host.reclaimable() + ours)
 
     def _outline(self, config: ModelConfig, where: Places) -> Model:

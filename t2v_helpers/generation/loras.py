@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...modelscope.lora.lora_file import Lora, read_lora
+from ...modelscope.lora.lora import apply_loras
+from ...modelscope.lora.lora_file import read_lora
+from ...modelscope.memory.deltas import AppliedLoras
 from ...modelscope.model import Model
 from ..request import GenerationRequest
 from .lora_files import find_loras, lora_named
@@ -47,9 +49,9 @@ class Wardrobe(NamedTuple):
             )
         return cls(wishes, notes)
 
-    def read(self, model: Model) -> list[Lora]:
-        """The files, at their weights. Raises ModelError."""
-        return [read_lora(path, model).times(wish.unet, wish.text) for path, wish in self.wishes.items()]
+    def read(self, model: Model) -> AppliedLoras:
+        """Read the files and apply them at their weights. Raises ModelError."""
+        return apply_loras([read_lora(path, model).times(wish.unet, wish.text) for path, wish in self.wishes.items()])
 
 
 def without_tags(request: GenerationRequest) -> GenerationRequest:
@@ -59,13 +61,13 @@ def without_tags(request: GenerationRequest) -> GenerationRequest:
 
 
 def suited(
-    request: GenerationRequest, loras: list[Lora], recommended: Mapping[str, Any]
+    request: GenerationRequest, loras: AppliedLoras, recommended: Mapping[str, Any]
 ) -> tuple[GenerationRequest, list[str]]:
     """The request as the LoRAs need it, and what is to be said about that.
 
     recommended: the model's good values; a field that still has them was nobody's wish.
     """
-    if not any(lora.is_turbo for lora in loras):
+    if not loras.is_turbo:
         alone = ["The sampler LCM is meant for T2V-Turbo, whose LoRA the prompt does not name."]
         return request, alone if request.sampler == TURBO_SAMPLER else []
     untouched = {

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ...modelscope.checkpoints.load import load_model
 from ...modelscope.errors import is_memory_error
 from ...modelscope.memory.plan import Plan
+from ...modelscope.memory.residency import Residency
 from ...modelscope.model import Model
 from ..models.folders import ModelFolder
 from ..places import Places
@@ -17,43 +18,45 @@ class _Kept(NamedTuple):
     folder: ModelFolder
     stamp: tuple[tuple[str, int, int], ...]
     where: Places
-    model: Model
+    residency: Residency
 
 
 class ModelStore:
-    """At most one model. One run at a time takes it."""
+    """At most one model, with what of it is on the device. One run at a time takes it."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._kept: _Kept | None = None
 
-    def take(self, folder: ModelFolder, where: Places) -> Model:
-        """The folder's model: the kept one if nothing changed. Raises ModelError, OutOfMemory."""
+    def take(self, folder: ModelFolder, where: Places) -> Residency:
+        """Return the folder's model: the kept one if nothing changed. Raises ModelError, OutOfMemory."""
         with self._lock:
             kept = self._kept
-            if kept is None or kept[:3] != (folder, _stamp(folder.path, kept.model), where):
+            if kept is None or kept[:3] != (folder, _stamp(folder.path, kept.residency.model), where):
                 self._drop()
                 model = load_model(folder.path, *where, folder.library)
-                self._kept = kept = _Kept(folder, _stamp(folder.path, model), where, model)
-            return kept.model
+                self._kept = kept = _Kept(folder, _stamp(folder.path, model), where, Residency(model))
+            return kept.residency
 
     @property
-    def kept(self) -> Model | None:
+    def kept(self) -> Residency | None:
         """The model that is kept, if any."""
         kept = self._kept
-        return kept.model if kept else None
+        return kept.residency if kept else None
 
     def settle(self, keep: str, plan: Plan | None = None) -> None:
-        """After a run: let go of what may not stay on the device.
+        """After a run: free what may not stay, and bring what may.
 
-        keep: a choice of the setting; plan: what the run ended with. Streamed weights were never there to stay.
+        Args:
+            keep: A choice of the setting.
+            plan: What the run ended with. What was not resident stays in main memory.
         """
         with self._lock:
             if keep == KEEP_NOTHING:
                 self._drop()
-            elif self._kept and plan and not plan.streamed and not plan.eight_bits:
+            elif self._kept and plan and plan.is_resident:
                 try:
-                    self._kept.model.stay(everything=keep == KEEP_ALL)
+                    self._kept.residency.keep(everything=keep == KEEP_ALL)
                 except (MemoryError, RuntimeError, OSError) as error:
                     if not is_memory_error(error):
                         raise
@@ -62,11 +65,11 @@ class ModelStore:
     def _drop(self) -> None:
         kept, self._kept = self._kept, None
         if kept:
-            kept.model.leave()
+            kept.residency.release()
 
 
 def _stamp(path: Path, model: Model) -> tuple[tuple[str, int, int], ...]:
-    """Changes when a file does from which the model is, or one in its folder or right below."""
+    """What changes when a file of the model does, or one in its folder or right below: names, sizes and times."""
     near = [path] if path.is_file() else sorted([*path.glob("*"), *path.glob("*/*")])
     paths = [*near, *model.files]
     try:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.escape import logger
-from ...modelscope.lora.lora_file import Lora
+from ...modelscope.memory.deltas import AppliedLoras
 from ...modelscope.memory.plan import Plan
 from ...modelscope.model import Model
 from ...modelscope.pipeline import decode, generate
@@ -35,7 +35,7 @@ from ..signals import Ended, held
 from ..video.ffmpeg import OutputError
 from ..video.formats import FORMATS
 from ..video.write import cannot_write, check_format, check_soundtrack, write_video
-from .forecast import chosen
+from .forecast import choose_for_run
 from .loras import Wardrobe, suited, without_tags
 from .model_store import ModelStore
 from .monitor import Interrupted, Monitor, Skipped, unskippable
@@ -117,7 +117,7 @@ class _Run:
         self._host, self._folder, self._outcome, self._finished = host, folder, outcome, finished
         self._where = destination(host)
         self._wardrobe = Wardrobe({}, [])
-        self._loras: list[Lora] | None = None
+        self._loras: AppliedLoras | None = None
 
     def make(self, request: GenerationRequest) -> None:
         """All videos. What can be known to fail is tried first: it must not fail after an hour's sampling."""
@@ -160,17 +160,18 @@ class _Run:
         return tuple(name for name in formats if name not in failures)
 
     def _video(self, request: GenerationRequest, monitor: Monitor) -> None:
-        model = STORE.take(self._folder, places(*self._host.devices(), self._host.setting(VAE)))
+        residency = STORE.take(self._folder, places(*self._host.devices(), self._host.setting(VAE)))
+        model = residency.model
         request, loras = self._dressed(model, request, monitor)
         plain = without_tags(request)
         if self._outcome.plan is None:
-            choice = chosen(self._host, model, plain, loras)
+            choice = choose_for_run(self._host, residency, plain, loras)
             self._outcome.plan = choice.plan
             if model.lender:
                 self._outcome.notes.append(f"The model has no autoencoder; this is the one of {model.lender}.")
             monitor.say(f"{request.frames} frames: {choice}")
         try:
-            frames = generate(model, plain, monitor, self._outcome.plan, self._changed, loras)
+            frames = generate(model, plain, monitor, self._outcome.plan, self._changed, loras, residency=residency)
         except Interrupted as stop:
             denoised, stop.denoised = stop.denoised, None
             forget_frames(stop)
@@ -178,7 +179,7 @@ class _Run:
                 with unskippable():
                     self._save(
                         request,
-                        decode(model, denoised, monitor, self._outcome.plan, self._changed),
+                        decode(model, denoised, monitor, self._outcome.plan, self._changed, residency),
                         monitor,
                         finished=False,
                     )
@@ -187,7 +188,7 @@ class _Run:
 
     def _dressed(
         self, model: Model, request: GenerationRequest, monitor: Monitor
-    ) -> tuple[GenerationRequest, list[Lora]]:
+    ) -> tuple[GenerationRequest, AppliedLoras]:
         """The request as its LoRAs need it, and these."""
         if self._loras is None:
             self._loras = self._wardrobe.read(model)

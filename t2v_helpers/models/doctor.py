@@ -16,7 +16,7 @@ from ...modelscope.checkpoints.weight_file import verify
 from ...modelscope.config import CONFIGURATION, ModelConfig
 from ...modelscope.errors import ModelError, TextToVideoError, first_line
 from ...modelscope.escape import logger
-from ...modelscope.memory.estimate import Clip, needed
+from ...modelscope.memory.estimate import Clip, estimate_bytes
 from ...modelscope.memory.plan import FAST, SMALLEST
 from ...modelscope.model import outline
 from ..host import Host
@@ -172,7 +172,7 @@ def _cost(config: ModelConfig, where: Places) -> str:
     model = outline(config, *where)
     frames, height, width = SAMPLE
     clip = Clip(frames, height // config.autoencoder.scale, width // config.autoencoder.scale)
-    most, least = (gigabytes(needed(model, plan, clip)) for plan in (FAST, SMALLEST))
+    most, least = (gigabytes(estimate_bytes(model, plan, clip)) for plan in (FAST, SMALLEST))
     return f"{frames} frames of {width} x {height} need {most} on {where.model.device}; {least} with the smallest plan"
 
 

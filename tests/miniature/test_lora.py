@@ -11,7 +11,8 @@ from sd_t2v.miniature.recipe import LORA_FILE, MODEL_FOLDER, LoraRecipe, Recipe
 from sd_t2v.miniature.train_lora import train_lora
 from sd_t2v.miniature.world import LABELS, NEW_LABELS, NEW_SHAPE, Label, draw
 from sd_t2v.modelscope.checkpoints.load import load_model
-from sd_t2v.modelscope.lora.lora_file import Lora, read_lora
+from sd_t2v.modelscope.lora.lora import Lora, apply_loras
+from sd_t2v.modelscope.lora.lora_file import read_lora
 from sd_t2v.modelscope.memory.plan import BALANCED, SMALLEST, Plan
 from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.pipeline import generate
@@ -31,7 +32,7 @@ def lora(model: Model) -> Lora:
 
 
 def clip(model: Model, label: Label, loras: list[Lora], plan: Plan = BALANCED, steps: int = STEPS) -> torch.Tensor:
-    return generate(model, request(model, label.caption, 3, steps=steps), plan=plan, loras=loras)
+    return generate(model, request(model, label.caption, 3, steps=steps), plan=plan, loras=apply_loras(loras))
 
 
 def test_is_small_enough_to_ship() -> None:
@@ -40,8 +41,8 @@ def test_is_small_enough_to_ship() -> None:
 
 def test_with_it_bars_appear_and_without_it_none(model: Model, lora: Lora) -> None:
     labels = NEW_LABELS[::6]
-    dressed = shares((label, judge(clip(model, label, [lora]))) for label in labels)
-    assert dressed == {"colour": 1, "shape": 1, "direction": 1, "all": 1}
+    changed = shares((label, judge(clip(model, label, [lora]))) for label in labels)
+    assert changed == {"colour": 1, "shape": 1, "direction": 1, "all": 1}
     assert all(judge(clip(model, label, [lora.times(0, 0)])).shape != NEW_SHAPE for label in labels[:1])
 
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from sd_t2v.modelscope.errors import ModelError, OutOfMemory
 from sd_t2v.modelscope.memory.plan import LADDER, Plan
-from sd_t2v.modelscope.memory.plan_runner import Stage, as_planned
+from sd_t2v.modelscope.memory.plan_runner import PlanRunner, Task
+from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.network.autoencoder import to_uint8
-from sd_t2v.modelscope.pipeline import decode, encode, generate, sample
+from sd_t2v.modelscope.pipeline import Conditions, decode, encode, generate, sample
 from sd_t2v.modelscope.progress import Step
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.helpers.support import CPU, golden, golden_json, max_error, small_model
@@ -40,10 +41,11 @@ def test_equals_the_original_from_prompt_to_frames(run: dict[str, object], plan:
     vectors = {
         key.partition(".")[2]: value for key, value in golden("e2e_A").items() if key.startswith(str(run["run"]))
     }
-    with Stage(as_planned(model.text_encoder), plan, CPU, "encoding") as text:
+    residency = Residency(model)
+    with PlanRunner(residency, Task(model.text_encoder, "encoding"), plan, CPU) as text:
         texts = encode(model, [request.prompt, request.negative_prompt], text)
-    with Stage(as_planned(model.unet), plan, CPU, "sampling") as unet:
-        latents = sample(model, request, texts, lambda: vectors["noise"], unet)
+    with PlanRunner(residency, Task(model.unet, "sampling"), plan, CPU) as unet:
+        latents = sample(model, request, Conditions(*texts), lambda: vectors["noise"], unet)
     assert max_error(latents, vectors["x0"]) < 5e-3
     frames = decode(model, latents, plan=plan)
     difference = (frames.int() - vectors["frames_u8"].int()).abs()

@@ -1,5 +1,6 @@
 """LoRAs of every format beside their trainers' own results, under every memory plan, and gone without a trace."""
 
+import copy
 import functools
 import itertools
 import json
@@ -18,14 +19,17 @@ from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.config import ModelConfig
 from sd_t2v.modelscope.device import Place
 from sd_t2v.modelscope.errors import ModelError
-from sd_t2v.modelscope.lora.lora_file import Lora, read_lora, wearing
-from sd_t2v.modelscope.lora.targets import COND_PROJ, Homes
-from sd_t2v.modelscope.memory.deltas import Delta, deltas_of, fits, worn
+from sd_t2v.modelscope.lora.lora import Lora, apply_loras
+from sd_t2v.modelscope.lora.lora_file import read_lora
+from sd_t2v.modelscope.lora.targets import COND_PROJ, Targets
+from sd_t2v.modelscope.memory.deltas import Delta, Deltas, fits, split_by_part
+from sd_t2v.modelscope.memory.placing import place_weights
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, SMALLEST, Plan
-from sd_t2v.modelscope.memory.plan_runner import Stage, as_planned
-from sd_t2v.modelscope.memory.streaming import resident
+from sd_t2v.modelscope.memory.plan_runner import PlanRunner, Task
+from sd_t2v.modelscope.memory.residency import Residency, use_weights
 from sd_t2v.modelscope.model import Model, outline
 from sd_t2v.modelscope.network.streamable import tensors_of
+from sd_t2v.modelscope.network.unet3d import UNet3D
 from sd_t2v.modelscope.pipeline import encode, generate
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.helpers.loras import RENAMED, layers, renamed, write
@@ -52,7 +56,7 @@ def lora(kind: str) -> Lora:
 @torch.no_grad()
 def noise(loras: list[Lora], io: dict[str, Tensor], plan: Plan = BALANCED) -> Tensor:
     unet = small_model().unet
-    with wearing(small_model(), loras), as_planned(unet)(plan, CPU):
+    with use_weights(unet, plan, CPU, apply_loras(loras).unet):
         return unet(io["x"], io["t"].float(), unet.text_context(io["y"]), plan.chunks)
 
 
@@ -126,13 +130,12 @@ def test_nothing_is_left_of_it_bit_for_bit(half: Model, plan: Plan, eight_bits: 
     before = at_rest(half)
     copies, without = {name: x.clone() for name, x in before.items()}, generate(half, REQUEST, plan=plan)
     both = [read_lora(write(folder(), "cloneofsimo"), half), read_text_lora(half)]
-    dressed = generate(half, REQUEST, plan=plan, loras=both)
-    assert not torch.equal(dressed, without)
+    changed = generate(half, REQUEST, plan=plan, loras=apply_loras(both))
+    assert not torch.equal(changed, without)
     after = at_rest(half)
     assert all(
         after[name].data_ptr() == x.data_ptr() and torch.equal(after[name], copies[name]) for name, x in before.items()
     )
-    assert not deltas_of(half.unet) and not deltas_of(half.text_encoder)
     assert torch.equal(generate(half, REQUEST, plan=plan), without)
 
 
@@ -144,47 +147,37 @@ def test_single_precision_at_rest_is_copied_before_anything_is_added() -> None:
 
 
 def test_an_error_on_the_way_leaves_nothing_behind(half: Model) -> None:
-    with pytest.raises(RuntimeError, match="halt"), wearing(half, [lora("cloneofsimo")]), resident(half.unet, CPU):
+    with pytest.raises(RuntimeError, match="halt"), place_weights(half.unet, CPU, lora("cloneofsimo").unet):
         raise RuntimeError("halt")
-    assert not deltas_of(half.unet)
     assert half.unet.out[2].weight.dtype == torch.float16
 
 
 def test_a_model_that_stayed_on_the_device_leaves_it_first(half: Model) -> None:
-    exact = generate(half, REQUEST, loras=[lora("cloneofsimo")])
+    residency, loras = Residency(half), apply_loras([lora("cloneofsimo")])
+    exact = generate(half, REQUEST, loras=loras)
     without = generate(half, REQUEST)
-    half.stay(everything=True)
-    assert torch.equal(generate(half, REQUEST, loras=[lora("cloneofsimo")]), exact)
-    half.stay(everything=True)
-    assert torch.equal(generate(half, REQUEST), without)
-    half.leave()
+    residency.keep(everything=True)
+    assert torch.equal(generate(half, REQUEST, loras=loras, residency=residency), exact)
+    assert not residency.bytes_kept(half.unet, CPU.device)
+    residency.keep(everything=True)
+    assert torch.equal(generate(half, REQUEST, residency=residency), without)
+    assert residency.bytes_kept(half.unet, CPU.device)
 
 
 def test_weights_in_eight_bits_are_those_of_the_merged_network() -> None:
-    """Packed after merging: the same as a network that was saved with the LoRA in it."""
-    model, plan = small_model(), replace(BALANCED, eight_bits=True)
-    saved = {}
-    with wearing(model, [lora("cloneofsimo")]), resident(model.unet, CPU):
-        saved = {name: x.clone() for name, x in tensors_of(model.unet).items()}
-    other = diffusers_free_copy(model, saved)
-    expected = noise_of(other, plan)
-    with wearing(model, [lora("cloneofsimo")]):
-        assert torch.equal(noise_of(model, plan), expected)
-
-
-def diffusers_free_copy(model: Model, tensors: dict[str, Tensor]) -> Model:
-    import copy
-
-    unet = copy.deepcopy(model.unet)
-    unet.load_state_dict(tensors)
-    return replace(model, unet=unet)
+    """Quantized after merging: the same as a network that was saved with the LoRA in it."""
+    unet, deltas = small_model().unet, lora("cloneofsimo").unet
+    with place_weights(unet, CPU, deltas):
+        saved = {name: x.clone() for name, x in tensors_of(unet).items()}
+    other = copy.deepcopy(unet)
+    other.load_state_dict(saved)
+    assert torch.equal(quantized_noise(unet, deltas), quantized_noise(other, {}))
 
 
 @torch.no_grad()
-def noise_of(model: Model, plan: Plan) -> Tensor:
-    with as_planned(model.unet)(plan, CPU):
-        context = model.unet.text_context(NAMELESS["y"])
-        return model.unet(NAMELESS["x"], NAMELESS["t"].float(), context, plan.chunks)
+def quantized_noise(unet: UNet3D, deltas: Deltas) -> Tensor:
+    with use_weights(unet, replace(BALANCED, eight_bits=True), CPU, deltas):
+        return unet(NAMELESS["x"], NAMELESS["t"].float(), unet.text_context(NAMELESS["y"]), BALANCED.chunks)
 
 
 # --- The text encoder
@@ -192,7 +185,7 @@ def noise_of(model: Model, plan: Plan) -> Tensor:
 
 def text_pairs(model: Model) -> Iterator[tuple[str, Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(3)
-    for module, target in Homes(model).listed["text"].items():
+    for module, target in Targets(model).listed["text"].items():
         rows, columns = target.shape
         yield (
             module,
@@ -250,7 +243,7 @@ def test_the_text_encoders_part_equals_transformers(spelling: str) -> None:
     else:
         one = read_text_lora(model, spelling)
     assert len(one.text) == 2 * 4 and not one.unet
-    with wearing(model, [one]), as_planned(model.text_encoder)(SMALLEST, CPU):
+    with use_weights(model.text_encoder, SMALLEST, CPU, one.text):
         ours = model.text_encoder(tokens)
     assert max_error(ours, theirs(tokens).last_hidden_state) < 1e-5
     assert max_error(ours, model.text_encoder(tokens)) > 0.1
@@ -260,8 +253,9 @@ def test_parts_have_weights_of_their_own(half: Model) -> None:
     one = read_text_lora(half)
 
     def features(loras: list[Lora]) -> Tensor:
-        with wearing(half, loras), Stage(as_planned(half.text_encoder), BALANCED, CPU, "") as stage, torch.no_grad():
-            return encode(half, ["a"], stage)[0]
+        task = Task(half.text_encoder, "encoding", apply_loras(loras).text)
+        with PlanRunner(Residency(half), task, BALANCED, CPU) as runner, torch.no_grad():
+            return encode(half, ["a"], runner)[0]
 
     assert torch.equal(features([one.times(1, 0)]), features([]))
     assert not torch.equal(features([one.times(0, 1)]), features([]))
@@ -271,8 +265,8 @@ def test_parts_have_weights_of_their_own(half: Model) -> None:
 
 
 @functools.cache
-def full() -> Homes:
-    return Homes(outline(ModelConfig(), META, META))
+def full() -> Targets:
+    return Targets(outline(ModelConfig(), META, META))
 
 
 def test_full_size_lists_map_to_modules_without_remainder() -> None:
@@ -303,9 +297,9 @@ def test_full_size_lists_are_read(turbo: bool, tmp_path: Path) -> None:
 
 
 def test_the_order_is_that_of_diffusers_modules() -> None:
-    homes = Homes(small_model()).listed["unet"]
-    assert [name for name, _ in layers()] == [name for name in homes if name != COND_PROJ]
-    assert all(homes[name].shape[:2] == tuple(module.weight.shape[:2]) for name, module in layers())
+    targets = Targets(small_model()).listed["unet"]
+    assert [name for name, _ in layers()] == [name for name in targets if name != COND_PROJ]
+    assert all(targets[name].shape[:2] == tuple(module.weight.shape[:2]) for name, module in layers())
 
 
 @pytest.mark.parametrize("only", ["temp_attentions", "attentions"])
@@ -318,8 +312,8 @@ def test_lists_of_spatial_or_temporal_transformers_alone_are_known(only: str, tm
     torch.save(chosen, tmp_path / "1000_unet.pt")
     found = read_lora(tmp_path / "1000_unet.pt", small_model())
     expected = [name for name in names if any(word in f".{name}" for word in wanted)]
-    homes = Homes(small_model()).listed["unet"]
-    assert sorted(found.unet) == sorted(homes[name].weight for name in expected)
+    targets = Targets(small_model()).listed["unet"]
+    assert sorted(found.unet) == sorted(targets[name].weight for name in expected)
 
 
 def test_alpha_scales_by_the_rank(tmp_path: Path) -> None:
@@ -374,10 +368,11 @@ def test_old_diffusers_names_of_attention_processors(tmp_path: Path) -> None:
 def test_deltas_are_found_from_every_part_that_brings_its_weights() -> None:
     unet = small_model().unet
     names = lora("cloneofsimo").unet
-    with worn(unet, names):
-        assert set(deltas_of(unet)) == set(names)
-        assert sum(len(deltas_of(part)) for part in unet.parts()) == len(names)
-        assert all(len(x) == 1 for x in itertools.chain(*(deltas_of(part).values() for part in unet.parts())))
+    found = split_by_part(unet, unet.parts(), names)
+    assert list(found) == unet.parts()
+    assert sum(map(len, found.values())) == len(names)
+    assert all(added.keys() <= tensors_of(part).keys() for part, added in found.items())
+    assert all(len(x) == 1 for x in itertools.chain(*(added.values() for added in found.values())))
 
 
 @pytest.mark.parametrize(

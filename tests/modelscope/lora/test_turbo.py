@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from sd_t2v.modelscope.errors import RequestError
-from sd_t2v.modelscope.lora.lora_file import Lora, read_lora, wearing
+from sd_t2v.modelscope.lora.lora import Lora, apply_loras
+from sd_t2v.modelscope.lora.lora_file import read_lora
 from sd_t2v.modelscope.lora.turbo import scale_condition, scale_embedding
 from sd_t2v.modelscope.memory.deltas import Delta
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, SMALLEST
-from sd_t2v.modelscope.memory.plan_runner import as_planned
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.modelscope.sampling.catalogue import get_sampler
 from sd_t2v.modelscope.sampling.denoiser import denoiser
 from sd_t2v.modelscope.sampling.schedules import consistency_levels, to_ve, to_vp
 from sd_t2v.tests.helpers.loras import cloneofsimo_list
-from sd_t2v.tests.helpers.support import CPU, golden, max_error, small_model
+from sd_t2v.tests.helpers.support import golden, max_error, small_model
 
 TURBO = golden("turbo_A")
 TIMESTEPS = {
@@ -128,10 +128,10 @@ def request(**changes: Any) -> VideoRequest:
 @pytest.mark.parametrize("plan", [FAST, SMALLEST], ids=lambda plan: plan.name)
 def test_one_pass_per_step_under_any_plan(turbo: Lora, plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
-    frames = generate(small_model(), request(), plan=plan, loras=[turbo])
+    frames = generate(small_model(), request(), plan=plan, loras=apply_loras([turbo]))
     assert [count for count, _ in spy.calls] == [1] * 4
     assert all(condition is not None for _, condition in spy.calls)
-    other = generate(small_model(), request(negative_prompt="blurry"), plan=BALANCED, loras=[turbo])
+    other = generate(small_model(), request(negative_prompt="blurry"), plan=BALANCED, loras=apply_loras([turbo]))
     assert int((frames.int() - other.int()).abs().max()) <= 1
 
 
@@ -141,10 +141,7 @@ def test_the_scale_is_heard_and_afterwards_the_model_is_guided_again(
     spy = Spy(monkeypatch)
     few = {"steps": 1, "frames": 1}
     assert not torch.equal(
-        *(generate(small_model(), request(cfg_scale=scale, **few), loras=[turbo]) for scale in (1, 9))
+        *(generate(small_model(), request(cfg_scale=scale, **few), loras=apply_loras([turbo])) for scale in (1, 9))
     )
     generate(small_model(), request(**few))
     assert spy.calls[-1] == (2, None)
-    with wearing(small_model(), [turbo]), as_planned(small_model().unet)(BALANCED, CPU):
-        assert small_model().unet.cond_proj
-    assert not small_model().unet.cond_proj

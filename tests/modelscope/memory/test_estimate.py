@@ -9,13 +9,20 @@ import torch
 from sd_t2v.modelscope.config import ModelConfig, UNetConfig
 from sd_t2v.modelscope.device import Place
 from sd_t2v.modelscope.errors import OutOfMemory, RequestError
-from sd_t2v.modelscope.lora.lora_file import Lora, wearing
-from sd_t2v.modelscope.memory.choice import Limits, choose
-from sd_t2v.modelscope.memory.deltas import Delta, worn
-from sd_t2v.modelscope.memory.estimate import SAFETY, TOKENS, Clip, decoder_bytes, deep_bytes, needed, step_bytes
+from sd_t2v.modelscope.memory.choice import Limits, choose_plan
+from sd_t2v.modelscope.memory.deltas import NO_DELTAS, AppliedLoras, Delta, Deltas
+from sd_t2v.modelscope.memory.estimate import (
+    SAFETY,
+    TOKENS,
+    Clip,
+    estimate_bytes,
+    estimate_decoder,
+    estimate_deep_levels,
+    estimate_step,
+)
+from sd_t2v.modelscope.memory.placing import place_weights
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan
-from sd_t2v.modelscope.memory.plan_runner import as_planned
-from sd_t2v.modelscope.memory.streaming import resident
+from sd_t2v.modelscope.memory.residency import use_weights
 from sd_t2v.modelscope.model import Model, outline
 from sd_t2v.modelscope.network.unet3d import DeepLevels, UNet3D
 from sd_t2v.modelscope.request import VideoRequest
@@ -33,15 +40,22 @@ def network(*, full: bool) -> UNet3D:
         return UNet3D(UNetConfig() if full else MID).double().eval().requires_grad_(requires_grad=False)
 
 
-def counted(
-    unet: UNet3D, plan: Plan, clip: Clip, place: Place, deep: DeepLevels | None = None, tokens: int = TOKENS
+def counted(  # noqa: PLR0913 - the last three are named where they are given
+    unet: UNet3D,
+    plan: Plan,
+    clip: Clip,
+    place: Place,
+    *,
+    deep: DeepLevels | None = None,
+    tokens: int = TOKENS,
+    deltas: Deltas = NO_DELTAS,
 ) -> int:
     """Of two steps, if what the first one's deep levels return is to be kept for the second."""
     x = torch.empty(1, unet.config.in_dim, *clip, dtype=place.dtype, device="meta")
     text = torch.empty(1, tokens, unet.config.context_dim, dtype=place.dtype, device="meta")
 
     def step() -> object:
-        with as_planned(unet)(plan, place):
+        with use_weights(unet, plan, place, deltas):
             contexts = [unet.text_context(text) for _ in range(2)]
             for _ in range(2 if deep else 1):
                 timesteps = torch.empty(1, device="meta")
@@ -63,14 +77,16 @@ def test_an_estimate_is_at_most_a_tenth_above_what_is_counted(
     full: bool, clip: Clip, dtype: torch.dtype, plan: Plan
 ) -> None:
     unet, place = network(full=full), META[dtype]
-    ratio = SAFETY * step_bytes(unet, plan, clip, place) / counted(unet, plan, clip, place)
+    ratio = SAFETY * estimate_step(unet, plan, clip, place) / counted(unet, plan, clip, place)
     assert 1 <= ratio <= 1.1
 
 
 @pytest.mark.parametrize("plan", [FAST, BALANCED], ids=lambda plan: plan.name)
 def test_weights_in_eight_bits_are_not_underestimated(plan: Plan) -> None:
     clip, place, plan = Clip(24, 32, 32), META[torch.float16], dataclasses.replace(plan, eight_bits=True)
-    ratio = SAFETY * step_bytes(network(full=True), plan, clip, place) / counted(network(full=True), plan, clip, place)
+    ratio = (
+        SAFETY * estimate_step(network(full=True), plan, clip, place) / counted(network(full=True), plan, clip, place)
+    )
     assert 1 <= ratio <= 1.15
 
 
@@ -86,37 +102,36 @@ def _delta(rows: int, columns: int, rank: int) -> Delta:
     return Delta(*(torch.empty(shape, dtype=torch.float16, device="meta") for shape in (up, down)))
 
 
-WORN = [*((plan, False) for plan in LADDER), (FAST, True)]
+WITH_LORAS = [*((plan, False) for plan in LADDER), (FAST, True)]
 
 
-@pytest.mark.parametrize(("plan", "eight_bits"), WORN, ids=[f"{plan.name} {eight}" for plan, eight in WORN])
+@pytest.mark.parametrize(("plan", "eight_bits"), WITH_LORAS, ids=[f"{plan.name} {eight}" for plan, eight in WITH_LORAS])
 def test_what_a_lora_takes_is_not_underestimated(plan: Plan, eight_bits: bool) -> None:
     """One frame, of which activations hardly count."""
     unet, place, clip = network(full=True), META[torch.float16], Clip(1, 8, 8)
     plan = dataclasses.replace(plan, eight_bits=eight_bits)
-    with worn(unet, lora()):
-        estimate, found = step_bytes(unet, plan, clip, place), counted(unet, plan, clip, place)
+    estimate = estimate_step(unet, plan, clip, place, deltas=lora())
+    found = counted(unet, plan, clip, place, deltas=lora())
     assert 1 <= SAFETY * estimate / found <= (1.3 if eight_bits or plan.streamed else 1.1)
 
 
 def test_a_lora_counts_in_the_choice() -> None:
     clip = Clip(24, 32, 32)
-    bare = [needed(model(), plan, clip) for plan in LADDER]
-    with wearing(model(), [Lora(unet=lora())]):
-        dressed = [needed(model(), plan, clip) for plan in LADDER]
-    assert dressed[2] > bare[2] and dressed[3] > bare[3] and dressed[:2] == bare[:2]
+    bare = [estimate_bytes(model(), plan, clip) for plan in LADDER]
+    applied = [estimate_bytes(model(), plan, clip, loras=AppliedLoras(unet=lora())) for plan in LADDER]
+    assert applied[2] > bare[2] and applied[3] > bare[3] and applied[:2] == bare[:2]
 
 
 @pytest.mark.parametrize("plan", LADDER, ids=lambda plan: plan.name)
 def test_long_prompts_are_not_underestimated(plan: Plan) -> None:
     clip, place, tokens = Clip(8, 32, 32), META[torch.float16], 10 * TOKENS
-    estimate = SAFETY * step_bytes(network(full=False), plan, clip, place, tokens)
+    estimate = SAFETY * estimate_step(network(full=False), plan, clip, place, tokens)
     assert 1 <= estimate / counted(network(full=False), plan, clip, place, tokens=tokens) <= 1.15
 
 
 def test_the_longer_prompt_counts() -> None:
     short, long, negative = (
-        choose(model(), VideoRequest(seed=0, **prompts), Limits(free=None)).needs
+        choose_plan(model(), VideoRequest(seed=0, **prompts), Limits(free=None)).needs
         for prompts in ({}, {"prompt": "a red ball, " * 200}, {"negative_prompt": "a red ball, " * 200})
     )
     assert short < long == negative
@@ -125,8 +140,10 @@ def test_the_longer_prompt_counts() -> None:
 @pytest.mark.parametrize("plan", LADDER, ids=lambda plan: plan.name)
 def test_a_draft_is_not_underestimated(plan: Plan) -> None:
     clip, place = Clip(24, 32, 32), META[torch.float16]
-    estimate = step_bytes(network(full=False), plan, clip, place) + deep_bytes(network(full=False), clip, place)
-    assert 1 <= SAFETY * estimate / counted(network(full=False), plan, clip, place, DeepLevels()) <= 1.4
+    estimate = estimate_step(network(full=False), plan, clip, place) + estimate_deep_levels(
+        network(full=False), clip, place
+    )
+    assert 1 <= SAFETY * estimate / counted(network(full=False), plan, clip, place, deep=DeepLevels()) <= 1.4
 
 
 def test_streamed_weights_never_take_more_than_600_megabytes() -> None:
@@ -148,10 +165,10 @@ def test_decoding_is_not_underestimated(size: tuple[int, int], plan: Plan) -> No
     z = torch.empty(1, 4, *size, dtype=torch.float16, device="meta")
 
     def decode() -> object:
-        with resident(decoding, META[torch.float16]):
+        with place_weights(decoding, META[torch.float16]):
             return autoencoder.decode(z, plan.chunks)
 
-    estimate = SAFETY * decoder_bytes(autoencoder, plan, Clip(1, *size), torch.float16)
+    estimate = SAFETY * estimate_decoder(autoencoder, plan, Clip(1, *size), torch.float16)
     assert 1 <= estimate / peak_bytes(decode)[0] <= 1.6
 
 
@@ -175,7 +192,7 @@ def request(**changes: int) -> VideoRequest:
     ],
 )
 def test_free_memory_decides(gigabytes: float, frames: int, plan: Plan) -> None:
-    choice = choose(model(), request(frames=frames), Limits(int(gigabytes * 1e9)))
+    choice = choose_plan(model(), request(frames=frames), Limits(int(gigabytes * 1e9)))
     assert choice.plan == plan
     assert choice.needs <= gigabytes * 1e9
     assert str(choice).startswith("needs about ") and f" of {gigabytes:.1f} GB free (plan: {plan.name})" in str(choice)
@@ -183,38 +200,38 @@ def test_free_memory_decides(gigabytes: float, frames: int, plan: Plan) -> None:
 
 def test_the_hosts_switches_and_the_settings_have_the_last_word() -> None:
     plenty = 80_000_000_000
-    assert choose(model(), request(), Limits(plenty, first=SMALL)).plan == SMALL
-    assert choose(model(), request(), Limits(plenty, forced=SMALLEST)).plan == SMALLEST
-    assert choose(model(), request(), Limits(plenty, budget=1_000_000_000)).plan == SMALL
-    assert choose(model(), request(), Limits(1_000_000_000, budget=plenty)).plan == SMALL
-    assert choose(model(), request(), Limits(100, forced=FAST)).plan == FAST
+    assert choose_plan(model(), request(), Limits(plenty, first=SMALL)).plan == SMALL
+    assert choose_plan(model(), request(), Limits(plenty, forced=SMALLEST)).plan == SMALLEST
+    assert choose_plan(model(), request(), Limits(plenty, budget=1_000_000_000)).plan == SMALL
+    assert choose_plan(model(), request(), Limits(1_000_000_000, budget=plenty)).plan == SMALL
+    assert choose_plan(model(), request(), Limits(100, forced=FAST)).plan == FAST
 
 
 def test_nothing_is_claimed_of_memory_that_nobody_knows() -> None:
-    choice = choose(model(), request(), Limits(None))
+    choice = choose_plan(model(), request(), Limits(None))
     assert choice.plan == BALANCED and "free" not in str(choice)
-    assert choose(outline(ModelConfig(), CPU, CPU), request(), Limits(10**11)).plan == BALANCED
+    assert choose_plan(outline(ModelConfig(), CPU, CPU), request(), Limits(10**11)).plan == BALANCED
 
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
     with pytest.raises(OutOfMemory, match=r"At most (\d+) frames fit at this size") as told:
-        choose(model(), request(frames=250), Limits(1_000_000_000))
+        choose_plan(model(), request(frames=250), Limits(1_000_000_000))
     fitting = int(str(told.value).split("At most ")[1].split()[0])
     limits = Limits(1_000_000_000)
-    assert choose(model(), request(frames=fitting), limits).plan == SMALLEST
+    assert choose_plan(model(), request(frames=fitting), limits).plan == SMALLEST
     with pytest.raises(OutOfMemory):
-        choose(model(), request(frames=fitting + 1), limits)
+        choose_plan(model(), request(frames=fitting + 1), limits)
     with pytest.raises(OutOfMemory, match="Ask for a smaller size"):
-        choose(model(), request(), Limits(300_000_000))
+        choose_plan(model(), request(), Limits(300_000_000))
 
 
 @pytest.mark.parametrize("budget", [0, -1])
 def test_a_budget_of_nothing_is_refused(budget: int) -> None:
     with pytest.raises(RequestError, match="more than 0"):
-        choose(model(), request(), Limits(10**10, budget=budget))
+        choose_plan(model(), request(), Limits(10**10, budget=budget))
 
 
 def test_needs_grow_with_frames_and_shrink_down_the_ladder() -> None:
-    needs = [[needed(model(), plan, Clip(frames, 32, 32)) for frames in (8, 24, 125)] for plan in LADDER]
+    needs = [[estimate_bytes(model(), plan, Clip(frames, 32, 32)) for frames in (8, 24, 125)] for plan in LADDER]
     assert all(row == sorted(row) for row in needs)
     assert all(list(column) == sorted(column, reverse=True) for column in list(zip(*needs, strict=True))[:2])

@@ -13,9 +13,9 @@ from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.config import UNetConfig
 from sd_t2v.modelscope.errors import RequestError
 from sd_t2v.modelscope.memory import float8 as eight_bits
-from sd_t2v.modelscope.memory.choice import Limits, choose
+from sd_t2v.modelscope.memory.choice import Limits, choose_plan
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, SMALL, Plan
-from sd_t2v.modelscope.memory.plan_runner import as_planned
+from sd_t2v.modelscope.memory.residency import use_weights
 from sd_t2v.modelscope.network.streamable import tensors_of
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
@@ -34,9 +34,9 @@ def test_every_weight_keeps_its_first_digits(scale: float, dtype: torch.dtype) -
         * torch.logspace(-2, 0, 8)[:, None, None, None]
     )
     weights = {"weight": (rows * scale).to(dtype), "bias": torch.full((8,), 0.123 * scale, dtype=dtype)}
-    stored = eight_bits.packed(weights, DEVICE, whole=False)
+    stored = eight_bits.quantize(weights, DEVICE)
     assert stored["weight"].itemsize == 1
-    found = eight_bits.unpacked(stored, DEVICE, dtype)
+    found = eight_bits.dequantize(stored, DEVICE, dtype)
     assert torch.equal(found["bias"], weights["bias"])
     largest = weights["weight"].float().abs().amax((1, 2, 3), keepdim=True)
     # Three bits of mantissa; near zero, steps of a 200,000th of the row's largest. Half precision has steps of its own.
@@ -48,7 +48,7 @@ def test_every_weight_keeps_its_first_digits(scale: float, dtype: torch.dtype) -
 def test_rows_of_zeros_stay_zero() -> None:
     zeros = {"weight": torch.zeros(3, 5)}
     assert torch.equal(
-        eight_bits.unpacked(eight_bits.packed(zeros, DEVICE, whole=False), DEVICE, torch.float16)["weight"],
+        eight_bits.dequantize(eight_bits.quantize(zeros, DEVICE), DEVICE, torch.float16)["weight"],
         torch.zeros(3, 5).half(),
     )
 
@@ -62,7 +62,7 @@ def test_the_noise_points_where_it_did_and_weights_rest_as_they_were(plan: Plan)
     x, text = torch.randn(1, 4, 3, 8, 8, generator=generator), torch.randn(1, 77, 64, generator=generator)
 
     def noise(plan: Plan) -> torch.Tensor:
-        with as_planned(unet)(plan, CPU):
+        with use_weights(unet, plan, CPU):
             return unet.noises(x, torch.tensor([500.0]), [unet.text_context(text)], plan.chunks)[0]
 
     exact, found = noise(BALANCED), noise(plan)
@@ -73,7 +73,7 @@ def test_the_noise_points_where_it_did_and_weights_rest_as_they_were(plan: Plan)
 def test_norms_and_the_first_and_last_layers_keep_their_precision() -> None:
     unet = small_model().unet
     plan = IN_EIGHT[1]
-    with as_planned(unet)(plan, CPU):
+    with use_weights(unet, plan, CPU):
         for part in unet.parts():
             before = tensors_of(part)
             with unet.weights(part):
@@ -87,7 +87,7 @@ def test_norms_and_the_first_and_last_layers_keep_their_precision() -> None:
 def test_the_miniature_passes_its_judge() -> None:
     model = load_model(MODEL_FOLDER, CPU)
     limits = Limits(free=None, eight_bits=True)
-    plan = choose(model, request(model, "", 0), limits).plan
+    plan = choose_plan(model, request(model, "", 0), limits).plan
     assert plan.eight_bits
     assert shares(verdicts(model, LABELS[::16], (3,), plan=plan)) == {"colour": 1, "shape": 1, "direction": 1, "all": 1}
 
@@ -105,4 +105,4 @@ def test_going_down_the_ladder_keeps_them() -> None:
 def test_a_device_without_them_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eight_bits, "FORMAT", None)
     with pytest.raises(RequestError, match=r"8 bits need torch 2\.1"):
-        choose(small_model(), VideoRequest(), Limits(free=None, eight_bits=True))
+        choose_plan(small_model(), VideoRequest(), Limits(free=None, eight_bits=True))

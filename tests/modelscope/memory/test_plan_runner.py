@@ -2,22 +2,22 @@
 
 import gc
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sd_t2v.modelscope import pipeline
 from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.device import Place
 from sd_t2v.modelscope.errors import ModelError, OutOfMemory
 from sd_t2v.modelscope.memory import plan as plan_module
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan, next_below
-from sd_t2v.modelscope.memory.plan_runner import Stage
-from sd_t2v.modelscope.memory.streaming import resident, streamed
+from sd_t2v.modelscope.memory.plan_runner import PlanRunner, Task
+from sd_t2v.modelscope.memory.residency import Residency
+from sd_t2v.modelscope.memory.streaming import stream_weights
 from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.network.chunks import Chunks
 from sd_t2v.modelscope.network.streamable import tensors_of
@@ -30,12 +30,12 @@ from sd_t2v.tests.helpers.support import CPU, write_model_folder
 REQUEST = VideoRequest(prompt="a red ball", steps=3, frames=2, width=40, height=40, seed=7)
 
 
-class Told(list[str]):
-    """What a run said; also whether it said the plan that it goes on with."""
+class Messages(list[str]):
+    """What a run said; each is checked to name the plan that the run goes on with."""
 
-    def __call__(self, words: str, plan: Plan) -> None:
-        self.append(words)
-        assert "Memory" not in words or "CPU" in words or repr(plan.name) in words.split(";")[1]
+    def __call__(self, message: str, plan: Plan) -> None:
+        self.append(message)
+        assert "Memory" not in message or "CPU" in message or repr(plan.name) in message.split(";")[1]
 
 
 class SmallDevice(LiveBytes):
@@ -86,17 +86,17 @@ def ladder(monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, ...]:
 @pytest.mark.parametrize("end", [1, 3])
 def test_a_run_goes_down_to_the_first_plan_that_fits(model: Model, ladder: tuple[Plan, ...], end: int) -> None:
     roomy = generate(model, REQUEST, plan=ladder[0])
-    told = Told()
+    messages = Messages()
     with SmallDevice(1.02 * peak(model, ladder[end])):
-        frames = generate(model, REQUEST, plan=ladder[0], tell=told)
-    assert [words.split("'")[3] for words in told] == [plan.name for plan in ladder[1 : end + 1]]
+        frames = generate(model, REQUEST, plan=ladder[0], notify=messages)
+    assert [message.split("'")[3] for message in messages] == [plan.name for plan in ladder[1 : end + 1]]
     assert int((frames.int() - roomy.int()).abs().max()) <= 1
     assert at_rest(model)
 
 
 def test_a_device_too_small_for_any_plan_is_an_error_that_says_what_helps(model: Model) -> None:
     with SmallDevice(10_000), pytest.raises(OutOfMemory, match=r"even with the plan 'smallest'\. Ask for fewer"):
-        generate(model, REQUEST, plan=FAST, tell=Told())
+        generate(model, REQUEST, plan=FAST, notify=Messages())
     assert at_rest(model)
 
 
@@ -110,24 +110,25 @@ def test_steps_that_were_done_are_not_done_again(model: Model, ladder: tuple[Pla
         if step == ("sample", 2, 3, step.denoised):
             device.size = limit
 
-    told = Told()
+    messages = Messages()
     with device:
-        frames = generate(model, REQUEST, on_step, ladder[0], told)
+        frames = generate(model, REQUEST, on_step, ladder[0], messages)
     assert [done for stage, done in steps if stage == "sample"] == [1, 2, 3]
-    assert len(told) == 2
+    assert len(messages) == 2
     assert int((frames.int() - generate(model, REQUEST).int()).abs().max()) <= 1
 
 
 def test_a_model_that_stayed_on_the_device_leaves_it_when_memory_is_short(
     model: Model, ladder: tuple[Plan, ...]
 ) -> None:
-    told = Told()
+    messages = Messages()
     limit = 1.02 * peak(model, ladder[3])
     with SmallDevice(float("inf")) as device:
-        model.stay(everything=True)
+        residency = Residency(model)
+        residency.keep(everything=True)
         device.size = limit
-        generate(model, REQUEST, plan=ladder[0], tell=told)
-    assert told
+        generate(model, REQUEST, plan=ladder[0], notify=messages, residency=residency)
+    assert messages
     assert at_rest(model)
 
 
@@ -135,26 +136,35 @@ def test_a_model_that_stayed_on_the_device_leaves_it_when_memory_is_short(
 def test_a_model_that_stayed_on_the_device_leaves_it_for_a_plan_that_has_no_room_for_it(
     model: Model, plan: Plan
 ) -> None:
-    model.stay(everything=True)
-    rested = []
-    generate(model, REQUEST, lambda step: rested.append(step.stage != "sample" or at_rest(model)), plan=plan)
-    assert all(rested)
+    residency = Residency(model)
+    residency.keep(everything=True)
+    assert residency.bytes_kept(model.unet, CPU.device)
+    left = []
+
+    def on_step(step: Step) -> None:
+        at_hand = step.stage == "decode" or at_rest(model)
+        left.append(at_hand and not residency.bytes_kept(model.unet, CPU.device))
+
+    generate(model, REQUEST, on_step, plan, residency=residency)
+    assert all(left)
     assert at_rest(model)
 
 
 def test_decoding_that_fits_nowhere_on_the_device_goes_on_on_the_cpu(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def on_a_full_card(module: torch.nn.Module, place: Place) -> AbstractContextManager[None]:
-        if place.device.type != "cpu":
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return resident(module, place)
+    use = Residency.use
 
-    expected, told = generate(model, REQUEST), Told()
-    monkeypatch.setattr(pipeline, "resident", on_a_full_card)
+    def use_full_card(residency: Residency, *args: Any) -> AbstractContextManager[None]:
+        if args[2].device.type != "cpu":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return use(residency, *args)
+
+    expected, messages = generate(model, REQUEST), Messages()
+    monkeypatch.setattr(Residency, "use", use_full_card)
     elsewhere = replace(model, vae_place=Place(torch.device("cuda"), torch.float16))
-    assert torch.equal(generate(elsewhere, REQUEST, tell=told), expected)
-    assert told[-1] == "Memory ran out while decoding; going on on the CPU."
+    assert torch.equal(generate(elsewhere, REQUEST, notify=messages), expected)
+    assert messages[-1] == "Memory ran out while decoding; going on on the CPU."
 
 
 class Stop(Exception):
@@ -179,19 +189,19 @@ def test_an_interruption_leaves_the_weights_at_rest(model: Model, plan: Plan) ->
 HALF = Place(torch.device("cpu"), torch.float16)
 
 
-def test_numbers_too_large_for_half_precision_are_computed_again_in_another() -> None:
-    told = Told()
+def test_numbers_too_large_for_half_precision_are_computed_again_in_another(model: Model) -> None:
+    messages = Messages()
     tried: list[torch.dtype] = []
 
     def work(_: Plan, place: Place) -> Tensor:
         tried.append(place.dtype)
         return torch.full((2,), 1e38, dtype=torch.float64).to(place.dtype) * 10
 
-    stage = Stage(lambda plan, place: nullcontext(), BALANCED, HALF, "testing", told)
-    with stage, pytest.raises(ModelError, match="not finite while testing"):
-        stage(work)
+    runner = PlanRunner(Residency(model), Task(nn.Identity(), "testing"), BALANCED, HALF, messages)
+    with runner, pytest.raises(ModelError, match="not finite while testing"):
+        runner(work)
     assert tried == [torch.float16, torch.bfloat16, torch.float32]
-    assert "too large for float16; going on in bfloat16" in told[0]
+    assert "too large for float16; going on in bfloat16" in messages[0]
 
 
 def test_black_frames_in_half_precision_become_the_video(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,9 +209,9 @@ def test_black_frames_in_half_precision_become_the_video(model: Model, monkeypat
     half = replace(model, place=HALF, vae_place=HALF)
     for part, name in ((half.unet, "noises"), (half.autoencoder, "latents_to_frames")):
         monkeypatch.setattr(part, name, overflowing(getattr(part, name)))
-    told = Told()
-    frames = generate(half, REQUEST, tell=told)
-    assert len(told) == 2
+    messages = Messages()
+    frames = generate(half, REQUEST, notify=messages)
+    assert len(messages) == 2
     difference = (frames.int() - generate(model, REQUEST).int()).abs().float()
     assert difference.mean() < 8  # of 255; bfloat16 has three digits
 
@@ -219,7 +229,7 @@ def overflowing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_streamed_weights_are_there_only_while_their_part_runs(model: Model) -> None:
     unet = model.unet
-    with LiveBytes() as live, streamed(unet, CPU):
+    with LiveBytes() as live, stream_weights(unet, CPU):
         for part in (unet.time_embed, unet.middle_block[0], unet.out):
             with unet.weights(part):
                 assert live.now == 4 * sum(x.numel() for x in tensors_of(part).values())
@@ -228,12 +238,28 @@ def test_streamed_weights_are_there_only_while_their_part_runs(model: Model) -> 
     assert at_rest(model)
 
 
-def test_resident_weights_may_be_asked_for_twice(model: Model) -> None:
-    with LiveBytes() as live, resident(model.unet, CPU):
+def test_weights_that_are_kept_are_not_copied_again(model: Model) -> None:
+    residency = Residency(model)
+    with LiveBytes() as live:
+        residency.keep(everything=False)
         size = live.now
-        with resident(model.unet, CPU):
-            assert live.now == size
-        assert model.unet.out[2].weight.dtype == torch.float32
+        assert size == residency.bytes_kept(model.unet, CPU.device)
+        for _ in range(2):
+            assert at_rest(model)
+            with residency.use(model.unet, BALANCED, CPU):
+                assert live.now == size
+                assert model.unet.out[2].weight.dtype == torch.float32
+        residency.release()
+        assert live.now == 0
+    assert at_rest(model)
+
+
+def test_a_part_of_a_network_uses_what_is_kept_of_it(model: Model) -> None:
+    residency, decoding = Residency(model), nn.ModuleList([model.autoencoder.decoder])
+    residency.keep(everything=True)
+    with LiveBytes() as live, residency.use(decoding, BALANCED, CPU):
+        assert live.now == 0
+        assert model.autoencoder.decoder.conv_in.weight.dtype == torch.float32
     assert at_rest(model)
 
 

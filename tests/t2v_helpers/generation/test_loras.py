@@ -11,9 +11,8 @@ import torch
 from sd_t2v.miniature.recipe import LORA_FILE, MODEL_FOLDER
 from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.errors import ModelError, RequestError
-from sd_t2v.modelscope.lora.lora_file import Lora
-from sd_t2v.modelscope.lora.targets import Homes
-from sd_t2v.modelscope.memory.deltas import Delta
+from sd_t2v.modelscope.lora.targets import Targets
+from sd_t2v.modelscope.memory.deltas import NO_LORAS, AppliedLoras, Delta
 from sd_t2v.t2v_helpers.generation.lora_files import find_loras, lora_named
 from sd_t2v.t2v_helpers.generation.lora_tags import Wish, split_tags
 from sd_t2v.t2v_helpers.generation.loras import Wardrobe, suited, without_tags
@@ -167,7 +166,7 @@ def test_the_pages_folder_follows_its_models(tmp_path: Path) -> None:
 
 # --- T2V-Turbo's rules
 
-TURBO = [Lora(guidance=[Delta(torch.zeros(1, 1), torch.zeros(1, 1))])]
+TURBO = AppliedLoras(guidance=[Delta(torch.zeros(1, 1), torch.zeros(1, 1))])
 
 
 def turbo(recommended: dict[str, Any] | None = None, **changes: Any) -> tuple[GenerationRequest, list[str]]:
@@ -206,9 +205,9 @@ def test_wishes_that_make_no_sense_with_turbo_are_said(
 
 def test_without_turbo_nothing_changes() -> None:
     plain = GenerationRequest(seed=1)
-    assert suited(plain, [], {}) == (plain, [])
+    assert suited(plain, NO_LORAS, {}) == (plain, [])
     lcm = GenerationRequest(seed=1, sampler="LCM")
-    assert "meant for T2V-Turbo" in suited(lcm, [], {})[1][0]
+    assert "meant for T2V-Turbo" in suited(lcm, NO_LORAS, {})[1][0]
 
 
 # --- Whole runs with the miniature
@@ -240,7 +239,7 @@ def test_a_turbo_list_changes_the_run_and_what_is_written_down(tmp_path: Path) -
     """One that adds nothing, in the layout of T2V-Turbo's file."""
     model = load_model(MODEL_FOLDER, CPU)
     pairs = []
-    for target in Homes(model).listed["unet"].values():
+    for target in Targets(model).listed["unet"].values():
         ones = (1,) * (len(target.shape) - 2)
         pairs += [torch.zeros(target.shape[0], 1, *ones), torch.zeros(1, *target.shape[1:])]
     torch.save(pairs, tmp_path / "turbo.pt")

@@ -131,7 +131,7 @@ def test_plans_can_change_from_run_to_run_while_the_model_stays(tmp_path: Path) 
 
 
 def test_memory_that_runs_out_is_told_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unet, failed = module.STORE.take(MODEL, CPU_PLACES).unet, []
+    unet, failed = module.STORE.take(MODEL, CPU_PLACES).model.unet, []
     real = unet.noises
 
     def noises(*args: Any, **kwargs: Any) -> Any:
@@ -217,7 +217,8 @@ class Crowded(Person):
         super().show_progress(progress)
         kept = module.STORE._kept
         if kept and not self.held:
-            self.held += [weakref.ref(part) for part in (kept.model, kept.model.unet, kept.model.autoencoder)]
+            model = kept.residency.model
+            self.held += [weakref.ref(part) for part in (model, model.unet, model.autoencoder)]
         if progress.text == "saving" and self.asks == "skip":
             shutil.rmtree(self.outputs)
             self.outputs.touch()

@@ -1,0 +1,90 @@
+"""How much of the device's memory weights take, and merging LoRAs into them, computed from their shapes."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..device import Place
+from ..network.streamable import Streamable, tensors_of
+from .deltas import NO_DELTAS, Delta, Deltas, merge_size, split_by_part
+from .plan import Plan
+from .prefetcher import copies_ahead
+
+
+def count_numbers(module: nn.Module) -> int:
+    """How many numbers the module's weights are."""
+    return sum(tensor.numel() for tensor in tensors_of(module).values())
+
+
+def count_weights(module: Streamable, plan: Plan, place: Place, deltas: Deltas = NO_DELTAS) -> dict[nn.Module, int]:
+    """How many numbers of a network's weights are on the device while each of its parts runs.
+
+    All of them, or a part's own and the next one's. Those in 8 bits count as what takes the same place in the place's
+    precision, and are there beside what they become.
+    """
+    parts = module.parts()
+    if plan.is_resident:
+        return dict.fromkeys(parts, count_numbers(module))
+    stored = {part: _count_quantized(module, part, place.dtype) if plan.eight_bits else 0 for part in parts}
+    if not plan.streamed:
+        return {part: sum(stored.values()) + count_numbers(part) for part in parts}
+    ahead, by_part = copies_ahead(place.device), split_by_part(module, parts, deltas)
+    coming = {
+        part: (stored[part] or _count_arriving(part, by_part[part], place.dtype)) if ahead else 0 for part in parts
+    }
+    return {
+        part: count_numbers(part) + stored[part] + (coming[following] if following else 0)
+        for part, following in itertools.zip_longest(parts, parts[1:])
+    }
+
+
+def _count_quantized(module: Streamable, part: nn.Module, dtype: torch.dtype) -> int:
+    """How many numbers of this precision take the place of the part's weights in 8 bits."""
+    if part in module.delicate():
+        return count_numbers(part)
+    numbers = 0
+    for tensor in tensors_of(part).values():
+        # Scales are in single precision.
+        scales = -(-torch.float32.itemsize // dtype.itemsize) * len(tensor)
+        numbers += tensor.numel() if tensor.ndim < 2 else -(-tensor.numel() // dtype.itemsize) + scales
+    return numbers
+
+
+def _count_arriving(part: nn.Module, deltas: Deltas, dtype: torch.dtype) -> int:
+    """How many numbers of this precision take the place of the part's weights on their way.
+
+    Those to which something is added come in their file's precision.
+    """
+    return sum(
+        tensor.numel() * (-(-tensor.element_size() // dtype.itemsize) if name in deltas else 1)
+        for name, tensor in tensors_of(part).items()
+    )
+
+
+def estimate_merging(module: Streamable, plan: Plan, place: Place, deltas: Deltas) -> int:
+    """How many bytes adding LoRAs to weights takes on the device, beside all weights that are there."""
+    if not plan.eight_bits:
+        ahead = plan.streamed and copies_ahead(place.device)
+        parts = split_by_part(module, module.parts(), deltas) if plan.streamed else {module: deltas}
+        return max(_estimate_arrival(part, added, place, ahead=ahead) for part, added in parts.items())
+    # Weights are quantized in main memory, or on the device with another copy.
+    each = 0 if plan.streamed else 2 * torch.float32.itemsize
+    return max([0, *(each * merge_size(tensor, added).single for tensor, added in _pair_weights(module, deltas))])
+
+
+def _estimate_arrival(part: nn.Module, deltas: Deltas, place: Place, *, ahead: bool) -> int:
+    """By how many bytes merging a part's weights, one after the other, exceeds what they take when all are there."""
+    there = excess = 0
+    for tensor, added in sorted(_pair_weights(part, deltas), key=lambda pair: -pair[0].numel()):
+        weight, single = merge_size(tensor, added)
+        arrived = tensor.element_size() * weight if ahead else 0
+        there += place.dtype.itemsize * weight
+        excess = max(excess, there + torch.float32.itemsize * single + arrived)
+    return max(0, excess - place.dtype.itemsize * count_numbers(part))
+
+
+def _pair_weights(module: nn.Module, deltas: Deltas) -> list[tuple[Tensor, Sequence[Delta]]]:
+    tensors = tensors_of(module)
+    return [(tensors[name], added) for name, added in deltas.items()]

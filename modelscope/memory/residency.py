@@ -1,0 +1,90 @@
+"""What of a model is on the device: the one owner of that, during a run and between runs."""
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from ..device import Place, free_unused
+from ..model import Model
+from ..network.streamable import Streamable, tensors_of
+from .deltas import NO_DELTAS, Deltas
+from .placing import place_tensors, place_weights
+from .plan import Plan
+from .streaming import stream_quantized_weights, stream_weights
+
+
+class Residency:
+    """Brings a model's weights to the device for a run, and keeps some there between runs.
+
+    The model's modules hold their weights in main memory whenever none of them is in use.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._kept: dict[tuple[nn.Module, str], Tensor] = {}
+        """A module that owns weights and its name of one, to the copy of it that is kept."""
+
+    def keep(self, *, everything: bool) -> None:
+        """Keep the UNet's weights, or all, on the device until they are released. May run out of memory."""
+        self.release()
+        model = self.model
+        self._keep(model.unet, model.place)
+        if everything:
+            self._keep(model.text_encoder, model.place)
+            self._keep(model.autoencoder, model.vae_place)
+
+    def release(self) -> None:
+        """Free all that is kept."""
+        self._kept.clear()
+        for place in (self.model.place, self.model.vae_place):
+            free_unused(place.device)
+
+    def bytes_kept(self, module: nn.Module, device: torch.device) -> int:
+        """How many bytes of the module's weights are kept on devices of this kind."""
+        copies = self._copies_of(module).values()
+        return sum(x.numel() * x.element_size() for x in copies if x.device.type == device.type)
+
+    def use(
+        self, module: nn.Module, plan: Plan, place: Place, deltas: Deltas = NO_DELTAS
+    ) -> AbstractContextManager[None]:
+        """Bring a module's weights as the plan says, for as long as the context lasts.
+
+        What is kept is used where the plan wants all weights there and nothing is added to them. Where the device or
+        precision changes, `release` has to come first.
+
+        Args:
+            module: A network of the model, or a part of one.
+            plan: How its weights come; what cannot be streamed is there as a whole.
+            place: Where and in which precision it computes.
+            deltas: What LoRAs add to its weights.
+        """
+        if plan.is_resident and not deltas:
+            return place_weights(module, place, copies=self._copies_of(module))
+        return use_weights(module, plan, place, deltas)
+
+    def _keep(self, module: nn.Module, place: Place) -> None:
+        copies = place_tensors(tensors_of(module), NO_DELTAS, place)
+        self._kept |= {_owner(module, name): copy for name, copy in copies.items()}
+
+    def _copies_of(self, module: nn.Module) -> dict[str, Tensor]:
+        names = {name: _owner(module, name) for name in tensors_of(module)} if self._kept else {}
+        return {name: self._kept[owner] for name, owner in names.items() if owner in self._kept}
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The submodule that has this weight as its own, and its name there."""
+    owner, _, own = name.rpartition(".")
+    return module.get_submodule(owner), own
+
+
+def use_weights(
+    module: nn.Module, plan: Plan, place: Place, deltas: Deltas = NO_DELTAS
+) -> AbstractContextManager[None]:
+    """Bring the weights of a module of which nothing is kept, as `Residency.use` does."""
+    if plan.is_resident or not isinstance(module, Streamable):
+        return place_weights(module, place, deltas)
+    if plan.eight_bits:
+        stored = torch.device("cpu") if plan.streamed else place.device
+        return stream_quantized_weights(module, place, stored, deltas)
+    return stream_weights(module, place, deltas)

@@ -20,10 +20,10 @@ from ..device import Place
 from ..model import Model
 from ..network.attention import ATTENTION_VALUES, FF_VALUES, SpatialTransformer, TemporalTransformer
 from ..network.autoencoder import Autoencoder
-from ..network.chunks import Chunks
 from ..network.layers import RES_VALUES, Downsample, ResBlock, Upsample
+from ..network.slices import ChunkBudget
 from ..network.streamable import Streamable, tensors_of
-from ..network.unet3d import UNet3D, modules_of
+from ..network.unet3d import UNet3D, layers_of
 from .deltas import Delta, deltas_of, merge_size
 from .plan import Plan
 from .streaming import copies_ahead
@@ -141,21 +141,21 @@ def decoder_bytes(autoencoder: Autoencoder, plan: Plan, clip: Clip, dtype: torch
     """What decoding one frame takes: the weights, a block's input and twice its output, and a piece."""
     weights = _numbers(autoencoder.decoder) + _numbers(autoencoder.post_quant_conv)
     frame = Clip(1, clip.height, clip.width).pixels * autoencoder.config.scale**2
-    return (weights + max(_level_values(autoencoder.config, plan.chunks, frame))) * dtype.itemsize
+    return (weights + max(_level_values(autoencoder.config, plan.chunk_budget, frame))) * dtype.itemsize
 
 
-def _level_values(config: AutoencoderConfig, chunks: Chunks, pixels: int) -> Iterable[int]:
+def _level_values(config: AutoencoderConfig, budget: ChunkBudget, pixels: int) -> Iterable[int]:
     channels = [config.ch * mult for mult in (*config.ch_mult, config.ch_mult[-1])]
     for given, returned in zip(channels[1:], channels, strict=False):
         whole = 3 * given * pixels
-        yield pixels * (given + 2 * returned) + min(whole, 2 * (chunks.values or whole))
+        yield pixels * (given + 2 * returned) + min(whole, 2 * (budget.values or whole))
         pixels //= 4
 
 
 def step_bytes(unet: UNet3D, plan: Plan, clip: Clip, place: Place, tokens: int = TOKENS) -> int:
     """What one guided step takes: weights, activations, and the prompts as keys and values."""
     widths = [layer.proj_in.out_features for layer in unet.parts() if isinstance(layer, SpatialTransformer)]
-    prompts = (8 if plan.together else 4) * tokens * sum(widths)
+    prompts = (8 if plan.batch_cfg else 4) * tokens * sum(widths)
     step = (prompts + _Walk(unet, plan, place, tokens).through(clip)) * place.dtype.itemsize
     return step + merging_bytes(unet, plan, place)
 
@@ -172,7 +172,7 @@ class _Walk:
     def __init__(self, unet: UNet3D, plan: Plan, place: Place, tokens: int) -> None:
         self._unet, self._weights = unet, weights_there(unet, plan, place)
         self._tokens = tokens
-        self._chunks, self._batch = plan.chunks, 2 if plan.together else 1
+        self._budget, self._batch = plan.chunk_budget, 2 if plan.batch_cfg else 1
         self._wide = max(1, torch.float32.itemsize // place.dtype.itemsize)
         self._skips: list[tuple[Clip, int]] = []
         self._there = self._shared = self._peak = 0
@@ -182,16 +182,16 @@ class _Walk:
         unet = self._unet
         clip, channels = clip._replace(frames=self._batch * clip.frames), unet.config.in_dim
         for number, block in enumerate(unet.input_blocks):
-            clip, channels = self._block(modules_of(block), clip, [channels])
+            clip, channels = self._block(layers_of(block), clip, [channels])
             self._skips.append((clip, channels))
             if number == 1 and self._batch == 1:
                 # What the second half need not do again waits: the block's first output, and its tokens.
                 self._shared = 2 * channels * clip.pixels
-        clip, channels = self._block(modules_of(unet.middle_block), clip, [channels])
+        clip, channels = self._block(layers_of(unet.middle_block), clip, [channels])
         for block in unet.output_blocks:
             skip = self._skips.pop()[1]
             size = self._skips[-1][0] if self._skips else clip
-            clip, channels = self._block(modules_of(block), clip, [channels, skip], size, overwrite=bool(self._skips))
+            clip, channels = self._block(layers_of(block), clip, [channels, skip], size, overwrite=bool(self._skips))
         self._there = self._weights[unet.out]
         self._note(channels * clip.pixels, self._piece(clip.frames, 3 * channels * clip.pixels))
         return self._peak
@@ -262,7 +262,7 @@ class _Walk:
 
     def _piece(self, count: int, values: int) -> int:
         """The largest piece, of so many items that take so many values together."""
-        pieces = self._chunks.pieces(count, -(-values // count))
+        pieces = self._budget.slices(count, -(-values // count))
         return max(piece.stop - piece.start for piece in pieces) * -(-values // count)
 
     def _note(self, held: int, *pieces: int) -> None:

@@ -2,29 +2,29 @@
 
 from dataclasses import dataclass, replace
 
-from ..network.chunks import Chunks
+from ..network.slices import ChunkBudget
 
 
 @dataclass(frozen=True)
 class Plan:
     """One way to run.
 
-    chunks: what a layer may hold; together: both halves of guidance are one batch; streamed: weights wait in main
-    memory, and each part's come to the device when it runs. eight_bits: they wait there, or on the device, in half the
+    chunk_budget: what a layer may hold; batch_cfg: both passes of guidance are one batch; streamed: weights wait in
+    main memory, and each part's come to the device when it runs. eight_bits: they wait there, or on the device, in half the
     size, which is the one thing here that changes the result a little.
     """
 
     name: str
-    chunks: Chunks
-    together: bool
+    chunk_budget: ChunkBudget
+    batch_cfg: bool
     streamed: bool
     eight_bits: bool = False
 
 
-FAST = Plan("fast", Chunks(32_000_000), together=True, streamed=False)
-BALANCED = Plan("balanced", Chunks(8_000_000), together=False, streamed=False)
-SMALL = Plan("small", Chunks(8_000_000), together=True, streamed=True)
-SMALLEST = Plan("smallest", Chunks(2_000_000), together=False, streamed=True)
+FAST = Plan("fast", ChunkBudget(32_000_000), batch_cfg=True, streamed=False)
+BALANCED = Plan("balanced", ChunkBudget(8_000_000), batch_cfg=False, streamed=False)
+SMALL = Plan("small", ChunkBudget(8_000_000), batch_cfg=True, streamed=True)
+SMALLEST = Plan("smallest", ChunkBudget(2_000_000), batch_cfg=False, streamed=True)
 LADDER = (FAST, BALANCED, SMALL, SMALLEST)
 """From the quickest to the smallest."""
 

@@ -115,11 +115,11 @@ def _finite(result: Any) -> bool:
 
 
 def _tensors(result: Any) -> Iterator[Tensor]:
-    """Those of nested lists and tuples."""
+    """Those of nested lists, tuples and dictionaries."""
     if isinstance(result, Tensor):
         yield result
-    elif isinstance(result, list | tuple):
-        for part in result:
+    elif isinstance(result, list | tuple | dict):
+        for part in result.values() if isinstance(result, dict) else result:
             yield from _tensors(part)
 
 

@@ -53,7 +53,7 @@ def lora(kind: str) -> Lora:
 def noise(loras: list[Lora], io: dict[str, Tensor], plan: Plan = BALANCED) -> Tensor:
     unet = small_model().unet
     with wearing(small_model(), loras), as_planned(unet)(plan, CPU):
-        return unet(io["x"], io["t"].float(), unet.text_context(io["y"]), plan.chunks)
+        return unet(io["x"], io["t"].float(), unet.text_context(io["y"]), plan.chunk_budget)
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(0, "out_nolora"), (0.5, "out_scale0.5"), (1, "out_scale1")])
@@ -184,7 +184,7 @@ def diffusers_free_copy(model: Model, tensors: dict[str, Tensor]) -> Model:
 def noise_of(model: Model, plan: Plan) -> Tensor:
     with as_planned(model.unet)(plan, CPU):
         context = model.unet.text_context(NAMELESS["y"])
-        return model.unet(NAMELESS["x"], NAMELESS["t"].float(), context, plan.chunks)
+        return model.unet(NAMELESS["x"], NAMELESS["t"].float(), context, plan.chunk_budget)
 
 
 # --- The text encoder

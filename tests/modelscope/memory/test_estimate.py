@@ -17,7 +17,8 @@ from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, SMALL, SMALLES
 from sd_t2v.modelscope.memory.plan_runner import as_planned
 from sd_t2v.modelscope.memory.streaming import resident
 from sd_t2v.modelscope.model import Model, outline
-from sd_t2v.modelscope.network.unet3d import DeepLevels, UNet3D
+from sd_t2v.modelscope.network.deep_cache import DeepFeatureCache
+from sd_t2v.modelscope.network.unet3d import PassOptions, UNet3D
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.helpers.live_bytes import peak_bytes
 from sd_t2v.tests.helpers.support import CPU
@@ -34,7 +35,7 @@ def network(*, full: bool) -> UNet3D:
 
 
 def counted(
-    unet: UNet3D, plan: Plan, clip: Clip, place: Place, deep: DeepLevels | None = None, tokens: int = TOKENS
+    unet: UNet3D, plan: Plan, clip: Clip, place: Place, cache: DeepFeatureCache | None = None, tokens: int = TOKENS
 ) -> int:
     """Of two steps, if what the first one's deep levels return is to be kept for the second."""
     x = torch.empty(1, unet.config.in_dim, *clip, dtype=place.dtype, device="meta")
@@ -43,10 +44,11 @@ def counted(
     def step() -> object:
         with as_planned(unet)(plan, place):
             contexts = [unet.text_context(text) for _ in range(2)]
-            for _ in range(2 if deep else 1):
+            for _ in range(2 if cache else 1):
                 timesteps = torch.empty(1, device="meta")
-                noises = unet.noises(x, timesteps, contexts, plan.chunks, together=plan.together, deep=deep)
-            return noises
+                options = PassOptions(plan.chunk_budget, plan.batch_cfg, cache)
+                noise = unet.predict_noise(x, timesteps, contexts, options)
+            return noise
 
     return peak_bytes(step)[0]
 
@@ -126,7 +128,7 @@ def test_the_longer_prompt_counts() -> None:
 def test_a_draft_is_not_underestimated(plan: Plan) -> None:
     clip, place = Clip(24, 32, 32), META[torch.float16]
     estimate = step_bytes(network(full=False), plan, clip, place) + deep_bytes(network(full=False), clip, place)
-    assert 1 <= SAFETY * estimate / counted(network(full=False), plan, clip, place, DeepLevels()) <= 1.4
+    assert 1 <= SAFETY * estimate / counted(network(full=False), plan, clip, place, DeepFeatureCache()) <= 1.4
 
 
 def test_streamed_weights_never_take_more_than_600_megabytes() -> None:
@@ -149,7 +151,7 @@ def test_decoding_is_not_underestimated(size: tuple[int, int], plan: Plan) -> No
 
     def decode() -> object:
         with resident(decoding, META[torch.float16]):
-            return autoencoder.decode(z, plan.chunks)
+            return autoencoder.decode(z, plan.chunk_budget)
 
     estimate = SAFETY * decoder_bytes(autoencoder, plan, Clip(1, *size), torch.float16)
     assert 1 <= estimate / peak_bytes(decode)[0] <= 1.6

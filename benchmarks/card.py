@@ -21,7 +21,7 @@ from ..modelscope.device import Place
 from ..modelscope.errors import is_memory_error
 from ..modelscope.memory.plan import BALANCED, LADDER
 from ..modelscope.memory.residency import use_weights
-from ..modelscope.network.unet3d import UNet3D
+from ..modelscope.network.unet3d import PassOptions, UNet3D
 from .rivals import diffusers_unet, modelscope_unet
 from .weights import random_weights
 
@@ -123,7 +123,7 @@ def _way(way: str, case: Case, config: UNetConfig, place: Place) -> Iterator[Cal
     plan = next(plan for plan in LADDER if plan.name == way)
     with use_weights(unet.eval(), plan, place):
         contexts = [unet.text_context(text) for text in texts]
-        yield lambda: unet.noises(x, t, contexts, plan.chunks, together=plan.together)
+        yield lambda: unet.predict_noise(x, t, contexts, PassOptions(plan.chunk_budget, plan.batch_cfg))
 
 
 def _rival(

@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..modelscope.config import UNetConfig
 from ..modelscope.memory.plan import BALANCED
-from ..modelscope.network.unet3d import DeepLevels, UNet3D
+from ..modelscope.network.deep_cache import DeepFeatureCache
+from ..modelscope.network.unet3d import PassOptions, UNet3D
 from .rivals import diffusers_unet, extension_unet, modelscope_unet
 from .weights import random_weights
 
@@ -75,14 +76,13 @@ def _steps(case: Case, extension: Path | None) -> dict[str, Step]:
     x = torch.randn(1, case.config.in_dim, *case.size, generator=generator)
     texts = [torch.randn(1, 77, case.config.context_dim, generator=generator) for _ in range(2)]
     t, contexts, state = torch.tensor([500]), [unet.text_context(text) for text in texts], unet.state_dict()
-    chunks, drafted = BALANCED.chunks, DeepLevels()
-    unet.noises(x, t, contexts, chunks, deep=drafted)
+    options = PassOptions(BALANCED.chunk_budget)
+    drafted = options._replace(cache=DeepFeatureCache())
+    unet.predict_noise(x, t, contexts, drafted)
     twice, both, diffusers = torch.cat([x, x]), torch.cat(texts), diffusers_unet(case.config, state)
     steps: dict[str, Step] = {
-        OURS: lambda: torch.cat(unet.noises(x, t, contexts, chunks)),
-        "this project, a step between in draft mode": lambda: torch.cat(
-            unet.noises(x, t, contexts, chunks, deep=drafted)
-        ),
+        OURS: lambda: torch.cat(unet.predict_noise(x, t, contexts, options)),
+        "this project, a step between in draft mode": lambda: torch.cat(unet.predict_noise(x, t, contexts, drafted)),
         "diffusers": lambda: diffusers(twice, t, both, return_dict=False)[0],
     }
     originals: dict[str, nn.Module] = {"modelscope": modelscope_unet(case.config, state)}

@@ -17,7 +17,8 @@ from .memory.plan_runner import Notify, PlanRunner, Task, warn
 from .memory.residency import Residency
 from .model import Model
 from .network.autoencoder import Autoencoder, to_uint8
-from .network.unet3d import DeepLevels, TextContext
+from .network.deep_cache import DeepFeatureCache
+from .network.unet3d import PassOptions, TextContext
 from .progress import OnStep, Step, ignore
 from .prompts.encode import encode_prompt
 from .request import VideoRequest
@@ -166,21 +167,19 @@ def seeded_noise(model: Model, request: VideoRequest) -> Noise:
 
 def _network(
     model: Model, unet: PlanRunner, request: VideoRequest, scale: Tensor | None
-) -> Callable[[Tensor, Tensor, list[TextContext]], list[Tensor]]:
+) -> Callable[[Tensor, Tensor, Sequence[TextContext]], list[Tensor]]:
     """The UNet as guidance calls it. In draft mode only some calls run its deep levels."""
-    calls, deep, draft = itertools.count(), DeepLevels(), request.draft
+    calls, cache, draft = itertools.count(), DeepFeatureCache(), request.draft
 
-    def network(latents: Tensor, timesteps: Tensor, contexts: list[TextContext]) -> list[Tensor]:
+    def network(latents: Tensor, timesteps: Tensor, contexts: Sequence[TextContext]) -> list[Tensor]:
         if next(calls) % draft == 0:
-            deep.forget()
+            cache.clear()
         return unet(
-            lambda plan, place: model.unet.noises(
+            lambda plan, place: model.unet.predict_noise(
                 latents.to(place.dtype),
                 timesteps,
-                [[layer.to(place.dtype) for layer in context] for context in contexts],
-                plan.chunks,
-                together=plan.together,
-                deep=deep if draft > 1 else None,
+                [{layer: text.to(place.dtype) for layer, text in context.items()} for context in contexts],
+                PassOptions(plan.chunk_budget, plan.batch_cfg, cache if draft > 1 else None),
                 condition=scale,
             )
         )
@@ -229,4 +228,4 @@ def _decode_at(
 
 def _decode_frame(autoencoder: Autoencoder, latent: Tensor, plan: Plan, place: Place) -> Tensor:
     """Return a frame [1, 3, 8 h, 8 w] of a latent [1, c, h, w]."""
-    return autoencoder.latents_to_frames(latent.to(*place), plan.chunks)
+    return autoencoder.latents_to_frames(latent.to(*place), plan.chunk_budget)

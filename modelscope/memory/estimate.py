@@ -21,9 +21,9 @@ from ..device import Place
 from ..model import Model
 from ..network.attention import ATTENTION_VALUES, FF_VALUES, SpatialTransformer, TemporalTransformer
 from ..network.autoencoder import Autoencoder
-from ..network.chunks import Chunks
 from ..network.layers import RES_VALUES, Downsample, ResBlock, Upsample
-from ..network.unet3d import UNet3D, modules_of
+from ..network.slices import ChunkBudget
+from ..network.unet3d import UNet3D, layers_of
 from .deltas import NO_DELTAS, NO_LORAS, AppliedLoras, Deltas
 from .estimate_weights import count_numbers, count_weights, estimate_merging
 from .plan import Plan
@@ -90,15 +90,15 @@ def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, dtype: to
     """
     weights = count_numbers(autoencoder.decoder) + count_numbers(autoencoder.post_quant_conv)
     frame = Clip(1, clip.height, clip.width).pixels * autoencoder.config.scale**2
-    return (weights + max(_level_values(autoencoder.config, plan.chunks, frame))) * dtype.itemsize
+    return (weights + max(_level_values(autoencoder.config, plan.chunk_budget, frame))) * dtype.itemsize
 
 
-def _level_values(config: AutoencoderConfig, chunks: Chunks, pixels: int) -> Iterable[int]:
+def _level_values(config: AutoencoderConfig, budget: ChunkBudget, pixels: int) -> Iterable[int]:
     """How many numbers each level of the decoder holds. pixels: of the frame."""
     channels = [config.ch * mult for mult in (*config.ch_mult, config.ch_mult[-1])]
     for given, returned in zip(channels[1:], channels, strict=False):
         whole = 3 * given * pixels
-        yield pixels * (given + 2 * returned) + min(whole, 2 * (chunks.values or whole))
+        yield pixels * (given + 2 * returned) + min(whole, 2 * (budget.values or whole))
         pixels //= 4
 
 
@@ -116,7 +116,7 @@ def estimate_step(
         deltas: What LoRAs add to the weights.
     """
     widths = [layer.proj_in.out_features for layer in unet.parts() if isinstance(layer, SpatialTransformer)]
-    prompts = (8 if plan.together else 4) * tokens * sum(widths)
+    prompts = (8 if plan.batch_cfg else 4) * tokens * sum(widths)
     weights = count_weights(unet, plan, place, deltas)
     step = (prompts + _Walk(unet, weights, plan, place, tokens).find_peak(clip)) * place.dtype.itemsize
     return step + estimate_merging(unet, plan, place, deltas)
@@ -137,7 +137,7 @@ class _Walk:
     def __init__(self, unet: UNet3D, weights: Mapping[nn.Module, int], plan: Plan, place: Place, tokens: int) -> None:
         self._unet, self._weights = unet, weights
         self._tokens = tokens
-        self._chunks, self._batch = plan.chunks, 2 if plan.together else 1
+        self._budget, self._batch = plan.chunk_budget, 2 if plan.batch_cfg else 1
         self._wide = max(1, torch.float32.itemsize // place.dtype.itemsize)
         self._skips: list[tuple[Clip, int]] = []
         self._there = self._shared = self._peak = 0
@@ -147,16 +147,16 @@ class _Walk:
         unet = self._unet
         clip, channels = clip._replace(frames=self._batch * clip.frames), unet.config.in_dim
         for number, block in enumerate(unet.input_blocks):
-            clip, channels = self._block(modules_of(block), clip, [channels])
+            clip, channels = self._block(layers_of(block), clip, [channels])
             self._skips.append((clip, channels))
             if number == 1 and self._batch == 1:
                 # What the second half need not do again waits: the block's first output, and its tokens.
                 self._shared = 2 * channels * clip.pixels
-        clip, channels = self._block(modules_of(unet.middle_block), clip, [channels])
+        clip, channels = self._block(layers_of(unet.middle_block), clip, [channels])
         for block in unet.output_blocks:
             skip = self._skips.pop()[1]
             size = self._skips[-1][0] if self._skips else clip
-            clip, channels = self._block(modules_of(block), clip, [channels, skip], size, overwrite=bool(self._skips))
+            clip, channels = self._block(layers_of(block), clip, [channels, skip], size, overwrite=bool(self._skips))
         self._there = self._weights[unet.out]
         self._note(channels * clip.pixels, self._piece(clip.frames, 3 * channels * clip.pixels))
         return self._peak
@@ -227,7 +227,7 @@ class _Walk:
 
     def _piece(self, count: int, values: int) -> int:
         """How many numbers the largest piece holds. count: of items; values: of all of them together."""
-        pieces = self._chunks.pieces(count, -(-values // count))
+        pieces = self._budget.slices(count, -(-values // count))
         return max(piece.stop - piece.start for piece in pieces) * -(-values // count)
 
     def _note(self, held: int, *pieces: int) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ..network.chunks import Chunks
+from ..network.slices import ChunkBudget
 
 
 @dataclass(frozen=True)
@@ -11,16 +11,16 @@ class Plan:
 
     Args:
         name: As people choose it.
-        chunks: How much a layer may hold.
-        together: Whether both halves of guidance are one batch.
+        chunk_budget: How much a layer may hold.
+        batch_cfg: Whether both passes of guidance are one batch.
         streamed: Whether weights are stored in main memory, and each part's come to the device when it runs.
         eight_bits: Whether weights are stored in 8 bits, there or on the device. The only one of these that changes
             the result, a little.
     """
 
     name: str
-    chunks: Chunks
-    together: bool
+    chunk_budget: ChunkBudget
+    batch_cfg: bool
     streamed: bool
     eight_bits: bool = False
 
@@ -30,10 +30,10 @@ class Plan:
         return not self.streamed and not self.eight_bits
 
 
-FAST = Plan("fast", Chunks(32_000_000), together=True, streamed=False)
-BALANCED = Plan("balanced", Chunks(8_000_000), together=False, streamed=False)
-SMALL = Plan("small", Chunks(8_000_000), together=True, streamed=True)
-SMALLEST = Plan("smallest", Chunks(2_000_000), together=False, streamed=True)
+FAST = Plan("fast", ChunkBudget(32_000_000), batch_cfg=True, streamed=False)
+BALANCED = Plan("balanced", ChunkBudget(8_000_000), batch_cfg=False, streamed=False)
+SMALL = Plan("small", ChunkBudget(8_000_000), batch_cfg=True, streamed=True)
+SMALLEST = Plan("smallest", ChunkBudget(2_000_000), batch_cfg=False, streamed=True)
 LADDER = (FAST, BALANCED, SMALL, SMALLEST)
 """From the quickest to the smallest."""
 

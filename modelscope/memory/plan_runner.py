@@ -137,11 +137,11 @@ def _is_finite(result: Any) -> bool:
 
 
 def _tensors_in(result: Any) -> Iterator[Tensor]:
-    """All tensors of nested lists and tuples."""
+    """All tensors of nested lists, tuples and dictionaries."""
     if isinstance(result, Tensor):
         yield result
-    elif isinstance(result, list | tuple):
-        for item in result:
+    elif isinstance(result, list | tuple | dict):
+        for item in result.values() if isinstance(result, dict) else result:
             yield from _tensors_in(item)
 
 

@@ -1,4 +1,4 @@
-"""Attention and the transformers built from it: spatial (with text) and temporal."""
+"""Attention, and the transformers built from it: spatial (with the text) and temporal."""
 
 from typing import NamedTuple
 
@@ -6,17 +6,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .chunks import WHOLE, Chunks, Pieces, added, clip_norm, mapped, plus
+from .clip_norm import measure_clip_norm
+from .slices import WHOLE, ChunkBudget, Slices, add_into, add_slices, map_slices
 
 # CUDA's fused kernels put batch and heads into grid dimensions that end at 65,535.
 MAX_GRID = 65_535
 FUSED = ("cpu", "cuda", "xpu", "meta")
-"""Devices whose attention does not hold a score for every query and key. Old cards' may, which the ladder finds out."""
+"""Kinds of devices whose attention holds no score for every pair of query and key. Some old cards' do hold them; there
+memory runs out, and a smaller plan takes over."""
 SCORES = 32_000_000
-"""Scores that others hold at once."""
+"""How many scores the other devices hold at once."""
 ATTENTION_VALUES, FF_VALUES = 7, 14
-"""Numbers held per number that goes into a transformer, and into a feed-forward network (eight times as wide, and
-then four)."""
+"""How many values a transformer, and a feed-forward network, hold per value of their input. The second is eight times
+as wide inside, and then four."""
 
 
 class KeysValues(NamedTuple):
@@ -31,17 +33,20 @@ class KeysValues(NamedTuple):
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention over [n, heads, length, head_dim]; a long batch runs in pieces that every kernel accepts."""
+    """Compute attention (Vaswani et al., 2017), in slices of the batch that every device's kernels accept.
+
+    q, k, v: [n, heads, length, head_dim]; k and v may be of another length than q. Returns q's shape.
+    """
     fused = q.device.type in FUSED
     per_query = q.shape[1] * k.shape[2]
     rows = MAX_GRID if fused else max(1, SCORES // (per_query * q.shape[2]))
     if len(q) > rows:
-        pieces = zip(q.split(rows), k.split(rows), v.split(rows), strict=True)
-        return torch.cat([scaled_dot_product(*piece) for piece in pieces])
+        parts = zip(q.split(rows), k.split(rows), v.split(rows), strict=True)
+        return torch.cat([scaled_dot_product(*part) for part in parts])
     queries = q.shape[2] if fused else max(1, SCORES // (per_query * len(q)))
-    return mapped(
-        lambda piece: F.scaled_dot_product_attention(q[:, :, piece], k, v),
-        Chunks(queries).pieces(q.shape[2], 1),
+    return map_slices(
+        lambda part: F.scaled_dot_product_attention(q[:, :, part], k, v),
+        ChunkBudget(queries).slices(q.shape[2], 1),
         dim=2,
     )
 
@@ -63,26 +68,30 @@ class Attention(nn.Module):
         return KeysValues(self._split_heads(self.to_k(context)), self._split_heads(self.to_v(context)))
 
     def forward(self, x: Tensor, context: KeysValues | None = None) -> Tensor:
-        """[n, length, dim] attends to itself, or to keys and values whose batch divides n."""
+        """Attend to the context, or to x itself if there is none.
+
+        x: [n, length, dim]; context: of a batch that divides n. Returns x's shape.
+        """
         q = self._split_heads(self.to_q(x))
         k, v = context or self.keys_values(x)
         if len(k) != len(q):
-            k, v = _per_frame(k, len(q)), _per_frame(v, len(q))
-        out = scaled_dot_product(q, k, v).transpose(1, 2).flatten(2)
+            k, v = _repeat_per_frame(k, len(q)), _repeat_per_frame(v, len(q))
+        out = scaled_dot_product(q, k, v).transpose(1, 2).flatten(2)  # [n, length, (heads head_dim)]
         return self.to_out(out)
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [n, heads, length, head_dim]
 
 
-def _of_frames(context: KeysValues, frames: slice, per_clip: int) -> KeysValues:
-    """The keys and values for some frames [(b f)]: one entry where they belong to one clip, else one per frame."""
+def _select_frames(context: KeysValues, frames: slice, per_clip: int) -> KeysValues:
+    """Select keys and values for some frames [(b f)]: one entry where all belong to one clip, else one per frame."""
     clips = [number // per_clip for number in range(frames.start, frames.stop)]
     chosen = slice(clips[0], clips[0] + 1) if clips[0] == clips[-1] else clips
     return KeysValues(context.keys[chosen], context.values[chosen])
 
 
-def _per_frame(x: Tensor, n: int) -> Tensor:
+def _repeat_per_frame(x: Tensor, n: int) -> Tensor:
+    """[b, heads, tokens, head_dim] -> [n, heads, tokens, head_dim]."""
     return x.repeat_interleave(n // len(x), dim=0) if len(x) > 1 else x.expand(n, -1, -1, -1)
 
 
@@ -94,25 +103,27 @@ class GEGLU(nn.Module):
         self.proj = nn.Linear(dim, inner * 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> [..., inner]."""
         value, gate = self.proj(x).chunk(2, dim=-1)
         return value * F.gelu(gate)
 
 
 class FeedForward(nn.Module):
-    """Position-wise network, four times as wide inside."""
+    """Network that treats every token alike, four times as wide inside."""
 
     def __init__(self, dim: int, dropout: float = 0.0):
         super().__init__()
         self.net = nn.Sequential(GEGLU(dim, dim * 4), nn.Dropout(dropout), nn.Linear(dim * 4, dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> the same shape."""
         return self.net(x)
 
 
 class TransformerBlock(nn.Module):
     """Self-attention, then attention to the text (or, in time, to itself again), then feed-forward.
 
-    The first does not see the text; so there are two parts, of which different texts share one.
+    The first does not see the text, so different texts can share its result: it is a method of its own.
     """
 
     def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int | None = None, dropout: float = 0.0):
@@ -124,20 +135,29 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def begin(self, x: Tensor) -> Tensor:
-        """The first attention: [n, length, dim] -> the same, overwritten unless gradients are wanted."""
-        return plus(x, self.attn1(self.norm1(x)))
+    def attend_to_itself(self, x: Tensor) -> Tensor:
+        """Run the self-attention: [n, length, dim] -> the same, overwritten unless gradients are wanted."""
+        return add_into(x, self.attn1(self.norm1(x)))
 
-    def forward(self, x: Tensor, context: KeysValues | None = None, chunks: Chunks = WHOLE) -> Tensor:
-        """The rest: what `begin` returned, [n, length, dim] -> the same, overwritten likewise."""
-        x = plus(x, self.attn2(self.norm2(x), context))
-        tokens = x.flatten(0, 1)
-        pieces = chunks.pieces(len(tokens), FF_VALUES * tokens.shape[1])
-        return added(tokens, lambda piece: self.ff(self.norm3(tokens[piece])), pieces).unflatten(0, x.shape[:2])
+    def forward(self, x: Tensor, context: KeysValues | None = None, budget: ChunkBudget = WHOLE) -> Tensor:
+        """Run the rest.
+
+        Args:
+            x: what `attend_to_itself` returned, [n, length, dim]; overwritten unless gradients are wanted.
+            context: the text, of a batch that divides n; None for x itself.
+            budget: how many values the feed-forward network may hold at once.
+        """
+        x = add_into(x, self.attn2(self.norm2(x), context))
+        tokens = x.flatten(0, 1)  # [(n length), dim]
+        slices = budget.slices(len(tokens), FF_VALUES * tokens.shape[1])
+        return add_slices(tokens, lambda part: self.ff(self.norm3(tokens[part])), slices).unflatten(0, x.shape[:2])
 
 
 class SpatialTransformer(nn.Module):
-    """Attention among the pixels of each frame and to the text. Frames do not mix, so any chunk of them may run."""
+    """Attention among the pixels of each frame, and to the text.
+
+    Frames do not mix, so any slice of them may run alone.
+    """
 
     def __init__(self, channels: int, heads: int, head_dim: int, context_dim: int, dropout: float = 0.0):
         super().__init__()
@@ -148,49 +168,57 @@ class SpatialTransformer(nn.Module):
         self.proj_out = nn.Linear(inner, channels)
 
     def keys_values(self, context: Tensor) -> KeysValues:
-        """Text [b, tokens, context_dim] as keys and values."""
+        """Project a text [b, tokens, context_dim] once; the result serves every frame and every step."""
         return self.transformer_blocks[0].attn2.keys_values(context)  # type: ignore[union-attr,operator]
 
-    def begin(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
-        """What does not see the text: frames [(b f), c, h, w] -> tokens [(b f), h w, inner] for `forward`."""
-        return mapped(lambda frames: self._begin(x[frames]), self._pieces(x, chunks))
+    def prepare(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
+        """Run what does not see the text: frames [(b f), c, h, w] -> tokens [(b f), (h w), inner] for `forward`."""
+        return map_slices(lambda frames: self._prepare(x[frames]), self._slices(x, budget))
 
-    def _begin(self, frames: Tensor) -> Tensor:
-        return self.transformer_blocks[0].begin(self.proj_in(self.norm(frames).flatten(2).transpose(1, 2)))  # type: ignore[operator]
+    def _prepare(self, frames: Tensor) -> Tensor:
+        tokens = self.proj_in(self.norm(frames).flatten(2).transpose(1, 2))  # [n, (h w), inner]
+        return self.transformer_blocks[0].attend_to_itself(tokens)  # type: ignore[operator]
 
     @staticmethod
-    def _pieces(x: Tensor, chunks: Chunks) -> Pieces:
-        return chunks.pieces(len(x), ATTENTION_VALUES * x[0].numel())
+    def _slices(x: Tensor, budget: ChunkBudget) -> Slices:
+        return budget.slices(len(x), ATTENTION_VALUES * x[0].numel())
 
-    def forward(self, x: Tensor, context: KeysValues, chunks: Chunks = WHOLE, begun: Tensor | None = None) -> Tensor:
-        """Frames [(b f), c, h, w] -> the same, overwritten unless gradients are wanted.
+    def forward(
+        self, x: Tensor, context: KeysValues, budget: ChunkBudget = WHOLE, prepared: Tensor | None = None
+    ) -> Tensor:
+        """Return x plus what the transformer makes of it.
 
-        begun: what `begin` made of x, if it was called before.
+        Args:
+            x: frames [(b f), c, h, w]; overwritten unless gradients are wanted.
+            context: the text, of batch b.
+            budget: how many values to hold at once.
+            prepared: what `prepare` made of x, if it was called before; stays as it is.
         """
         per_clip = len(x) // len(context.keys)
 
         def run(frames: slice) -> Tensor:
-            tokens = self._begin(x[frames]) if begun is None else begun[frames].clone()
-            tokens = self.transformer_blocks[0](tokens, _of_frames(context, frames, per_clip), chunks)
-            return self.proj_out(tokens).transpose(1, 2).unflatten(2, x.shape[-2:])
+            tokens = self._prepare(x[frames]) if prepared is None else prepared[frames].clone()
+            tokens = self.transformer_blocks[0](tokens, _select_frames(context, frames, per_clip), budget)
+            return self.proj_out(tokens).transpose(1, 2).unflatten(2, x.shape[-2:])  # [n, c, h, w]
 
-        return added(x, run, self._pieces(x, chunks))
+        return add_slices(x, run, self._slices(x, budget))
 
 
 class PointwiseConv1d(nn.Conv1d):
-    """The checkpoint's 1x1 Conv1d [o, i, 1], applied as the linear layer it is on [..., i]."""
+    """The checkpoint's 1x1 Conv1d [o, i, 1], applied as the linear layer that it is."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., i] -> [..., o]."""
         return F.linear(x, self.weight.squeeze(-1), self.bias)
 
 
 class TemporalTransformer(nn.Module):
     """Attention among the frames of each pixel; both attentions are self-attention, without position encoding.
 
-    The norm sees all frames; what follows does not mix pixels, so any chunk of them may run.
+    The norm sees all frames. What follows does not mix pixels, so any slice of them may run alone.
     """
 
     def __init__(self, channels: int, heads: int, head_dim: int, dropout: float = 0.0):
@@ -201,20 +229,26 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(inner, heads, head_dim, dropout=dropout)])
         self.proj_out = PointwiseConv1d(inner, channels)
 
-    def forward(self, x: Tensor, frames: int, chunks: Chunks = WHOLE) -> Tensor:
-        """Frames [(b f), c, h, w] -> the same, overwritten unless gradients are wanted."""
-        clip = x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)
-        b, c, f, count = clip.shape
-        normalised = clip_norm(self.norm, clip, chunks)
+    def forward(self, x: Tensor, frames: int, budget: ChunkBudget = WHOLE) -> Tensor:
+        """Return x plus what the transformer makes of it.
 
-        def run(pixels: slice) -> Tensor:
-            tokens = normalised(clip[..., pixels]).permute(0, 3, 2, 1)
-            return self._along_time(tokens.flatten(0, 1), chunks).unflatten(0, (b, -1)).permute(0, 3, 2, 1)
+        Args:
+            x: frames [(b f), c, h, w]; overwritten unless gradients are wanted.
+            frames: f.
+            budget: how many values to hold at once.
+        """
+        clip = x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)  # [b, c, f, (h w)]
+        b, c, f, pixels = clip.shape
+        normalise = measure_clip_norm(self.norm, clip, budget)
 
-        out = added(clip, run, chunks.pieces(count, ATTENTION_VALUES * b * c * f), dim=3)
+        def run(part: slice) -> Tensor:
+            tokens = normalise(clip[..., part]).permute(0, 3, 2, 1)  # [b, p, f, c]
+            return self._attend(tokens.flatten(0, 1), budget).unflatten(0, (b, -1)).permute(0, 3, 2, 1)
+
+        out = add_slices(clip, run, budget.slices(pixels, ATTENTION_VALUES * b * c * f), dim=3)
         return out.transpose(1, 2).flatten().view(x.shape)
 
-    def _along_time(self, tokens: Tensor, chunks: Chunks) -> Tensor:
-        """Normalised pixels [n, f, c] -> what is added to them."""
+    def _attend(self, tokens: Tensor, budget: ChunkBudget) -> Tensor:
+        """Return what is added to normalised pixels [n, f, c]."""
         block = self.transformer_blocks[0]
-        return self.proj_out(block(block.begin(self.proj_in(tokens)), chunks=chunks))  # type: ignore[operator]
+        return self.proj_out(block(block.attend_to_itself(self.proj_in(tokens)), budget=budget))  # type: ignore[operator]

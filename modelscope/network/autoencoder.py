@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import AutoencoderConfig
-from .chunks import WHOLE, Chunks, activated, added, clip_norm, mapped, plus
+from .clip_norm import measure_clip_norm
+from .slices import WHOLE, ChunkBudget, add_into, add_slices, apply_silu, map_slices
 
 LATENT_SCALE = 0.18215
 """Latents the UNet sees are the encoder's mean times this (Rombach et al., 2022)."""
@@ -29,13 +30,13 @@ class ResnetBlock(nn.Module):
         if channels != out_channels:
             self.nin_shortcut = nn.Conv2d(channels, out_channels, 1)
 
-    def forward(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
-        h = _norm_and_conv(self.norm1, self.conv1, x, chunks)
-        h = _norm_and_conv(self.norm2, self.conv2, h, chunks)
+    def forward(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
+        h = _norm_and_conv(self.norm1, self.conv1, x, budget)
+        h = _norm_and_conv(self.norm2, self.conv2, h, budget)
         if not hasattr(self, "nin_shortcut"):
-            return plus(h, x)
-        rows = chunks.pieces(x.shape[2], x[:, :, 0].numel())
-        return added(h, lambda piece: self.nin_shortcut(x[:, :, piece]), rows, dim=2)
+            return add_into(h, x)
+        rows = budget.slices(x.shape[2], x[:, :, 0].numel())
+        return add_slices(h, lambda part: self.nin_shortcut(x[:, :, part]), rows, dim=2)
 
 
 class AttnBlock(nn.Module):
@@ -49,12 +50,12 @@ class AttnBlock(nn.Module):
         self.v = nn.Conv2d(channels, channels, 1)
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+    def forward(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
         h = self.norm(x)
         q, k, v = (layer(h).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v))
         # Heads as wide as this have no fused kernel everywhere: every pixel's score for every other may be held.
-        pieces = chunks.pieces(q.shape[2], q.shape[0] * q.shape[2])
-        out = mapped(lambda piece: F.scaled_dot_product_attention(q[:, :, piece], k, v), pieces, dim=2)
+        slices = budget.slices(q.shape[2], q.shape[0] * q.shape[2])
+        out = map_slices(lambda part: F.scaled_dot_product_attention(q[:, :, part], k, v), slices, dim=2)
         return x + self.proj_out(out.squeeze(1).transpose(1, 2).unflatten(2, x.shape[-2:]))
 
 
@@ -76,7 +77,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+    def forward(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
         height = 2 * x.shape[2]
 
         def run(rows: slice) -> Tensor:
@@ -84,22 +85,22 @@ class Upsample(nn.Module):
             part = F.interpolate(x[:, :, first // 2 : (end + 1) // 2], scale_factor=2.0, mode="nearest")
             return _conv_rows(self.conv, part[:, :, first % 2 :][:, :, : end - first], rows, height)
 
-        return mapped(run, chunks.pieces(height, 2 * 2 * x[:, :, 0].numel()), dim=2)
+        return map_slices(run, budget.slices(height, 2 * 2 * x[:, :, 0].numel()), dim=2)
 
 
-def _norm_and_conv(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor, chunks: Chunks) -> Tensor:
+def _norm_and_conv(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor, budget: ChunkBudget) -> Tensor:
     """conv(SiLU(norm(x))), some rows of the frames [n, c, h, w] at a time."""
     height = x.shape[2]
-    pieces = chunks.pieces(height, 3 * x[:, :, 0].numel())
-    if len(pieces) == 1:
-        return conv(activated(norm(x)))
-    normalised = clip_norm(norm, x, chunks)
+    slices = budget.slices(height, 3 * x[:, :, 0].numel())
+    if len(slices) == 1:
+        return conv(apply_silu(norm(x)))
+    normalise = measure_clip_norm(norm, x, budget)
 
     def run(rows: slice) -> Tensor:
         part = x[:, :, max(rows.start - 1, 0) : rows.stop + 1]
-        return _conv_rows(conv, activated(normalised(part)), rows, height)
+        return _conv_rows(conv, apply_silu(normalise(part)), rows, height)
 
-    return mapped(run, pieces, dim=2)
+    return map_slices(run, slices, dim=2)
 
 
 def _conv_rows(conv: nn.Conv2d, part: Tensor, rows: slice, height: int) -> Tensor:
@@ -116,9 +117,9 @@ def _middle(channels: int) -> nn.Module:
     return middle
 
 
-def _run_middle(middle: nn.Module, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+def _run_middle(middle: nn.Module, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
     for name in ("block_1", "attn_1", "block_2"):
-        x = getattr(middle, name)(x, chunks)
+        x = getattr(middle, name)(x, budget)
     return x
 
 
@@ -174,14 +175,14 @@ class Decoder(nn.Module):
         self.norm_out = _norm(channels)
         self.conv_out = nn.Conv2d(channels, config.out_ch, 3, padding=1)
 
-    def forward(self, z: Tensor, chunks: Chunks = WHOLE) -> Tensor:
-        x = _run_middle(self.mid, self.conv_in(z), chunks)
+    def forward(self, z: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
+        x = _run_middle(self.mid, self.conv_in(z), budget)
         for level in reversed(self.up):
             for block in level.block:  # type: ignore[union-attr]
-                x = block(x, chunks)
+                x = block(x, budget)
             if hasattr(level, "upsample"):
-                x = level.upsample(x, chunks)  # type: ignore[operator]
-        return _norm_and_conv(self.norm_out, self.conv_out, x, chunks)
+                x = level.upsample(x, budget)  # type: ignore[operator]
+        return _norm_and_conv(self.norm_out, self.conv_out, x, budget)
 
 
 class Autoencoder(nn.Module):
@@ -200,17 +201,17 @@ class Autoencoder(nn.Module):
         mean, logvar = self.quant_conv(self.encoder(frames)).chunk(2, dim=1)
         return mean, logvar.clamp(-30.0, 20.0)
 
-    def decode(self, z: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+    def decode(self, z: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
         """Unscaled latents [n, embed_dim, h, w] -> frames [n, 3, 8 h, 8 w], about -1..1."""
-        return self.decoder(self.post_quant_conv(z), chunks)
+        return self.decoder(self.post_quant_conv(z), budget)
 
     def frames_to_latents(self, frames: Tensor) -> Tensor:
         """Frames [n, 3, h, w] in -1..1 -> the latents the UNet works on (the mean, so no randomness)."""
         return self.encode(frames)[0] * LATENT_SCALE
 
-    def latents_to_frames(self, latents: Tensor, chunks: Chunks = WHOLE) -> Tensor:
+    def latents_to_frames(self, latents: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
         """The UNet's latents [n, c, h, w] -> frames [n, 3, 8 h, 8 w] in 0..1."""
-        return (self.decode(latents / LATENT_SCALE, chunks) * 0.5 + 0.5).clamp(0.0, 1.0)
+        return (self.decode(latents / LATENT_SCALE, budget) * 0.5 + 0.5).clamp(0.0, 1.0)
 
 
 def to_uint8(frames: Tensor) -> Tensor:

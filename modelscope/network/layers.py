@@ -1,4 +1,4 @@
-"""Layers of the UNet other than attention. Tensors are frames [(b f), c, h, w]; names are the checkpoint's."""
+"""Layers of the UNet other than attention. Activations are frames [(b f), c, h, w]; names are the checkpoint's."""
 
 import math
 from collections.abc import Callable
@@ -7,14 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .chunks import WHOLE, Chunks, activated, added, clip_norm, mapped
+from .clip_norm import measure_clip_norm
+from .handover import Handover
+from .slices import WHOLE, ChunkBudget, add_slices, apply_silu, map_slices
 
 RES_VALUES = 3
-"""Numbers held per number that goes into a ResBlock or comes out of it."""
+"""How many values a ResBlock holds per value of its input and of its output."""
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
-    """Sinusoids of (fractional) timesteps [b] -> [b, dim], cosine first (Ho et al., 2020, as in the original)."""
+    """Sinusoids of timesteps, cosines first (Ho et al., 2020, section B; as in the original).
+
+    timesteps: [b], from 0 to 999, fractions allowed. Returns [b, dim] in float32.
+    """
     half = dim // 2
     exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
     angles = timesteps.float()[:, None] * torch.exp(-math.log(10_000) * exponents)
@@ -24,51 +29,60 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
 class TemporalConv(nn.Module):
     """Four convolutions along time with a residual around them.
 
-    Each stage is a norm that sees all frames and pixels, then what does not mix pixels, so any chunk of them may run.
+    Each is preceded by a norm that sees all frames and pixels; the rest does not mix pixels, so it may run on any slice
+    of them.
     """
 
     def __init__(self, channels: int, dropout: float = 0.0):
         super().__init__()
-        self.conv1 = self._stage(channels)
-        self.conv2 = self._stage(channels, nn.Dropout(dropout))
-        self.conv3 = self._stage(channels, nn.Dropout(dropout))
-        self.conv4 = self._stage(channels, nn.Dropout(dropout))
+        self.conv1 = self._layer(channels)
+        self.conv2 = self._layer(channels, nn.Dropout(dropout))
+        self.conv3 = self._layer(channels, nn.Dropout(dropout))
+        self.conv4 = self._layer(channels, nn.Dropout(dropout))
 
     @staticmethod
-    def _stage(channels: int, *dropout: nn.Module) -> nn.Sequential:
+    def _layer(channels: int, *dropout: nn.Module) -> nn.Sequential:
         return nn.Sequential(nn.GroupNorm(32, channels), nn.SiLU(), *dropout, FrameConv(channels))
 
-    def forward(self, x: Tensor, frames: int, chunks: Chunks = WHOLE) -> Tensor:
-        """Frames [(b f), c, h, w] -> the same, overwritten unless gradients are wanted."""
-        clip = x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)
-        b, c, f, count = clip.shape
-        pieces = chunks.pieces(count, 3 * b * c * f)
-        hidden = mapped(self._stage_of(self.conv1, clip, chunks), pieces, dim=3)
-        for stage in (self.conv2, self.conv3):
-            hidden = mapped(self._stage_of(stage, hidden, chunks), pieces, dim=3, into=hidden)
-        out = added(clip, self._stage_of(self.conv4, hidden, chunks), pieces, dim=3)
+    def forward(self, x: Tensor, frames: int, budget: ChunkBudget = WHOLE) -> Tensor:
+        """Return x plus what the convolutions make of it.
+
+        Args:
+            x: [(b f), c, h, w]; overwritten unless gradients are wanted.
+            frames: f.
+            budget: how many values to hold at once.
+        """
+        clip = x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)  # [b, c, f, (h w)]
+        b, c, f, pixels = clip.shape
+        slices = budget.slices(pixels, 3 * b * c * f)
+        hidden = map_slices(self._prepare(self.conv1, clip, budget), slices, dim=3)
+        for layer in (self.conv2, self.conv3):
+            hidden = map_slices(self._prepare(layer, hidden, budget), slices, dim=3, into=hidden)
+        out = add_slices(clip, self._prepare(self.conv4, hidden, budget), slices, dim=3)
         return out.transpose(1, 2).flatten().view(x.shape)
 
     @staticmethod
-    def _stage_of(stage: nn.Sequential, clip: Tensor, chunks: Chunks) -> Callable[[slice], Tensor]:
-        norm, rest = stage[0], stage[2:]
+    def _prepare(layer: nn.Sequential, clip: Tensor, budget: ChunkBudget) -> Callable[[slice], Tensor]:
+        """Measure the norm of a clip [b, c, f, p]; return the layer as a function of a slice of pixels."""
+        norm, rest = layer[0], layer[2:]
         assert isinstance(norm, nn.GroupNorm)
-        normalised = clip_norm(norm, clip, chunks)
-        return lambda pixels: rest(activated(normalised(clip[..., pixels])))
+        normalise = measure_clip_norm(norm, clip, budget)
+        return lambda pixels: rest(apply_silu(normalise(clip[..., pixels])))
 
 
 class FrameConv(nn.Conv3d):
-    """The checkpoint's (3, 1, 1) Conv3d, run as a 2-D convolution over [b, c, f, h*w]: CPUs lack a fast 3-D one."""
+    """The checkpoint's (3, 1, 1) Conv3d, run as a 2-D convolution over [b, c, f, p]: CPUs lack a fast 3-D one."""
 
     def __init__(self, channels: int):
         super().__init__(channels, channels, (3, 1, 1), padding=(1, 0, 0))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mix each frame with its neighbours: [b, c, f, p] -> the same shape."""
         return F.conv2d(x, self.weight.squeeze(-1), self.bias, padding=(1, 0))
 
 
 class ResBlock(nn.Module):
-    """Two convolutions within each frame, with the timestep added between them, then the temporal ones."""
+    """Two convolutions within each frame, with the time embedding added between them, then the temporal ones."""
 
     def __init__(self, channels: int, emb_dim: int, out_channels: int, dropout: float = 0.0):
         super().__init__()
@@ -85,32 +99,35 @@ class ResBlock(nn.Module):
         self.temopral_conv = TemporalConv(out_channels, dropout)
 
     def forward(
-        self, inputs: list[Tensor], emb: Tensor, frames: int, chunks: Chunks = WHOLE, *, overwrite: bool = False
+        self, x: Handover, emb: Tensor, frames: int, budget: ChunkBudget = WHOLE, *, overwrite: bool = False
     ) -> Tensor:
-        """Frames [(b f), c, h, w] and the time embedding [b, emb_dim] -> [(b f), out_channels, h, w].
+        """Return [(b f), out_channels, h, w].
 
-        inputs: tensors whose channels belong together; the list is emptied, so that they may be freed early.
-        overwrite: the last of them may become the result, if that is of its shape.
+        Args:
+            x: one tensor [(b f), c, h, w], or several whose channels belong together. They are taken.
+            emb: the time embedding [b, emb_dim].
+            frames: f.
+            budget: how many values to hold at once.
+            overwrite: the last tensor of x may become the result, if it has the result's shape.
         """
-        hidden = self._within_frames(inputs, self.emb_layers(emb), chunks, overwrite and not torch.is_grad_enabled())
-        return self.temopral_conv(hidden, frames, chunks)
+        hidden = self._within_frames(x, self.emb_layers(emb), budget, overwrite and not torch.is_grad_enabled())
+        return self.temopral_conv(hidden, frames, budget)
 
-    def _within_frames(self, inputs: list[Tensor], emb: Tensor, chunks: Chunks, overwrite: bool) -> Tensor:
-        """The part in which frames do not mix, so any chunk of them may run."""
-        parts = list(inputs)
-        inputs.clear()
-        emb = emb.repeat_interleave(len(parts[0]) // len(emb), dim=0)[:, :, None, None]
+    def _within_frames(self, x: Handover, emb: Tensor, budget: ChunkBudget, overwrite: bool) -> Tensor:
+        """Run the part in which frames do not mix, so any slice of them may run alone."""
+        parts = x.take()
+        emb = emb.repeat_interleave(len(parts[0]) // len(emb), dim=0)[:, :, None, None]  # [(b f), out_channels, 1, 1]
         norm, _, conv = self.in_layers
         out_norm, _, dropout, out_conv = self.out_layers
 
         def run(frames: slice) -> Tensor:
-            x = torch.cat([part[frames] for part in parts], dim=1) if len(parts) > 1 else parts[0][frames]
-            out = conv(activated(norm(x))) + emb[frames]
-            return self.skip_connection(x) + out_conv(dropout(activated(out_norm(out))))
+            joined = torch.cat([part[frames] for part in parts], dim=1) if len(parts) > 1 else parts[0][frames]
+            out = conv(apply_silu(norm(joined))) + emb[frames]
+            return self.skip_connection(joined) + out_conv(dropout(apply_silu(out_norm(out))))
 
         each = RES_VALUES * parts[0][0, 0].numel() * (sum(part.shape[1] for part in parts) + emb.shape[1])
         into = parts[-1] if overwrite and parts[-1].shape[1] == emb.shape[1] else None
-        return mapped(run, chunks.pieces(len(emb), each), into=into)
+        return map_slices(run, budget.slices(len(emb), each), into=into)
 
 
 class Downsample(nn.Module):
@@ -120,19 +137,22 @@ class Downsample(nn.Module):
         super().__init__()
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, chunks: Chunks = WHOLE) -> Tensor:
-        return mapped(lambda frames: self.op(x[frames]), chunks.pieces(len(x), x[0].numel()))
+    def forward(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
+        """[(b f), c, h, w] -> [(b f), c, h/2, w/2]."""
+        return map_slices(lambda frames: self.op(x[frames]), budget.slices(len(x), x[0].numel()))
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour enlargement to the size of the skip that comes next, then a convolution."""
+    """Enlarges frames to the size of the skip that comes next (nearest neighbour), then a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, size: tuple[int, ...], chunks: Chunks = WHOLE) -> Tensor:
+    def forward(self, x: Tensor, size: tuple[int, ...], budget: ChunkBudget = WHOLE) -> Tensor:
+        """[(b f), c, h, w] -> [(b f), c, *size]."""
+
         def run(frames: slice) -> Tensor:
             return self.conv(F.interpolate(x[frames], size=size, mode="nearest"))
 
-        return mapped(run, chunks.pieces(len(x), 2 * x.shape[1] * size[0] * size[1]))
+        return map_slices(run, budget.slices(len(x), 2 * x.shape[1] * size[0] * size[1]))

@@ -1,7 +1,11 @@
-"""UNet3D of ModelScope's text-to-video model: the network that predicts the noise in video latents."""
+"""UNet3D of ModelScope's text-to-video model: the network that predicts the noise in video latents.
+
+Activations are frames [(b f), c, h, w]: b clips, or texts times clips, of f frames each. On the way down every block's
+output is a skip, which the block of the same size takes on the way up.
+"""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,55 +13,51 @@ from torch import Tensor, nn
 
 from ..config import UNetConfig
 from .attention import KeysValues, SpatialTransformer, TemporalTransformer
-from .chunks import WHOLE, Chunks, mapped
+from .deep_cache import DeepFeatureCache
+from .handover import Handover
 from .layers import Downsample, ResBlock, Upsample, timestep_embedding
+from .slices import WHOLE, ChunkBudget, map_slices
 from .streamable import Streamable, Weights
 
-TextContext = list[KeysValues]
-"""The prompt as keys and values, one entry per spatial transformer in the order they run."""
+TextContext = Mapping[nn.Module, KeysValues]
+"""A prompt as keys and values, for each SpatialTransformer of the network."""
 
 
-class DeepLevels:
-    """What the levels below the first returned, for passes that shall not run them again (Ma et al., 2023: DeepCache).
+class PassOptions(NamedTuple):
+    """How to compute. Results are the same, but for rounding, unless a cache is used.
 
-    Steps that follow each other differ little there. Holds a tensor for each time that a pass runs them.
+    budget: how many values a layer may hold.
+    batch_cfg: all texts are one batch, which holds more; else, and for texts of different lengths, one after the other.
+    cache: serves the deep levels' features where it has those of all texts; else they are computed and put into it.
     """
 
-    def __init__(self) -> None:
-        self._results: list[Tensor] = []
-        self._layout: tuple[Any, ...] = ()
+    budget: ChunkBudget = WHOLE
+    batch_cfg: bool = False
+    cache: DeepFeatureCache | None = None
 
-    def forget(self) -> None:
-        """Let the next pass run them."""
-        self._results, self._layout = [], ()
 
-    def known(self, times: int, *layout: Any) -> bool:
-        """Whether a pass of this layout, which would run them so many times, need not. If not, it has to `keep`."""
-        if self._layout != (times, *layout) or len(self._results) != times:
-            self._results, self._layout = [], (times, *layout)
-        return bool(self._results)
-
-    def keep(self, result: Tensor) -> None:
-        """Of the next time."""
-        self._results.append(result)
-
-    def __getitem__(self, time: int) -> Tensor:
-        return self._results[time]
+ONE_BY_ONE = PassOptions()
+"""Each text alone, everything else at once, and no cache."""
 
 
 class Pass(NamedTuple):
-    """What the layers of one pass share. begun: holds what the first spatial transformer need not do again."""
+    """What the layers of one pass share.
+
+    emb: the time embedding, [b, emb_dim]; frames: f; budget: how many values a layer may hold; weights: brings each
+    layer's; context: the text; cache, key: where the deep levels' features are kept.
+    """
 
     emb: Tensor
     frames: int
-    chunks: Chunks
+    budget: ChunkBudget
     weights: Weights
-    context: Iterator[KeysValues]
-    begun: list[Tensor]
+    context: TextContext
+    cache: DeepFeatureCache | None = None
+    key: Hashable = None
 
 
 class UNet3D(Streamable):
-    """Attribute names and their order are the checkpoint's (1480 keys at full size)."""
+    """The network. Attribute names and their order are the checkpoint's (1480 keys at full size)."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -73,147 +73,161 @@ class UNet3D(Streamable):
         skips = [config.dim]
         for level, (dim_in, dim_out) in enumerate(itertools.pairwise(dims)):
             for i in range(config.num_res_blocks):
-                self.input_blocks.append(self._stage(dim_in if i == 0 else dim_out, dim_out, level))
+                self.input_blocks.append(self._make_block(dim_in if i == 0 else dim_out, dim_out, level))
                 skips.append(dim_out)
             if level < config.deepest:
                 self.input_blocks.append(Downsample(dim_out))
                 skips.append(dim_out)
-        bottom = self._stage(dims[-1], dims[-1], level=0)
+        bottom = self._make_block(dims[-1], dims[-1], level=0)
         self.middle_block = nn.ModuleList([*bottom, ResBlock(dims[-1], emb_dim, dims[-1], config.dropout)])
         self.output_blocks = nn.ModuleList()
         channels = dims[-1]
         for level, dim_out in reversed(list(enumerate(dims[1:]))):
             for i in range(config.num_res_blocks + 1):
-                stage = self._stage(channels + skips.pop(), dim_out, level)
+                block = self._make_block(channels + skips.pop(), dim_out, level)
                 if level > 0 and i == config.num_res_blocks:
-                    stage.append(Upsample(dim_out))
-                self.output_blocks.append(stage)
+                    block.append(Upsample(dim_out))
+                self.output_blocks.append(block)
                 channels = dim_out
         self.out = nn.Sequential(
             nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, config.out_dim, 3, padding=1)
         )
 
-    def _stage(self, dim_in: int, dim_out: int, level: int) -> nn.ModuleList:
+    def _make_block(self, dim_in: int, dim_out: int, level: int) -> nn.ModuleList:
         config = self.config
-        stage = nn.ModuleList([ResBlock(dim_in, config.dim * 4, dim_out, config.dropout)])
+        block = nn.ModuleList([ResBlock(dim_in, config.dim * 4, dim_out, config.dropout)])
         if config.attends_at(level):
             heads, head_dim = dim_out // config.head_dim, config.head_dim
-            stage.append(SpatialTransformer(dim_out, heads, head_dim, config.context_dim, config.dropout))
-            stage.append(TemporalTransformer(dim_out, heads, head_dim, config.dropout))
-        return stage
+            block.append(SpatialTransformer(dim_out, heads, head_dim, config.context_dim, config.dropout))
+            block.append(TemporalTransformer(dim_out, heads, head_dim, config.dropout))
+        return block
 
     def parts(self) -> list[nn.Module]:
-        """What brings its weights for itself, in the order of a pass."""
+        """The layers in the order of a pass: each brings its own weights."""
         blocks = (*self.input_blocks, self.middle_block, *self.output_blocks)
-        return [self.time_embed, *itertools.chain(*map(modules_of, blocks)), self.out]
+        return [self.time_embed, *itertools.chain(*map(layers_of, blocks)), self.out]
 
     def delicate(self) -> list[nn.Module]:
-        """The first layers and the last, of which errors go into everything."""
-        return [self.time_embed, *modules_of(self.input_blocks[0]), self.out]
+        """The first layers and the last: their errors go into everything."""
+        return [self.time_embed, *layers_of(self.input_blocks[0]), self.out]
 
     def text_context(self, text: Tensor) -> TextContext:
         """Text features [b, tokens, context_dim] as keys and values: once per prompt, not per frame and step."""
-        return [self._keys_values(module, text) for module in self.modules() if isinstance(module, SpatialTransformer)]
+        layers = [module for module in self.modules() if isinstance(module, SpatialTransformer)]
+        return {layer: self._keys_values(layer, text) for layer in layers}
 
-    def _keys_values(self, module: SpatialTransformer, text: Tensor) -> KeysValues:
-        with self.weights(module):
-            return module.keys_values(text)
+    def _keys_values(self, layer: SpatialTransformer, text: Tensor) -> KeysValues:
+        with self.weights(layer):
+            return layer.keys_values(text)
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: TextContext, chunks: Chunks = WHOLE) -> Tensor:
-        """Predict the noise in latents.
+    def forward(self, x: Tensor, timesteps: Tensor, context: TextContext, budget: ChunkBudget = WHOLE) -> Tensor:
+        """Predict the noise in latents under one text: `predict_noise` for the only one."""
+        return self.predict_noise(x, timesteps, [context], PassOptions(budget))[0]
 
-        x: [b, c, f, h, w], any h and w; timesteps: [b], fractions allowed; context: from `text_context`, batch b.
-        Returns [b, out_dim, f, h, w].
-        """
-        return self.noises(x, timesteps, [context], chunks)[0]
-
-    def noises(  # noqa: PLR0913 - the last three are named where they are given
+    def predict_noise(
         self,
         x: Tensor,
         timesteps: Tensor,
-        contexts: list[TextContext],
-        chunks: Chunks = WHOLE,
-        *,
-        together: bool = False,
-        deep: DeepLevels | None = None,
+        contexts: Sequence[TextContext],
+        options: PassOptions = ONE_BY_ONE,
         condition: Tensor | None = None,
     ) -> list[Tensor]:
-        """`forward` under each of the contexts; the layers before the first one that sees the text run only once.
+        """Predict the noise in latents under each text. Layers before the first that sees the text run only once.
 
-        together: the others run on one batch for all contexts, which holds more; else, and for contexts of different
-        lengths, for one after the other. deep: used where it holds results for all contexts, else filled.
-        condition: [1, dim], what the network hears beside the timesteps.
+        Args:
+            x: latents [b, in_dim, f, h, w], of any h and w.
+            timesteps: [b], from 0 to 999, fractions allowed.
+            contexts: the texts, from `text_context`, each of batch b.
+            options: how to compute.
+            condition: [1, dim], added to the sinusoids of the timesteps (T2V-Turbo's guidance scale).
+
+        Returns the noise for each text, [b, out_dim, f, h, w].
         """
-        heard = timestep_embedding(timesteps, self.config.dim)
-        heard = heard if condition is None else heard + condition.to(heard)
-        with self.weights(self.time_embed):
-            emb = self.time_embed(heard.to(x.dtype))
-        start = self._start(x, Pass(emb, x.shape[2], chunks, self.weights, iter(()), []))
-        count = len(contexts)
-        together = together and len({context[0].keys.shape for context in contexts}) == 1
-        if together:
-            contexts, emb = [_joined(contexts)], torch.cat([emb] * count)
-            start = [torch.cat([part] * count) for part in start]
-        known = deep and deep.known(len(contexts), count, x.shape, x.dtype)
-        noises = []
-        for number, context in enumerate(contexts):
-            given = start if number == len(contexts) - 1 else [start[0], start[1].clone(), *start[2:]]
-            state = Pass(emb, x.shape[2], chunks, self.weights, iter(context), [])
-            noises.append(self._finish(given, state, deep, deep[number] if deep and known else None))
-        return list(noises[0].chunk(count)) if together else noises
+        state = Pass(self._embed(timesteps, condition, x.dtype), x.shape[2], options.budget, self.weights, context={})
+        prepared, count = self._prepare(x, state), len(contexts)
+        batch_cfg = options.batch_cfg and _are_equally_long(contexts)
+        if batch_cfg:
+            contexts, state = [_join(contexts)], state._replace(emb=torch.cat([state.emb] * count))
+            prepared = Handover(*[torch.cat([part] * count) for part in prepared.take()])
+        keys = [(number, len(contexts), count, x.shape, x.dtype) for number in range(len(contexts))]
+        if options.cache and not options.cache.has(keys):
+            # Features of other texts or steps would only take room.
+            options.cache.clear()
+        noise = [
+            self._finish(given, state._replace(context=context, cache=options.cache, key=key))
+            for given, context, key in zip(_share(prepared, len(contexts)), contexts, keys, strict=True)
+        ]
+        return list(noise[0].chunk(count)) if batch_cfg else noise
 
-    def _start(self, x: Tensor, state: Pass) -> list[Tensor]:
-        """What does not see the text: the stem's output, the first block's, and its attended tokens, if it has any."""
-        stem = _run(modules_of(self.input_blocks[0]), [x.transpose(1, 2).flatten(0, 1).contiguous()], state)
-        first, *transformers = modules_of(self.input_blocks[1])
-        held = _run([first], [stem], state)
+    def _embed(self, timesteps: Tensor, condition: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Make the time embedding [b, emb_dim] of timesteps [b]."""
+        sinusoids = timestep_embedding(timesteps, self.config.dim)
+        if condition is not None:
+            sinusoids = sinusoids + condition.to(sinusoids)
+        with self.weights(self.time_embed):
+            return self.time_embed(sinusoids.to(dtype))
+
+    def _prepare(self, x: Tensor, state: Pass) -> Handover:
+        """Run what does not see the text: latents [b, in_dim, f, h, w] -> what `_resume` takes.
+
+        That is the stem's output, the first ResBlock's, and the first transformer's tokens, if there is one.
+        """
+        frames = Handover(x.transpose(1, 2).flatten(0, 1).contiguous())  # [(b f), in_dim, h, w]
+        stem = _run_block(layers_of(self.input_blocks[0]), frames, state)
+        res_block, *transformers = layers_of(self.input_blocks[1])
+        h = _run_block([res_block], Handover(stem), state)
         if not transformers:
-            return [stem, held]
+            return Handover(stem, h)
         spatial = transformers[0]
         assert isinstance(spatial, SpatialTransformer)
         with self.weights(spatial):
-            return [stem, held, spatial.begin(held, state.chunks)]
+            return Handover(stem, h, spatial.prepare(h, state.budget))
 
-    def _finish(
-        self, start: list[Tensor], state: Pass, deep: DeepLevels | None = None, result: Tensor | None = None
-    ) -> Tensor:
-        """The rest. start: emptied, so that what nobody else holds is freed as soon as it may be.
+    def _resume(self, prepared: Handover, state: Pass) -> list[Tensor]:
+        """Run the rest of the first block; return the first two skips: the stem's output and the block's."""
+        stem, h, *tokens = prepared.take()
+        layers = layers_of(self.input_blocks[1])[1:]
+        if tokens:
+            spatial = layers.pop(0)
+            with self.weights(spatial):
+                h = spatial(h, state.context[spatial], state.budget, tokens.pop())
+        return [stem, _run_block(layers, Handover(h), state)]
 
-        result: the deep levels', if they need not run; deep: where it is kept otherwise.
-        """
-        skips, held = [start.pop(0)], [start.pop(0)]
-        while start:
-            state.begun.append(start.pop())
+    def _finish(self, prepared: Handover, state: Pass) -> Tensor:
+        """Run everything that sees the text: what `_prepare` made -> the noise [b, out_dim, f, h, w]."""
         blocks = self._blocks
-        _down([blocks.down[1][1:], *blocks.down[2:]], held, skips, state)
-        if result is None:
-            _down(blocks.deep_down, held, skips, state)
-            held = [_run(blocks.middle, held, state)]
-            _up(blocks.deep_up, held, skips, state)
-            if deep:
-                deep.keep(held[0])
-        else:
-            held = [result]
-            for _ in filter(_attends_to_text, itertools.chain(*blocks.deep_down, blocks.middle, *blocks.deep_up)):
-                next(state.context)
-        _up(blocks.up, held, skips, state)
-        h = held.pop()
+        skips = self._resume(prepared, state)
+        _go_down(blocks.down, skips, state)
+        h = _go_up(blocks.up, Handover(self._deep_features(skips, state)), skips, state)
         with self.weights(self.out):
-            noise = mapped(lambda part: self.out(h[part]), state.chunks.pieces(len(h), 3 * h[0].numel()))
+            noise = map_slices(lambda part: self.out(h[part]), state.budget.slices(len(h), 3 * h[0].numel()))
         return noise.unflatten(0, (-1, state.frames)).transpose(1, 2)
+
+    def _deep_features(self, skips: list[Tensor], state: Pass) -> Tensor:
+        """Return what the levels below the first make of the last skip; the cache's answer, if it has one."""
+        cached = state.cache.get(state.key) if state.cache else None
+        if cached is not None:
+            return cached
+        blocks = self._blocks
+        _go_down(blocks.deep_down, skips, state)
+        h = Handover(_run_block(blocks.middle, Handover(skips[-1]), state))
+        features = _go_up(blocks.deep_up, h, skips, state)
+        if state.cache:
+            state.cache.put(state.key, features)
+        return features
 
     @property
     def _blocks(self) -> "_Blocks":
-        down, middle, up = (
-            [modules_of(block) for block in side]
-            for side in (self.input_blocks, [self.middle_block], self.output_blocks)
-        )
+        down, up = ([layers_of(block) for block in side] for side in (self.input_blocks, self.output_blocks))
         shallow = self.config.num_res_blocks + 1
-        return _Blocks(down[:shallow], down[shallow:], middle[0], up[:-shallow], up[-shallow:])
+        return _Blocks(down[2:shallow], down[shallow:], layers_of(self.middle_block), up[:-shallow], up[-shallow:])
 
 
 class _Blocks(NamedTuple):
-    """The layers of the blocks in the order of a pass: those of the first level, and the deep ones between them."""
+    """The layers of the blocks that see the text, in the order of a pass.
+
+    down and up are the first level; the deep ones are all levels below it. The first block is not among them.
+    """
 
     down: list[list[nn.Module]]
     deep_down: list[list[nn.Module]]
@@ -222,67 +236,79 @@ class _Blocks(NamedTuple):
     up: list[list[nn.Module]]
 
 
-def _attends_to_text(module: nn.Module) -> bool:
-    return isinstance(module, SpatialTransformer)
-
-
-def _down(blocks: list[list[nn.Module]], held: list[Tensor], skips: list[Tensor], state: Pass) -> None:
-    """Blocks whose outputs are skips, too. held: the one tensor that goes in and comes out."""
-    for block in blocks:
-        held[:] = [_run(block, held, state)]
-        skips.append(held[0])
-
-
-def _up(blocks: list[list[nn.Module]], held: list[Tensor], skips: list[Tensor], state: Pass) -> None:
-    """Blocks that take a skip each. held: as for `_down`."""
-    for block in blocks:
-        held.append(skips.pop())
-        # The stem's output, the last of them, serves other contexts, too.
-        size = skips[-1].shape[-2:] if skips else ()
-        held[:] = [_run(block, held, state, size, overwrite=len(skips) > 0)]
-
-
-def _joined(contexts: list[TextContext]) -> TextContext:
-    """Several contexts as one of a larger batch."""
-    return [KeysValues(*map(torch.cat, zip(*layer, strict=True))) for layer in zip(*contexts, strict=True)]
-
-
-def modules_of(block: nn.Module) -> list[nn.Module]:
-    """The layers of a block."""
+def layers_of(block: nn.Module) -> list[nn.Module]:
+    """The layers of a block, in order."""
     return list(block) if isinstance(block, nn.ModuleList) else [block]
 
 
-def _run(
-    block: list[nn.Module], inputs: list[Tensor], state: Pass, size: tuple[int, ...] = (), *, overwrite: bool = False
+def _are_equally_long(contexts: Sequence[TextContext]) -> bool:
+    return len({next(iter(context.values())).keys.shape for context in contexts}) == 1
+
+
+def _join(contexts: Sequence[TextContext]) -> TextContext:
+    """Make one text of batch n b of n texts of batch b."""
+    return {
+        layer: KeysValues(*map(torch.cat, zip(*(context[layer] for context in contexts), strict=True)))
+        for layer in contexts[0]
+    }
+
+
+def _share(prepared: Handover, count: int) -> Iterator[Handover]:
+    """Yield what `_prepare` made so many times: copies of what will be overwritten, and at last the thing itself."""
+    stem, h, *tokens = prepared.take()
+    for _ in range(count - 1):
+        yield Handover(stem, h.clone(), *tokens)
+    last = Handover(stem, h, *tokens)
+    del stem, h, tokens
+    yield last
+
+
+def _go_down(blocks: list[list[nn.Module]], skips: list[Tensor], state: Pass) -> None:
+    """Run each block on the last skip; its output is the next skip."""
+    for block in blocks:
+        skips.append(_run_block(block, Handover(skips[-1]), state))
+
+
+def _go_up(blocks: list[list[nn.Module]], x: Handover, skips: list[Tensor], state: Pass) -> Tensor:
+    """Run each block on what the one before returned and the last skip, which goes."""
+    for block in blocks:
+        x.add(skips.pop())
+        size = skips[-1].shape[-2:] if skips else ()
+        # The stem's output, which is the first skip and comes last, serves other texts, too.
+        x = Handover(_run_block(block, x, state, size, overwrite=len(skips) > 0))
+    return x.take()[0]
+
+
+def _run_block(
+    layers: list[nn.Module], x: Handover, state: Pass, size: tuple[int, ...] = (), *, overwrite: bool = False
 ) -> Tensor:
-    """One block. inputs: emptied, so that what nobody else holds is freed as soon as it may be.
+    """Run the layers of a block one after the other: [(b f), c, h, w] -> [(b f), c', h', w'].
 
-    size: height and width after the block's upsampling, if it has one. overwrite: of its last input, ResBlock's.
+    Args:
+        layers: of the block.
+        x: its input, and a skip, where it takes one.
+        state: what the pass shares.
+        size: height and width after the block's upsampling, if it has one.
+        overwrite: a ResBlock may overwrite the skip.
     """
-    for module in block:
-        with state.weights(module):
-            x = _called(module, inputs, state, size, overwrite=overwrite)
-        inputs.append(x)
-        del x
-    return inputs.pop()
+    for layer in layers:
+        with state.weights(layer):
+            x = Handover(_run_layer(layer, x, state, size, overwrite=overwrite))
+    return x.take()[0]
 
 
-def _called(module: nn.Module, inputs: list[Tensor], state: Pass, size: tuple[int, ...], *, overwrite: bool) -> Tensor:
-    """What the layer makes of its inputs."""
-    chunks = state.chunks
-    arguments: tuple[Any, ...]
-    match module:
+def _run_layer(layer: nn.Module, x: Handover, state: Pass, size: tuple[int, ...], *, overwrite: bool) -> Tensor:
+    """Call a layer with what its kind needs."""
+    arguments: tuple[Any, ...] = ()  # a convolution's
+    match layer:
         case ResBlock():
-            return module(inputs, state.emb, state.frames, chunks, overwrite=overwrite)
+            return layer(x, state.emb, state.frames, state.budget, overwrite=overwrite)
         case SpatialTransformer():
-            begun = [state.begun.pop()] if state.begun else []
-            arguments = (next(state.context), chunks, *begun)
+            arguments = (state.context[layer], state.budget)
         case TemporalTransformer():
-            arguments = (state.frames, chunks)
+            arguments = (state.frames, state.budget)
         case Upsample():
-            arguments = (size, chunks)
+            arguments = (size, state.budget)
         case Downsample():
-            arguments = (chunks,)
-        case _:
-            arguments = ()
-    return module(inputs.pop(), *arguments)
+            arguments = (state.budget,)
+    return layer(*x.take(), *arguments)

@@ -127,16 +127,17 @@ def test_raising_from_on_step_interrupts_at_once(stage: str) -> None:
 
 
 def test_numbers_that_are_not_finite_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    noises: Callable[..., list[Tensor]] = small_model().unet.noises
+    unet = small_model().unet
+    predict_noise: Callable[..., list[Tensor]] = unet.predict_noise
     monkeypatch.setattr(
-        small_model().unet, "noises", lambda *args, **kwargs: [noise * torch.nan for noise in noises(*args, **kwargs)]
+        unet, "predict_noise", lambda *args, **kwargs: [x * torch.nan for x in predict_noise(*args, **kwargs)]
     )
     with pytest.raises(ModelError, match=r"sampling.*lower CFG"):
         generate(small_model(), small_request())
 
 
 def test_out_of_memory_says_so_and_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_model().unet, "noises", lambda *_, **__: torch.empty(10**15))
+    monkeypatch.setattr(small_model().unet, "predict_noise", lambda *_, **__: torch.empty(10**15))
     with pytest.raises(
         OutOfMemory, match=r"memory for sampling 2 frames of 40 x 24, even with the plan 'smallest'\. Ask"
     ):
@@ -144,7 +145,7 @@ def test_out_of_memory_says_so_and_what_helps(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_other_runtime_errors_keep_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_model().unet, "noises", lambda *_, **__: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(small_model().unet, "predict_noise", lambda *_, **__: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         generate(small_model(), small_request())
 

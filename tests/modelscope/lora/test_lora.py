@@ -57,7 +57,7 @@ def lora(kind: str) -> Lora:
 def noise(loras: list[Lora], io: dict[str, Tensor], plan: Plan = BALANCED) -> Tensor:
     unet = small_model().unet
     with use_weights(unet, plan, CPU, apply_loras(loras).unet):
-        return unet(io["x"], io["t"].float(), unet.text_context(io["y"]), plan.chunks)
+        return unet(io["x"], io["t"].float(), unet.text_context(io["y"]), plan.chunk_budget)
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(0, "out_nolora"), (0.5, "out_scale0.5"), (1, "out_scale1")])
@@ -177,7 +177,7 @@ def test_weights_in_eight_bits_are_those_of_the_merged_network() -> None:
 @torch.no_grad()
 def quantized_noise(unet: UNet3D, deltas: Deltas) -> Tensor:
     with use_weights(unet, replace(BALANCED, eight_bits=True), CPU, deltas):
-        return unet(NAMELESS["x"], NAMELESS["t"].float(), unet.text_context(NAMELESS["y"]), BALANCED.chunks)
+        return unet(NAMELESS["x"], NAMELESS["t"].float(), unet.text_context(NAMELESS["y"]), BALANCED.chunk_budget)
 
 
 # --- The text encoder

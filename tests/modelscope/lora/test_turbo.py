@@ -68,7 +68,7 @@ def test_the_network_that_hears_the_scale_is_the_originals() -> None:
     contexts = [unet.text_context(TURBO["unet.y"])]
 
     def noise(condition: Tensor | None) -> Tensor:
-        return unet.noises(TURBO["sched.x"], TURBO["unet.t"].float(), contexts, condition=condition)[0]
+        return unet.predict_noise(TURBO["sched.x"], TURBO["unet.t"].float(), contexts, condition=condition)[0]
 
     # Sinusoids of 7500 radians in single precision, a large projection: the order of a sum costs as much as that.
     assert max_error(noise(scale_condition([projection], 7.5)), TURBO["unet.out"]) < 2 * TOLERANCE
@@ -100,13 +100,13 @@ class Spy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[int, Any]] = []
-        noises = small_model().unet.noises
+        predict_noise = small_model().unet.predict_noise
 
         def spied(x: Tensor, timesteps: Tensor, contexts: list[Any], *args: Any, **options: Any) -> Any:
             self.calls.append((len(contexts), options["condition"]))
-            return noises(x, timesteps, contexts, *args, **options)
+            return predict_noise(x, timesteps, contexts, *args, **options)
 
-        monkeypatch.setattr(small_model().unet, "noises", spied)
+        monkeypatch.setattr(small_model().unet, "predict_noise", spied)
 
 
 def request(**changes: Any) -> VideoRequest:

@@ -24,7 +24,8 @@ from sd_t2v.modelscope.memory.placing import place_weights
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan
 from sd_t2v.modelscope.memory.residency import use_weights
 from sd_t2v.modelscope.model import Model, outline
-from sd_t2v.modelscope.network.unet3d import DeepLevels, UNet3D
+from sd_t2v.modelscope.network.deep_cache import DeepFeatureCache
+from sd_t2v.modelscope.network.unet3d import PassOptions, UNet3D
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.helpers.live_bytes import peak_bytes
 from sd_t2v.tests.helpers.support import CPU
@@ -46,7 +47,7 @@ def counted(  # noqa: PLR0913 - the last three are named where they are given
     clip: Clip,
     place: Place,
     *,
-    deep: DeepLevels | None = None,
+    cache: DeepFeatureCache | None = None,
     tokens: int = TOKENS,
     deltas: Deltas = NO_DELTAS,
 ) -> int:
@@ -57,10 +58,11 @@ def counted(  # noqa: PLR0913 - the last three are named where they are given
     def step() -> object:
         with use_weights(unet, plan, place, deltas):
             contexts = [unet.text_context(text) for _ in range(2)]
-            for _ in range(2 if deep else 1):
+            for _ in range(2 if cache else 1):
                 timesteps = torch.empty(1, device="meta")
-                noises = unet.noises(x, timesteps, contexts, plan.chunks, together=plan.together, deep=deep)
-            return noises
+                options = PassOptions(plan.chunk_budget, plan.batch_cfg, cache)
+                noise = unet.predict_noise(x, timesteps, contexts, options)
+            return noise
 
     return peak_bytes(step)[0]
 
@@ -143,7 +145,7 @@ def test_a_draft_is_not_underestimated(plan: Plan) -> None:
     estimate = estimate_step(network(full=False), plan, clip, place) + estimate_deep_levels(
         network(full=False), clip, place
     )
-    assert 1 <= SAFETY * estimate / counted(network(full=False), plan, clip, place, deep=DeepLevels()) <= 1.4
+    assert 1 <= SAFETY * estimate / counted(network(full=False), plan, clip, place, cache=DeepFeatureCache()) <= 1.4
 
 
 def test_streamed_weights_never_take_more_than_600_megabytes() -> None:
@@ -166,7 +168,7 @@ def test_decoding_is_not_underestimated(size: tuple[int, int], plan: Plan) -> No
 
     def decode() -> object:
         with place_weights(decoding, META[torch.float16]):
-            return autoencoder.decode(z, plan.chunks)
+            return autoencoder.decode(z, plan.chunk_budget)
 
     estimate = SAFETY * estimate_decoder(autoencoder, plan, Clip(1, *size), torch.float16)
     assert 1 <= estimate / peak_bytes(decode)[0] <= 1.6

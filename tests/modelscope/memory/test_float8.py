@@ -17,6 +17,7 @@ from sd_t2v.modelscope.memory.choice import Limits, choose_plan
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, SMALL, Plan
 from sd_t2v.modelscope.memory.residency import use_weights
 from sd_t2v.modelscope.network.streamable import tensors_of
+from sd_t2v.modelscope.network.unet3d import PassOptions
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.helpers.support import CPU, small_model
@@ -63,7 +64,9 @@ def test_the_noise_points_where_it_did_and_weights_rest_as_they_were(plan: Plan)
 
     def noise(plan: Plan) -> torch.Tensor:
         with use_weights(unet, plan, CPU):
-            return unet.noises(x, torch.tensor([500.0]), [unet.text_context(text)], plan.chunks)[0]
+            return unet.predict_noise(
+                x, torch.tensor([500.0]), [unet.text_context(text)], PassOptions(plan.chunk_budget)
+            )[0]
 
     exact, found = noise(BALANCED), noise(plan)
     assert 0.99 <= torch.nn.functional.cosine_similarity(exact.flatten(), found.flatten(), dim=0) < 1 - 1e-6

@@ -19,7 +19,7 @@ from sd_t2v.modelscope.memory.plan_runner import PlanRunner, Task
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.memory.streaming import stream_weights
 from sd_t2v.modelscope.model import Model
-from sd_t2v.modelscope.network.chunks import Chunks
+from sd_t2v.modelscope.network.slices import ChunkBudget
 from sd_t2v.modelscope.network.streamable import tensors_of
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.progress import Step
@@ -78,7 +78,7 @@ def at_rest(model: Model) -> bool:
 def ladder(monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, ...]:
     """The plans with pieces as small as the network is: otherwise all would hold whole layers."""
     sizes = (None, 60_000, 60_000, 5_000)
-    plans = tuple(replace(plan, chunks=Chunks(n)) for plan, n in zip(LADDER, sizes, strict=True))
+    plans = tuple(replace(plan, chunk_budget=ChunkBudget(n)) for plan, n in zip(LADDER, sizes, strict=True))
     monkeypatch.setattr(plan_module, "LADDER", plans)
     return plans
 
@@ -207,7 +207,7 @@ def test_numbers_too_large_for_half_precision_are_computed_again_in_another(mode
 def test_black_frames_in_half_precision_become_the_video(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on cards whose half precision overflows: in the network, and in the decoder."""
     half = replace(model, place=HALF, vae_place=HALF)
-    for part, name in ((half.unet, "noises"), (half.autoencoder, "latents_to_frames")):
+    for part, name in ((half.unet, "predict_noise"), (half.autoencoder, "latents_to_frames")):
         monkeypatch.setattr(part, name, overflowing(getattr(part, name)))
     messages = Messages()
     frames = generate(half, REQUEST, notify=messages)

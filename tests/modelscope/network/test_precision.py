@@ -11,6 +11,7 @@ from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.config import UNetConfig
 from sd_t2v.modelscope.device import Place
 from sd_t2v.modelscope.memory.plan import LADDER, Plan
+from sd_t2v.modelscope.network.unet3d import PassOptions
 
 CONFIG = UNetConfig(dim=64, head_dim=32, context_dim=64)
 
@@ -23,13 +24,14 @@ def test_half_precision_points_where_single_precision_does(plan: Plan) -> None:
     x = torch.randn(1, 4, 5, 12, 16, generator=generator)
     texts = torch.randn(2, 1, 77, 64, generator=generator)
 
-    def noises(dtype: torch.dtype) -> torch.Tensor:
+    def predict(dtype: torch.dtype) -> torch.Tensor:
         network = unet.to(dtype)
         contexts = [network.text_context(text.to(dtype)) for text in texts]
         t = torch.tensor([700])
-        return torch.cat(network.noises(x.to(dtype), t, contexts, plan.chunks, together=plan.together)).float()
+        options = PassOptions(plan.chunk_budget, plan.batch_cfg)
+        return torch.cat(network.predict_noise(x.to(dtype), t, contexts, options)).float()
 
-    single, half = noises(torch.float32), noises(torch.float16)
+    single, half = predict(torch.float32), predict(torch.float16)
     assert torch.nn.functional.cosine_similarity(single.flatten(), half.flatten(), dim=0) >= 0.999
 
 

@@ -132,15 +132,15 @@ def test_plans_can_change_from_run_to_run_while_the_model_stays(tmp_path: Path) 
 
 def test_memory_that_runs_out_is_told_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unet, failed = module.STORE.take(MODEL, CPU_PLACES).model.unet, []
-    real = unet.noises
+    real = unet.predict_noise
 
-    def noises(*args: Any, **kwargs: Any) -> Any:
+    def predict_noise(*args: Any, **kwargs: Any) -> Any:
         if not failed:
             failed.append(True)
             raise torch.OutOfMemoryError("out of memory")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(unet, "noises", noises)
+    monkeypatch.setattr(unet, "predict_noise", predict_noise)
     outcome = run(Person(tmp_path, plan="balanced"), MODEL, request(batch_count=2))
     assert outcome.notes == ["Memory ran out with the plan 'balanced'; going on with 'small'."]
     assert len(outcome.videos) == 2 and not outcome.error

@@ -71,8 +71,8 @@ def _parse_settings(settings: dict[str, Any]) -> Alphas:
     usual = None if alpha is None else float(alpha)
 
     def scale(module: str, rank: int) -> float:
-        words = module.split(".")
-        endings = (".".join(words[first:]) for first in range(len(words)))
+        names = module.split(".")
+        endings = (".".join(names[first:]) for first in range(len(names)))
         # The first of those in the file that fits, as in PEFT.
         found = min((named[ending] for ending in endings if ending in named), default=(0, usual))[1]
         return 1.0 if found is None else found / (rank**0.5 if root else rank)

@@ -25,9 +25,9 @@ def recognise_foreign(names: Iterable[str]) -> str:
     """What a file is whose tensors have these names, if it is known to be something else; otherwise nothing."""
     names = list(names)
     of_time = any(map(_OF_TIME.search, names))
-    for sign, words in _SIGNS.items():
+    for sign, description in _SIGNS.items():
         if any(re.search(sign, name) for name in names) and not (of_time and sign == _KOHYAS.pattern):
-            return words
+            return description
     return ""
 
 

@@ -22,6 +22,7 @@ from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.lora.lora import Lora, apply_loras
 from sd_t2v.modelscope.lora.lora_file import read_lora
 from sd_t2v.modelscope.lora.targets import COND_PROJ, Targets
+from sd_t2v.modelscope.memory.choice import Limits, choose_plan
 from sd_t2v.modelscope.memory.deltas import Delta, Deltas, fits, split_by_part
 from sd_t2v.modelscope.memory.placing import place_weights
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, SMALLEST, Plan
@@ -162,6 +163,16 @@ def test_a_model_that_stayed_on_the_device_leaves_it_first(half: Model) -> None:
     residency.keep(everything=True)
     assert torch.equal(generate(half, REQUEST, residency=residency), without)
     assert residency.bytes_kept(half.unet, CPU.device)
+
+
+def test_choosing_a_plan_leaves_what_is_kept_where_it_is(half: Model) -> None:
+    residency, loras = Residency(half), apply_loras([lora("cloneofsimo")])
+    expected = choose_plan(half, REQUEST, Limits(10**9), loras)
+    residency.keep(everything=True)
+    before, kept = at_rest(half), residency.bytes_kept(half.unet, CPU.device)
+    assert choose_plan(half, REQUEST, Limits(10**9), loras) == expected
+    assert residency.bytes_kept(half.unet, CPU.device) == kept > 0
+    assert all(x is before[name] for name, x in at_rest(half).items())
 
 
 def test_weights_in_eight_bits_are_those_of_the_merged_network() -> None:

@@ -67,9 +67,9 @@ def test_other_models_files_are_refused_with_the_reason(name: str, tmp_path: Pat
     tensors, words = FOREIGN[name]
     path = tmp_path / f"{name}.safetensors"
     save_file(tensors, path)
-    with pytest.raises(ModelError, match=words) as told:
+    with pytest.raises(ModelError, match=words) as caught:
         read_lora(path, small_model())
-    assert str(told.value).startswith(str(path))
+    assert str(caught.value).startswith(str(path))
 
 
 def test_a_part_without_a_home_refuses_all_of_it(tmp_path: Path) -> None:

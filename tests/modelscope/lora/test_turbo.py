@@ -62,7 +62,7 @@ def test_the_sampler_is_the_original_scheduler() -> None:
 
 
 @torch.no_grad()
-def test_the_network_that_hears_the_scale_is_the_originals() -> None:
+def test_the_network_that_takes_the_scale_is_the_originals() -> None:
     unet = small_model().unet
     projection = Delta(TURBO["unet.cond_proj.weight"], torch.eye(256))
     contexts = [unet.text_context(TURBO["unet.y"])]
@@ -135,7 +135,7 @@ def test_one_pass_per_step_under_any_plan(turbo: Lora, plan: Any, monkeypatch: p
     assert int((frames.int() - other.int()).abs().max()) <= 1
 
 
-def test_the_scale_is_heard_and_afterwards_the_model_is_guided_again(
+def test_the_scale_reaches_the_network_and_afterwards_the_model_is_guided_again(
     turbo: Lora, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spy = Spy(monkeypatch)

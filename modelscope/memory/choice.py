@@ -7,7 +7,7 @@ import torch
 
 from ..errors import OutOfMemory, RequestError
 from ..model import Model
-from ..prompts.encode import chunks
+from ..prompts.tokens import split_into_chunks
 from ..request import VideoRequest
 from . import float8
 from .estimate import TOKENS, Clip, needed
@@ -99,7 +99,9 @@ def _needed(model: Model, plan: Plan, request: VideoRequest, frames: int | None 
     """frames: if not the request's."""
     scale = model.config.autoencoder.scale
     clip = Clip(frames or request.frames, request.height // scale, request.width // scale)
-    tokens = TOKENS * max(len(chunks(prompt)) if prompt else 1 for prompt in (request.prompt, request.negative_prompt))
+    tokens = TOKENS * max(
+        len(split_into_chunks(prompt)) if prompt else 1 for prompt in (request.prompt, request.negative_prompt)
+    )
     return needed(model, plan, clip, tokens=tokens, draft=request.draft > 1)
 
 

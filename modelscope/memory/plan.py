@@ -10,8 +10,8 @@ class Plan:
     """One way to run.
 
     chunk_budget: what a layer may hold; batch_cfg: both passes of guidance are one batch; streamed: weights wait in
-    main memory, and each part's come to the device when it runs. eight_bits: they wait there, or on the device, in half the
-    size, which is the one thing here that changes the result a little.
+    main memory, and each part's come to the device when it runs. eight_bits: they wait there, or on the device, in
+    half the size, which is the one thing here that changes the result a little.
     """
 
     name: str

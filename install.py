@@ -7,6 +7,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 NEEDED = {
+    "einops": "einops",
     "filelock": "filelock",
     "huggingface_hub": "huggingface_hub",
     "imageio_ffmpeg": "imageio-ffmpeg",

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..modelscope.network.autoencoder import LATENT_SCALE, Autoencoder
 from ..modelscope.network.text_encoder import TextEncoder
 from ..modelscope.network.unet3d import UNet3D
-from ..modelscope.prompts.encode import tokenize
+from ..modelscope.prompts.tokens import tokenize
 from ..modelscope.sampling.schedules import TRAIN_STEPS, alphas_cumprod
 from .captions import caption
 from .recipe import MINIATURE, Recipe

@@ -23,10 +23,10 @@ from .progress import OnStep, Step, ignore
 from .prompts.encode import encode_prompt
 from .request import VideoRequest
 from .sampling.catalogue import get_sampler
-from .sampling.denoiser import denoiser
-from .sampling.guidance import Guidance, guided, interval
+from .sampling.denoiser import make_denoiser
+from .sampling.guidance import Guidance, find_interval, guide
 from .sampling.registry import Denoise, Noise
-from .sampling.schedules import Level, to_ve, to_vp
+from .sampling.schedules import NoiseLevel, to_ve, to_vp
 
 DECODING_REMEDY = "Ask for a smaller size, or close other programs."
 
@@ -130,9 +130,9 @@ def sample(
     levels = sampler.grid(request.steps)
     cond, uncond = unet(lambda _, place: [model.unet.text_context(text.to(*place)) for text in conditions[:2]])
     guidance = _guidance(request, levels) if conditions.scale is None else Guidance(1.0)
-    predict_noise = guided(_network(model, unet, request, conditions.scale), cond, uncond, guidance)
+    predict_noise = guide(_network(model, unet, request, conditions.scale), cond, uncond, guidance)
     x = to_ve(noise(), levels[0])
-    denoise = _Remembered(denoiser(predict_noise))
+    denoise = _Remembered(make_denoiser(predict_noise))
     solver = sampler.solve(denoise, x, levels, noise, request.eta)
     for done, (x, level) in enumerate(zip(solver, levels[1:], strict=True), 1):
         latents = to_vp(x, level)
@@ -140,9 +140,9 @@ def sample(
     return latents
 
 
-def _guidance(request: VideoRequest, levels: Sequence[Level]) -> Guidance:
+def _guidance(request: VideoRequest, levels: Sequence[NoiseLevel]) -> Guidance:
     asked = [level.timestep for level in levels[:-1]]
-    return Guidance(request.cfg_scale, request.cfg_rescale, *interval(asked, request.cfg_from, request.cfg_until))
+    return Guidance(request.cfg_scale, request.cfg_rescale, *find_interval(asked, request.cfg_from, request.cfg_until))
 
 
 class _Remembered:
@@ -152,7 +152,7 @@ class _Remembered:
         self._denoise = denoise
         self.latest: Tensor | None = None
 
-    def __call__(self, x: Tensor, level: Level) -> Tensor:
+    def __call__(self, x: Tensor, level: NoiseLevel) -> Tensor:
         self.latest = self._denoise(x, level)
         return self.latest
 

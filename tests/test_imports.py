@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ("modelscope", "t2v_helpers", "miniature", "benchmarks", "tools")
-MODEL_MAY_IMPORT = {"omegaconf", "psutil", "open_clip", "safetensors", "torch"}
+MODEL_MAY_IMPORT = {"einops", "omegaconf", "psutil", "open_clip", "safetensors", "torch"}
 HEAVY = {"diffusers", "open_clip", "torch", "torchvision", "transformers"}
 PREDECESSORS = {
     "args", "render", "general_utils", "extensions_utils", "error_hardcode", "key_frames", "video_audio_utils"

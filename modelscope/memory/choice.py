@@ -7,7 +7,7 @@ import torch
 
 from ..errors import OutOfMemory, RequestError
 from ..model import Model
-from ..prompts.encode import chunks
+from ..prompts.tokens import split_into_chunks
 from ..request import VideoRequest
 from . import float8
 from .deltas import NO_LORAS, AppliedLoras
@@ -74,7 +74,7 @@ def choose_plan(model: Model, request: VideoRequest, limits: Limits, loras: Appl
         RequestError: The limits make no sense.
     """
     prompts = (request.prompt, request.negative_prompt)
-    tokens = TOKENS * max(len(chunks(prompt)) if prompt else 1 for prompt in prompts)
+    tokens = TOKENS * max(len(split_into_chunks(prompt)) if prompt else 1 for prompt in prompts)
     return _Chooser(model, request, limits, loras, tokens).choose()
 
 

@@ -3,6 +3,7 @@
 import itertools
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,11 +53,11 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
         h = self.norm(x)
-        q, k, v = (layer(h).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v))
+        q, k, v = (rearrange(layer(h), "n c h w -> n 1 (h w) c") for layer in (self.q, self.k, self.v))
         # Heads as wide as this have no fused kernel everywhere: every pixel's score for every other may be held.
         slices = budget.slices(q.shape[2], q.shape[0] * q.shape[2])
         out = map_slices(lambda part: F.scaled_dot_product_attention(q[:, :, part], k, v), slices, dim=2)
-        return x + self.proj_out(out.squeeze(1).transpose(1, 2).unflatten(2, x.shape[-2:]))
+        return x + self.proj_out(rearrange(out, "n 1 (h w) c -> n c h w", h=x.shape[2]))
 
 
 class Downsample(nn.Module):
@@ -216,4 +217,4 @@ class Autoencoder(nn.Module):
 
 def to_uint8(frames: Tensor) -> Tensor:
     """Frames [n, 3, h, w] in 0..1 -> RGB bytes [n, h, w, 3]; truncates, as the original does."""
-    return (frames * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return rearrange((frames * 255).to(torch.uint8), "n c h w -> n h w c").contiguous()

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,7 +53,7 @@ class TemporalConv(nn.Module):
             frames: f.
             budget: how many values to hold at once.
         """
-        clip = x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)  # [b, c, f, (h w)]
+        clip = rearrange(x, "(b f) c h w -> b c f (h w)", f=frames)
         b, c, f, pixels = clip.shape
         slices = budget.slices(pixels, 3 * b * c * f)
         hidden = map_slices(self._prepare(self.conv1, clip, budget), slices, dim=3)

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import UNetConfig
@@ -172,7 +173,7 @@ class UNet3D(Streamable):
 
         That is the stem's output, the first ResBlock's, and the first transformer's tokens, if there is one.
         """
-        frames = Handover(x.transpose(1, 2).flatten(0, 1).contiguous())  # [(b f), in_dim, h, w]
+        frames = Handover(rearrange(x, "b c f h w -> (b f) c h w").contiguous())
         stem = _run_block(layers_of(self.input_blocks[0]), frames, state)
         res_block, *transformers = layers_of(self.input_blocks[1])
         h = _run_block([res_block], Handover(stem), state)
@@ -201,7 +202,7 @@ class UNet3D(Streamable):
         h = _go_up(blocks.up, Handover(self._deep_features(skips, state)), skips, state)
         with self.weights(self.out):
             noise = map_slices(lambda part: self.out(h[part]), state.budget.slices(len(h), 3 * h[0].numel()))
-        return noise.unflatten(0, (-1, state.frames)).transpose(1, 2)
+        return rearrange(noise, "(b f) c h w -> b c f h w", f=state.frames)
 
     def _deep_features(self, skips: list[Tensor], state: Pass) -> Tensor:
         """Return what the levels below the first make of the last skip; the cache's answer, if it has one."""

@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from .registry import Denoise, Noise, sampler
-from .schedules import Level, ddim_gaussian_levels, ddim_levels
+from .schedules import NoiseLevel, ddim_gaussian_levels, ddim_levels
 
 
 @sampler("DDIM_Gaussian", grid=ddim_gaussian_levels, default_steps=30, uses_eta=True)
 @sampler("DDIM", grid=ddim_levels, default_steps=50, uses_eta=True)
-def ddim(denoise: Denoise, x: Tensor, levels: Sequence[Level], noise: Noise, eta: float) -> Iterator[Tensor]:
+def ddim(denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Noise, eta: float) -> Iterator[Tensor]:
     """Equations 12 and 16 of Song et al. (2021), "Denoising Diffusion Implicit Models".
 
-    Divided by sqrt(acp) they read: an Euler step to somewhat below the next sigma, and noise to make up for the rest.
-    Nothing is drawn where nothing would be added.
+    Divided by sqrt(acp) they read: an Euler step to somewhat below the next sigma, then noise up to that sigma. No
+    noise is drawn where none is added.
     """
     for here, there in pairwise(levels):
-        fresh = eta * there.sigma * math.sqrt(1 - (there.sigma / here.sigma) ** 2)
-        kept = math.sqrt(there.sigma**2 - fresh**2)
+        added = eta * there.sigma * math.sqrt(1 - (there.sigma / here.sigma) ** 2)
+        kept = math.sqrt(there.sigma**2 - added**2)
         x = torch.lerp(denoise(x, here), x, kept / here.sigma)
-        if fresh:
-            x = x + fresh * noise()
+        if added:
+            x = x + added * noise()
         yield x

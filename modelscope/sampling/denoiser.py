@@ -1,17 +1,20 @@
-"""From the network's prediction (noise in VP latents) to the solvers' question (x0 behind VE latents)."""
+"""The network predicts the noise in VP latents; solvers ask for the x0 behind VE latents."""
 
 import torch
 from torch import Tensor
 
 from .guidance import PredictNoise
 from .registry import Denoise
-from .schedules import Level, to_vp
+from .schedules import NoiseLevel, to_vp
 
 
-def denoiser(predict_noise: PredictNoise) -> Denoise:
-    """x0 = x - sigma * noise. The network gets VP latents of x's dtype and float32 timesteps [b]."""
+def make_denoiser(predict_noise: PredictNoise) -> Denoise:
+    """Make the function that solvers ask: x0 = x - sigma * noise.
 
-    def denoise(x: Tensor, level: Level) -> Tensor:
+    predict_noise: gets VP latents of x's shape and dtype, and float32 timesteps [b].
+    """
+
+    def denoise(x: Tensor, level: NoiseLevel) -> Tensor:
         timesteps = torch.full((len(x),), level.timestep, dtype=torch.float32, device=x.device)
         return x - level.sigma * predict_noise(to_vp(x, level), timesteps)
 

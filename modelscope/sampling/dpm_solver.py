@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from .registry import Denoise, Noise, sampler
-from .schedules import Level, karras_levels, linspace_levels
+from .schedules import NoiseLevel, karras_levels, linspace_levels
 
 
 @sampler("DPM++ 2M Karras", grid=karras_levels)
 @sampler("DPM++ 2M", grid=linspace_levels)
-def dpmpp_2m(denoise: Denoise, x: Tensor, levels: Sequence[Level], noise: Noise, eta: float) -> Iterator[Tensor]:
+def dpmpp_2m(denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Noise, eta: float) -> Iterator[Tensor]:
     """Algorithm 2 of Lu et al. (2022), "DPM-Solver++": an Euler step towards x0 extrapolated by half a step.
 
     The first step, and the one that removes the last noise, do not extrapolate.

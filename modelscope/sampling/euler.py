@@ -6,17 +6,19 @@ from torch import Tensor
 
 from .ddim import ddim
 from .registry import Denoise, Noise, sampler
-from .schedules import Level, fractional_levels
+from .schedules import NoiseLevel, fractional_levels
 
 
 @sampler("Euler", grid=fractional_levels)
-def euler(denoise: Denoise, x: Tensor, levels: Sequence[Level], noise: Noise, eta: float) -> Iterator[Tensor]:
+def euler(denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Noise, eta: float) -> Iterator[Tensor]:
     """Algorithm 2 of Karras et al. (2022) without churn and second order: in these coordinates, DDIM at eta 0."""
     return ddim(denoise, x, levels, noise, 0.0)
 
 
 @sampler("Euler a", grid=fractional_levels)
-def euler_ancestral(denoise: Denoise, x: Tensor, levels: Sequence[Level], noise: Noise, eta: float) -> Iterator[Tensor]:
+def euler_ancestral(
+    denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Noise, eta: float
+) -> Iterator[Tensor]:
     """k-diffusion's ancestral sampling, after Song et al. (2021), "Score-Based Generative Modeling": DDIM at eta 1.
 
     The eta of the request is DDIM's and is ignored, so that its default of 0 does not turn this into Euler.

@@ -8,18 +8,20 @@ from torch import Tensor
 
 Context = TypeVar("Context")
 PredictNoise = Callable[[Tensor, Tensor], Tensor]
-"""VP latents [b, ...] and timesteps [b] to the noise in them."""
+"""Predicts the noise in VP latents [b, ...] at timesteps [b]; returns the latents' shape."""
 
 
 ROUNDING = 1e-6
-"""Shares of steps are written in decimals."""
+"""Shares of steps are written in decimals, which no float holds exactly."""
 
 
 class Guidance(NamedTuple):
-    """How to combine the predictions for two contexts (Kynkäänniemi et al., 2024, for the interval).
+    """How to combine the predictions for the prompt and the negative prompt.
 
-    rescale: 0..1, how far the result's spread goes back to that of the prompted prediction.
-    first, last: the timesteps between which there is guidance; elsewhere only the prompted prediction is made.
+    scale: 1 for no guidance.
+    rescale: 0..1, how far the result's standard deviation goes back to that of the prompted prediction.
+    first, last: the timesteps between which there is guidance, first >= last; elsewhere only the prompted prediction is
+    made (Kynkäänniemi et al., 2024).
     """
 
     scale: float
@@ -28,31 +30,43 @@ class Guidance(NamedTuple):
     last: float = -math.inf
 
 
-def interval(timesteps: Sequence[float], begin: float, end: float) -> tuple[float, float]:
-    """The range of a grid's timesteps within two shares of its steps, of nothing if none is.
+def find_interval(timesteps: Sequence[float], begin: float, end: float) -> tuple[float, float]:
+    """Find the timesteps between two shares of a grid's steps: `first` and `last` of Guidance.
 
-    It ends halfway to the next timestep: the network hears them rounded.
+    The range reaches halfway to the next timestep, because timesteps are rounded on their way to the network.
+
+    Args:
+        timesteps: at which the network is asked, falling.
+        begin: where guidance begins, as a share of the steps, 0..1.
+        end: where it ends, likewise. If that is not after `begin`, no timestep is in the range.
     """
     count = len(timesteps)
     first, end_at = (math.ceil(share * count - ROUNDING) for share in (begin, end))
     if first >= end_at:
         return -math.inf, math.inf
-    return _between(timesteps, first - 1), _between(timesteps, end_at - 1)
+    return _midpoint(timesteps, first - 1), _midpoint(timesteps, end_at - 1)
 
 
-def _between(timesteps: Sequence[float], number: int) -> float:
-    """Halfway from one timestep to the next; before the first and after the last everything."""
+def _midpoint(timesteps: Sequence[float], number: int) -> float:
+    """Halfway from one timestep to the next; infinitely far before the first and after the last."""
     if number < 0:
         return math.inf
     return (timesteps[number] + timesteps[number + 1]) / 2 if number + 1 < len(timesteps) else -math.inf
 
 
-def guided(
+def guide(
     network: Callable[[Tensor, Tensor, list[Context]], list[Tensor]], cond: Context, uncond: Context, guidance: Guidance
 ) -> PredictNoise:
-    """u + scale * (c - u) (Ho and Salimans, 2022), c and u being the network's noise for the two contexts.
+    """Return the function that predicts noise with guidance: u + scale * (c - u) (Ho and Salimans, 2022).
 
-    At a scale of exactly 1 only c is asked for. The result has the latents' dtype, whatever the network computes in.
+    c and u are the noise under the prompt and under the negative prompt. At a scale of exactly 1 only c is asked for.
+    The result has the latents' dtype, whatever the network computes in.
+
+    Args:
+        network: predicts the noise in latents [b, ...] at timesteps [b] under each of the contexts.
+        cond: the prompt, as the network takes it.
+        uncond: the negative prompt.
+        guidance: how to combine the two.
     """
 
     def predict_noise(latents: Tensor, timesteps: Tensor) -> Tensor:
@@ -62,13 +76,13 @@ def guided(
         if alone:
             return prompted
         noise = unprompted[0] + guidance.scale * (prompted - unprompted[0])
-        return _rescaled(noise, prompted, guidance.rescale) if guidance.rescale else noise
+        return _rescale(noise, prompted, guidance.rescale) if guidance.rescale else noise
 
     return predict_noise
 
 
-def _rescaled(noise: Tensor, prompted: Tensor, share: float) -> Tensor:
-    """Against overexposure at large scales (Lin et al., 2023, equations 14 to 16)."""
+def _rescale(noise: Tensor, prompted: Tensor, share: float) -> Tensor:
+    """Lower the contrast that large scales cause (Lin et al., 2023, equations 14 to 16)."""
     dims = tuple(range(1, noise.ndim))
     factor = prompted.std(dims, keepdim=True) / noise.std(dims, keepdim=True)
     return noise * (share * factor + (1 - share))

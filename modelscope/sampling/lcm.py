@@ -7,15 +7,15 @@ from itertools import pairwise
 from torch import Tensor
 
 from .registry import Denoise, Noise, sampler
-from .schedules import Level, consistency_levels, to_vp
+from .schedules import NoiseLevel, consistency_levels, to_vp
 
 SIGMA_DATA = 0.5
 TIMESTEP_SCALE = 10
-"""As the network was distilled with, both."""
+"""Both as in the distillation of T2V-Turbo."""
 
 
 @sampler("LCM", grid=consistency_levels, default_steps=4)
-def lcm(denoise: Denoise, x: Tensor, levels: Sequence[Level], noise: Noise, eta: float) -> Iterator[Tensor]:
+def lcm(denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Noise, eta: float) -> Iterator[Tensor]:
     """Multistep consistency sampling (Song et al., 2023, algorithm 1; Luo et al., 2023), as T2V-Turbo does it.
 
     Each step goes all the way, and fresh noise goes half of it back.

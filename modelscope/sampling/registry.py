@@ -1,4 +1,4 @@
-"""What a sampler is, and the table of all of them. Import `catalogue` instead, where the table is complete."""
+"""What a sampler is, and the table of all of them. Import `catalogue` instead: there the table is complete."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,24 +7,24 @@ from typing import TypeVar
 from torch import Tensor
 
 from ..errors import RequestError
-from .schedules import Level
+from .schedules import NoiseLevel
 
-Denoise = Callable[[Tensor, Level], Tensor]
-"""x [b, ...] (VE) at a level to the model's guess at x0."""
+Denoise = Callable[[Tensor, NoiseLevel], Tensor]
+"""Returns the model's guess at x0, given x [b, ...] (VE) and the noise level in it."""
 
 Noise = Callable[[], Tensor]
-"""The next seeded standard normal tensor, shaped like x."""
+"""Returns the next seeded standard normal tensor, shaped like x."""
 
-Solver = Callable[[Denoise, Tensor, Sequence[Level], Noise, float], Iterator[Tensor]]
-"""denoise, x (VE, at the first level), levels, noise, eta: yields x at each following level."""
+Solver = Callable[[Denoise, Tensor, Sequence[NoiseLevel], Noise, float], Iterator[Tensor]]
+"""Yields x at each noise level after the first, given denoise, x at the first (VE), all levels, noise and eta."""
 
-Grid = Callable[[int], list[Level]]
-"""A number of steps to levels; RequestError where that is impossible."""
+Grid = Callable[[int], list[NoiseLevel]]
+"""Returns the noise levels of so many steps, falling. Raises RequestError where there are none."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A solver with the grid that people expect under this name."""
+    """A solver with the grid that people expect under this name. uses_eta: whether the request's eta changes anything."""
 
     name: str
     solve: Solver
@@ -48,7 +48,7 @@ def sampler(name: str, *, grid: Grid, default_steps: int = 25, uses_eta: bool = 
 
 
 def get_sampler(name: str) -> Sampler:
-    """The sampler of that name; RequestError listing the known ones if there is none."""
+    """The sampler of that name. Raises RequestError, which lists the known ones, if there is none."""
     if name not in _SAMPLERS:
         raise RequestError(f"Sampler {name!r} is not known. Known are: {', '.join(_SAMPLERS)}.")
     return _SAMPLERS[name]

@@ -1,4 +1,4 @@
-"""The noise schedule the model was trained with, and the step grids that samplers walk.
+"""The noise schedule that the model was trained with, and the grids of noise levels that samplers go through.
 
 Solvers work in "variance exploding" (VE) coordinates, x = x0 + sigma * noise. The network and everything outside the
 samplers use "variance preserving" (VP) ones, sqrt(acp) * x0 + sqrt(1 - acp) * noise, which is x / sqrt(1 + sigma^2).
@@ -18,11 +18,11 @@ TRAIN_STEPS = 1000
 BETA_START, BETA_END = 0.00085, 0.0120
 KARRAS_RHO = 7.0
 CONSISTENCY_STEPS = 50
-"""The grid that T2V-Turbo was distilled on."""
+"""Number of timesteps that T2V-Turbo was distilled on."""
 
 
 def alphas_cumprod() -> Tensor:
-    """Share of the signal's variance left at each training timestep: [1000], float64, falling ("linear_sd")."""
+    """Share of the signal's variance that is left at each training timestep: [1000], float64, falling ("linear_sd")."""
     betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0)
 
@@ -34,22 +34,26 @@ def sigmas() -> tuple[float, ...]:
     return tuple(((1 - acp) / acp).sqrt().tolist())
 
 
-class Level(NamedTuple):
-    """One point of a grid: the noise in x, and the (maybe fractional) timestep the network hears for it."""
+class NoiseLevel(NamedTuple):
+    """One point of a grid.
+
+    sigma: the standard deviation of the noise in x = x0 + sigma * noise.
+    timestep: what the network is told, 0..999, maybe a fraction.
+    """
 
     sigma: float
     timestep: float
 
 
-END = Level(0.0, 0.0)
-"""No noise left. The network is never asked here."""
+END = NoiseLevel(0.0, 0.0)
+"""No noise. The network is never asked here."""
 
 
-def level_at(timestep: float) -> Level:
-    """The level of a timestep in [0, 999]; sigma is linear between training timesteps, as in diffusers."""
+def level_at(timestep: float) -> NoiseLevel:
+    """The noise level of a timestep in 0..999; sigma is linear between training timesteps, as in diffusers."""
     low = min(int(timestep), TRAIN_STEPS - 2)
     share = timestep - low
-    return Level(sigmas()[low] * (1 - share) + sigmas()[low + 1] * share, float(timestep))
+    return NoiseLevel(sigmas()[low] * (1 - share) + sigmas()[low + 1] * share, float(timestep))
 
 
 def timestep_of(sigma: float) -> float:
@@ -59,17 +63,17 @@ def timestep_of(sigma: float) -> float:
     return low + min(max(math.log(sigma / below) / math.log(above / below), 0.0), 1.0)
 
 
-def to_ve(latents: Tensor, level: Level) -> Tensor:
-    """VP latents at a level, such as the initial standard normal noise, to the solvers' x."""
+def to_ve(latents: Tensor, level: NoiseLevel) -> Tensor:
+    """Convert VP latents at a noise level, such as the standard normal noise at the start, to a solver's x."""
     return latents * math.hypot(1, level.sigma)
 
 
-def to_vp(x: Tensor, level: Level) -> Tensor:
-    """A solver's x at a level to VP latents: what the network takes, and at the end what the autoencoder decodes."""
+def to_vp(x: Tensor, level: NoiseLevel) -> Tensor:
+    """Convert a solver's x at a noise level to VP latents, which the network takes and the autoencoder decodes."""
     return x / math.hypot(1, level.sigma)
 
 
-def ddim_levels(steps: int) -> list[Level]:
+def ddim_levels(steps: int) -> list[NoiseLevel]:
     """The original's DDIM grid (modelscope's ddim_sample_loop): every (1000 // steps)-th timestep, down to 1.
 
     It makes ceil(1000 / stride) steps, which is more than asked for where `steps` does not divide 1000 (31 for 30),
@@ -77,12 +81,12 @@ def ddim_levels(steps: int) -> list[Level]:
     original takes its state after the first step for one timestep noisier than it is; these levels do not.
     Raises RequestError for steps outside 1..1000.
     """
-    stride = TRAIN_STEPS // _checked(steps)
+    stride = TRAIN_STEPS // _check_steps(steps)
     rising = [min(timestep, TRAIN_STEPS - 1) for timestep in range(1, TRAIN_STEPS + 1, stride)]
     return [level_at(timestep) for timestep in (*reversed(rising), 0)]
 
 
-def ddim_gaussian_levels(steps: int) -> list[Level]:
+def ddim_gaussian_levels(steps: int) -> list[NoiseLevel]:
     """The grid of the 2023 extension's default, DDIM_Gaussian: DDIM's, cut off after `steps` steps.
 
     The same where `steps` divides 1000; else a little noise stays (30 steps stop at timestep 1), and above about 50 a
@@ -91,18 +95,18 @@ def ddim_gaussian_levels(steps: int) -> list[Level]:
     return ddim_levels(steps)[: steps + 1]
 
 
-def linspace_levels(steps: int) -> list[Level]:
+def linspace_levels(steps: int) -> list[NoiseLevel]:
     """diffusers' "linspace" for multistep solvers: whole timesteps from 999 to just above 0, then no noise.
 
     1000 steps would repeat a timestep, on which those solvers divide by zero: they become 999.
     """
     # A product, as numpy does it: k * 999 / steps falls on the other side of .5 for 30 steps.
-    stride = (TRAIN_STEPS - 1) / _checked(steps)
+    stride = (TRAIN_STEPS - 1) / _check_steps(steps)
     timesteps = dict.fromkeys(round(k * stride) for k in range(steps, 0, -1))
     return [*map(level_at, timesteps), END]
 
 
-def fractional_levels(steps: int) -> list[Level]:
+def fractional_levels(steps: int) -> list[NoiseLevel]:
     """Evenly spaced fractional timesteps from 999 to 0, then no noise: Euler's grid in diffusers and k-diffusion.
 
     The two differ in how sigma is interpolated: linearly in diffusers and here, by its logarithm in k-diffusion (0.1 %
@@ -113,22 +117,22 @@ def fractional_levels(steps: int) -> list[Level]:
     return [*(level_at(last * (1 - share)) for share in _ramp(steps)), END]
 
 
-def karras_levels(steps: int) -> list[Level]:
+def karras_levels(steps: int) -> list[NoiseLevel]:
     """Equation 5 of Karras et al. (2022) with rho 7 over the model's whole range, then no noise.
 
     Timesteps are rounded to whole ones, as diffusers does; sigmas are not.
     """
     first, last = (sigma ** (1 / KARRAS_RHO) for sigma in (sigmas()[-1], sigmas()[0]))
     values = [(first + share * (last - first)) ** KARRAS_RHO for share in _ramp(steps)]
-    return [*(Level(sigma, float(round(timestep_of(sigma)))) for sigma in values), END]
+    return [*(NoiseLevel(sigma, float(round(timestep_of(sigma)))) for sigma in values), END]
 
 
-def consistency_levels(steps: int) -> list[Level]:
+def consistency_levels(steps: int) -> list[NoiseLevel]:
     """T2V-Turbo's grid: every (50 // steps)-th of the 50 timesteps 999, 979, ..., 19, then no noise.
 
-    4 steps: 999, 759, 519, 279. Raises RequestError.
+    4 steps: 999, 759, 519, 279. Raises RequestError for steps outside 1..50.
     """
-    if _checked(steps) > CONSISTENCY_STEPS:
+    if _check_steps(steps) > CONSISTENCY_STEPS:
         raise RequestError(
             f"The sampler LCM takes {CONSISTENCY_STEPS} steps at the most, not {steps}. 4 to 8 are good."
         )
@@ -139,11 +143,11 @@ def consistency_levels(steps: int) -> list[Level]:
 
 def _ramp(steps: int) -> list[float]:
     """Evenly from 0 to 1, both included; 0 alone for 1 step."""
-    intervals = max(_checked(steps) - 1, 1)
+    intervals = max(_check_steps(steps) - 1, 1)
     return [k / intervals for k in range(steps)]
 
 
-def _checked(steps: int) -> int:
+def _check_steps(steps: int) -> int:
     if not 1 <= steps <= TRAIN_STEPS:
         raise RequestError(f"Steps must be from 1 to {TRAIN_STEPS}, not {steps}.")
     return steps

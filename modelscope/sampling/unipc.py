@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from .registry import Denoise, Noise, sampler
-from .schedules import Level, linspace_levels
+from .schedules import NoiseLevel, linspace_levels
 
 
 def bh1(h: float) -> float:
-    """The paper's B1(h), for x0 predictions; h is the step in log(1 / sigma)."""
+    """Compute the paper's B1(h) for x0 predictions; h is the step in log(1 / sigma)."""
     return -h
 
 
 def bh2(h: float) -> float:
-    """The paper's B2(h)."""
+    """Compute the paper's B2(h), as for `bh1`."""
     return math.expm1(-h)
 
 
@@ -34,7 +34,7 @@ DIFFUSERS = Variant(2, bh2)
 
 
 class Prediction(NamedTuple):
-    """The x0 that the model guessed at a sigma."""
+    """The model's guess at x0, and the sigma at which it was made."""
 
     sigma: float
     x0: Tensor
@@ -42,7 +42,7 @@ class Prediction(NamedTuple):
 
 @sampler("UniPC", grid=linspace_levels)
 def unipc(
-    denoise: Denoise, x: Tensor, levels: Sequence[Level], noise: Noise, eta: float, variant: Variant = DIFFUSERS
+    denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Noise, eta: float, variant: Variant = DIFFUSERS
 ) -> Iterator[Tensor]:
     """Multistep UniPC for x0 predictions, Zhao et al. (2023).
 
@@ -65,7 +65,15 @@ def unipc(
 def _step(
     x: Tensor, base: Prediction, others: Sequence[Prediction], sigma: float, b: Callable[[float], float]
 ) -> Tensor:
-    """From x at base's sigma to another: an Euler step, and what the other predictions say of x0's change meanwhile."""
+    """Go from x at base's sigma to another: an Euler step, and the change of x0 that the other predictions show.
+
+    Args:
+        x: at base's sigma.
+        base: the prediction that was made there.
+        others: predictions at other sigmas.
+        sigma: where to go.
+        b: the paper's B(h).
+    """
     result = torch.lerp(base.x0, x, sigma / base.sigma)
     if others:
         h = math.log(base.sigma / sigma)
@@ -76,7 +84,7 @@ def _step(
 
 
 def _weights(places: Sequence[float], h: float, b_h: float) -> list[float]:
-    """The paper's a, from R a = phi / B(h), for predictions at these fractions of the step."""
+    """Solve the paper's R a = phi / B(h) for a, with predictions at these fractions of the step."""
     if len(places) == 1:
         # Right to leading order in h, and then independent of B: the paper's own shortcut.
         return [0.5]

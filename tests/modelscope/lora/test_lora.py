@@ -233,7 +233,7 @@ def read_text_lora(model: Model, spelling: str = "diffusers") -> Lora:
 def test_the_text_encoders_part_equals_transformers(spelling: str) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from sd_t2v.modelscope.prompts.encode import tokenize
+    from sd_t2v.modelscope.prompts.tokens import tokenize
     from sd_t2v.tests.modelscope.network.test_rivals import transformers_state
 
     model = small_model()

@@ -16,7 +16,7 @@ from sd_t2v.modelscope.memory.plan import BALANCED, FAST, SMALLEST
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.modelscope.sampling.catalogue import get_sampler
-from sd_t2v.modelscope.sampling.denoiser import denoiser
+from sd_t2v.modelscope.sampling.denoiser import make_denoiser
 from sd_t2v.modelscope.sampling.schedules import consistency_levels, to_ve, to_vp
 from sd_t2v.tests.helpers.loras import cloneofsimo_list
 from sd_t2v.tests.helpers.support import golden, max_error, small_model
@@ -54,7 +54,7 @@ def test_the_sampler_is_the_original_scheduler() -> None:
         return 0.1 * latents + TURBO["sched.eps"][next(count)]
 
     start = to_ve(TURBO["sched.x"], levels[0])
-    walk = sampler.solve(denoiser(predict), start, levels, noise.__next__, 0)
+    walk = sampler.solve(make_denoiser(predict), start, levels, noise.__next__, 0)
     for step, (x, level) in enumerate(zip(walk, levels[1:], strict=True)):
         expected = TURBO["sched.denoised3" if step == 3 else f"sched.prev{step}"]
         assert max_error(to_vp(x, level), expected) < TOLERANCE

@@ -10,7 +10,8 @@ from sd_t2v.modelscope.config import ModelConfig, TextConfig
 from sd_t2v.modelscope.network import text_encoder
 from sd_t2v.modelscope.network.open_clip_import import open_clip_module
 from sd_t2v.modelscope.network.text_encoder import TextEncoder
-from sd_t2v.modelscope.prompts.encode import encode_prompt, tokenize
+from sd_t2v.modelscope.prompts.encode import encode_prompt
+from sd_t2v.modelscope.prompts.tokens import tokenize
 from sd_t2v.tests.helpers.support import golden, golden_json, max_error, small_model
 
 PROMPTS = golden_json("text_small_A")["prompts"]

@@ -3,15 +3,9 @@
 import pytest
 import torch
 
-from sd_t2v.modelscope.prompts.encode import (
-    BEGIN,
-    END,
-    Fragment,
-    chunks,
-    encode_prompt,
-    parse_emphasis,
-    tokenize,
-)
+from sd_t2v.modelscope.prompts.emphasis import Fragment, parse_emphasis
+from sd_t2v.modelscope.prompts.encode import encode_prompt
+from sd_t2v.modelscope.prompts.tokens import BEGIN, END, split_into_chunks, tokenize
 from sd_t2v.tests.helpers.support import max_error, small_model
 
 
@@ -44,37 +38,37 @@ def test_emphasis(prompt: str, expected: list[tuple[str, float]]) -> None:
 
 
 def test_a_plain_prompt_is_one_chunk_with_the_originals_ids() -> None:
-    (chunk,) = chunks("a red ball")
+    (chunk,) = split_into_chunks("a red ball")
     assert chunk.ids == tokenize(["a red ball"])[0].tolist()
     assert set(chunk.weights) == {1.0}
 
 
 def test_weights_lie_on_the_words() -> None:
-    (chunk,) = chunks("a (red:1.5) ball")
+    (chunk,) = split_into_chunks("a (red:1.5) ball")
     assert chunk.ids == tokenize(["a red ball"])[0].tolist()
     assert chunk.weights[:6] == [1, 1, 1.5, 1, 1, 1]
 
 
-def test_long_prompts_continue_in_further_chunks() -> None:
+def test_long_prompts_continue_in_more_chunks() -> None:
     words = " ".join(["word"] * 200)
-    parts = chunks(words)
-    assert [part.ids.index(END) for part in parts] == [76, 76, 51]
-    assert all(part.ids[0] == BEGIN and len(part.ids) == 77 for part in parts)
+    chunks = split_into_chunks(words)
+    assert [chunk.ids.index(END) for chunk in chunks] == [76, 76, 51]
+    assert all(chunk.ids[0] == BEGIN and len(chunk.ids) == 77 for chunk in chunks)
     assert encode_prompt(small_model().text_encoder, words).shape == (1, 3 * 77, 32)
 
 
 def test_a_chunk_ends_at_a_near_comma() -> None:
-    parts = chunks(" ".join(["word"] * 69) + ", " + " ".join(["more"] * 20))
-    assert [part.ids.index(END) for part in parts] == [71, 21]
+    chunks = split_into_chunks(" ".join(["word"] * 69) + ", " + " ".join(["more"] * 20))
+    assert [chunk.ids.index(END) for chunk in chunks] == [71, 21]
 
 
 def test_break_starts_a_chunk() -> None:
-    first, second = chunks("a red BREAK ball")
+    first, second = split_into_chunks("a red BREAK ball")
     assert first.ids == tokenize(["a red"])[0].tolist()
     assert second.ids == tokenize(["ball"])[0].tolist()
-    assert len(chunks("BREAKFAST")) == 1
+    assert len(split_into_chunks("BREAKFAST")) == 1
     assert parse_emphasis("(a BREAK b:1.3)") == [Fragment("a ", 1.3), None, Fragment(" b", 1.3)]
-    assert len(chunks("BREAK")) == 1
+    assert len(split_into_chunks("BREAK")) == 1
 
 
 def test_emphasis_changes_features_but_not_their_mean() -> None:

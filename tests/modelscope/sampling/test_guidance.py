@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from sd_t2v.modelscope.sampling.catalogue import get_sampler, sampler_names
-from sd_t2v.modelscope.sampling.denoiser import denoiser
-from sd_t2v.modelscope.sampling.guidance import Guidance, guided, interval
-from sd_t2v.modelscope.sampling.schedules import Level
+from sd_t2v.modelscope.sampling.denoiser import make_denoiser
+from sd_t2v.modelscope.sampling.guidance import Guidance, find_interval, guide
+from sd_t2v.modelscope.sampling.schedules import NoiseLevel
 
 LATENTS = torch.randn(2, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
 TIMESTEPS = torch.tensor([500.0, 500.0])
@@ -29,13 +29,13 @@ class Network:
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 7.5, 17.0])
 def test_guidance_extrapolates_from_unconditional_to_conditional(scale: float) -> None:
-    noise = guided(Network(), 3.0, 2.0, Guidance(scale))(LATENTS, TIMESTEPS)
+    noise = guide(Network(), 3.0, 2.0, Guidance(scale))(LATENTS, TIMESTEPS)
     torch.testing.assert_close(noise, LATENTS * (2 + scale))
 
 
 def test_the_network_is_asked_once_for_both_contexts() -> None:
     network = Network()
-    guided(network, 3.0, 2.0, Guidance(9.0))(LATENTS, TIMESTEPS)
+    guide(network, 3.0, 2.0, Guidance(9.0))(LATENTS, TIMESTEPS)
     [(latents, timesteps, contexts)] = network.asked
     assert latents is LATENTS and timesteps is TIMESTEPS and contexts == [3.0, 2.0]
 
@@ -43,7 +43,7 @@ def test_the_network_is_asked_once_for_both_contexts() -> None:
 @pytest.mark.parametrize(("first", "last", "steps"), [(999, 0, 2), (499, 0, 1), (999, 501, 1), (500, 500, 2)])
 def test_guidance_ends_outside_of_its_interval(first: float, last: float, steps: int) -> None:
     network = Network()
-    noise = guided(network, 3.0, 2.0, Guidance(9.0, first=first, last=last))(LATENTS, TIMESTEPS)
+    noise = guide(network, 3.0, 2.0, Guidance(9.0, first=first, last=last))(LATENTS, TIMESTEPS)
     assert len(network.asked[0][2]) == steps
     torch.testing.assert_close(noise, LATENTS * (11 if steps == 2 else 3))
 
@@ -55,10 +55,10 @@ def test_guidance_ends_outside_of_its_interval(first: float, last: float, steps:
 def test_an_interval_is_a_share_of_the_steps(begin: float, end: float, guided_steps: int) -> None:
     # The network hears them in single precision, which has none of the two in the middle.
     timesteps = [900.0, 666.1, 333.3, 1.0]
-    first, last = interval(timesteps, begin, end)
+    first, last = find_interval(timesteps, begin, end)
     network = Network()
     for timestep in timesteps:
-        guided(network, 3.0, 2.0, Guidance(9.0, 0, first, last))(LATENTS, torch.full((2,), timestep))
+        guide(network, 3.0, 2.0, Guidance(9.0, 0, first, last))(LATENTS, torch.full((2,), timestep))
     asked = [len(contexts) for _, _, contexts in network.asked]
     assert asked.count(2) == guided_steps
     # Those that begin within the shares, in a row.
@@ -72,13 +72,13 @@ def test_rescaled_guidance_equals_diffusers(share: float) -> None:
     ).rescale_noise_cfg
     generator = torch.Generator().manual_seed(1)
     cond, uncond = torch.randn(2, *LATENTS.shape, generator=generator)
-    noise = guided(lambda *_: [cond, uncond], 0, 1, Guidance(9.0, share))(LATENTS, TIMESTEPS)
+    noise = guide(lambda *_: [cond, uncond], 0, 1, Guidance(9.0, share))(LATENTS, TIMESTEPS)
     torch.testing.assert_close(noise, rescale_noise_cfg(uncond + 9 * (cond - uncond), cond, share))
 
 
 def test_scale_one_runs_only_the_conditional_pass() -> None:
     network = Network()
-    noise = guided(network, 3.0, 2.0, Guidance(1.0))(LATENTS, TIMESTEPS)
+    noise = guide(network, 3.0, 2.0, Guidance(1.0))(LATENTS, TIMESTEPS)
     assert [contexts for _, _, contexts in network.asked] == [[3.0]]
     assert torch.equal(noise, LATENTS * 3)
 
@@ -86,15 +86,15 @@ def test_scale_one_runs_only_the_conditional_pass() -> None:
 @pytest.mark.parametrize("scale", [1.0, 17.0])
 def test_half_precision_predictions_are_combined_in_the_latents_precision(scale: float) -> None:
     # 17 times the difference would be beyond half precision's 65504.
-    noise = guided(Network(torch.float16), 6000.0, 0.0, Guidance(scale))(LATENTS.sign(), TIMESTEPS)
+    noise = guide(Network(torch.float16), 6000.0, 0.0, Guidance(scale))(LATENTS.sign(), TIMESTEPS)
     assert noise.dtype == torch.float32
     assert torch.equal(noise, LATENTS.sign() * 6000 * scale)
 
 
 def test_denoiser_asks_in_the_networks_coordinates() -> None:
     network = Network()
-    level = Level(3.0, 412.75)
-    x0 = denoiser(guided(network, 0.5, 0.0, Guidance(1.0)))(LATENTS, level)
+    level = NoiseLevel(3.0, 412.75)
+    x0 = make_denoiser(guide(network, 0.5, 0.0, Guidance(1.0)))(LATENTS, level)
     latents, timesteps, _ = network.asked[0]
     torch.testing.assert_close(latents, LATENTS / 10**0.5)
     assert timesteps.dtype == torch.float32 and timesteps.tolist() == [412.75, 412.75]
@@ -104,8 +104,8 @@ def test_denoiser_asks_in_the_networks_coordinates() -> None:
 
 def test_denoiser_recovers_x0_from_the_true_noise() -> None:
     noise = torch.randn(LATENTS.shape, generator=torch.Generator().manual_seed(1))
-    level = Level(2.5, 600.0)
-    x0 = denoiser(lambda latents, timesteps: noise)(LATENTS + level.sigma * noise, level)
+    level = NoiseLevel(2.5, 600.0)
+    x0 = make_denoiser(lambda latents, timesteps: noise)(LATENTS + level.sigma * noise, level)
     torch.testing.assert_close(x0, LATENTS)
 
 
@@ -113,7 +113,7 @@ def test_denoiser_recovers_x0_from_the_true_noise() -> None:
 @pytest.mark.parametrize(("steps", "begin", "end"), [(4, 0, 0.5), (25, 0.2, 0.6), (31, 0.5, 1), (50, 0, 0.55)])
 def test_every_samplers_steps_are_guided_as_asked(name: str, steps: int, begin: float, end: float) -> None:
     timesteps = [level.timestep for level in get_sampler(name).grid(steps)[:-1]]
-    first, last = interval(timesteps, begin, end)
+    first, last = find_interval(timesteps, begin, end)
     guided_steps = sum(last <= float(torch.tensor(timestep)) <= first for timestep in timesteps)
     wanted = sum(begin <= number / len(timesteps) < end for number in range(len(timesteps)))
     # The Karras grid has some timesteps twice.

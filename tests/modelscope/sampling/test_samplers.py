@@ -14,10 +14,10 @@ from torch import Tensor
 from sd_t2v.modelscope.errors import RequestError
 from sd_t2v.modelscope.sampling.catalogue import get_sampler, sampler_names
 from sd_t2v.modelscope.sampling.ddim import ddim
-from sd_t2v.modelscope.sampling.denoiser import denoiser
-from sd_t2v.modelscope.sampling.guidance import Guidance, PredictNoise, guided
+from sd_t2v.modelscope.sampling.denoiser import make_denoiser
+from sd_t2v.modelscope.sampling.guidance import Guidance, PredictNoise, guide
 from sd_t2v.modelscope.sampling.registry import Denoise, Noise, Solver
-from sd_t2v.modelscope.sampling.schedules import Level, alphas_cumprod, ddim_levels, to_ve, to_vp
+from sd_t2v.modelscope.sampling.schedules import NoiseLevel, alphas_cumprod, ddim_levels, to_ve, to_vp
 from sd_t2v.modelscope.sampling.unipc import Variant, bh1, bh2, unipc
 from sd_t2v.tests.helpers.support import golden, golden_json
 
@@ -52,10 +52,15 @@ def last(steps: Iterator[Tensor]) -> Tensor:
 
 
 def sample(
-    solve: Solver, levels: list[Level], predict: PredictNoise, start: Tensor, noise: Noise = refuse, eta: float = 0.0
+    solve: Solver,
+    levels: list[NoiseLevel],
+    predict: PredictNoise,
+    start: Tensor,
+    noise: Noise = refuse,
+    eta: float = 0.0,
 ) -> Tensor:
     """From latents to latents, both as the network's, as the pipeline does it."""
-    return to_vp(last(solve(denoiser(predict), to_ve(start, levels[0]), levels, noise, eta)), levels[-1])
+    return to_vp(last(solve(make_denoiser(predict), to_ve(start, levels[0]), levels, noise, eta)), levels[-1])
 
 
 # --- Golden vectors: results of the original implementations on a toy model
@@ -68,7 +73,7 @@ def toy(vectors: dict[str, Tensor], scale: float = 9.0) -> PredictNoise:
         offsets = (0.01 * timesteps / 1000 + context.mean((1, 2)) for context in contexts)
         return [0.1 * latents + offset[:, None, None, None, None] for offset in offsets]
 
-    return guided(network, vectors["cond"], vectors["uncond"], Guidance(scale))
+    return guide(network, vectors["cond"], vectors["uncond"], Guidance(scale))
 
 
 @pytest.mark.parametrize("steps", [4, 6, 10, 20, 30, 50])
@@ -89,7 +94,7 @@ def test_ddim_in_double_precision_is_the_originals() -> None:
 
 
 def test_ddim_with_clamped_x0_is_the_originals() -> None:
-    levels, denoise = ddim_levels(20), denoiser(toy(ORIGINAL))
+    levels, denoise = ddim_levels(20), make_denoiser(toy(ORIGINAL))
     x = to_ve(ORIGINAL["noise"], levels[0])
     x = last(ddim(lambda x, level: denoise(x, level).clamp(-1, 1), x, levels, refuse, 0.0))
     torch.testing.assert_close(to_vp(x, levels[-1]), ORIGINAL["orig.ddim20.gs9.clamp1"], rtol=0, atol=TOLERANCE)
@@ -130,7 +135,7 @@ def test_ddim_samplers_are_the_2023_extensions(key: str, name: str, steps: int) 
 def test_unipc_of_third_order_is_the_2023_extensions(steps: int) -> None:
     timesteps = np.linspace(999, 0, steps + 1)
     acp = np.exp(np.interp(timesteps, np.arange(1000), alphas_cumprod().log()))
-    levels = [Level(((1 - a) / a) ** 0.5, t) for a, t in zip(acp.tolist(), timesteps.tolist(), strict=True)]
+    levels = [NoiseLevel(((1 - a) / a) ** 0.5, t) for a, t in zip(acp.tolist(), timesteps.tolist(), strict=True)]
     x = sample(partial(unipc, variant=Variant(3, bh1)), levels, toy(WEBUI), WEBUI["noise"])
     torch.testing.assert_close(x, WEBUI[f"webui.unipc{steps}.gs9"], rtol=0, atol=TOLERANCE)
 
@@ -193,24 +198,24 @@ def test_noisy_ddim_follows_diffusers_on_a_nonlinear_model(steps: int, eta: floa
 MEAN, SPREAD = 0.7, 1.6
 
 
-def gaussian_model(x: Tensor, level: Level) -> Tensor:
+def gaussian_model(x: Tensor, level: NoiseLevel) -> Tensor:
     """The perfect denoiser of data that is normal with MEAN and SPREAD: E[x0 | x]."""
     return MEAN + (x - MEAN) * (SPREAD**2 / (SPREAD**2 + level.sigma**2))
 
 
-def gaussian_flow(x: Tensor, start: Level, end: Level) -> Tensor:
+def gaussian_flow(x: Tensor, start: NoiseLevel, end: NoiseLevel) -> Tensor:
     """The exact solution of its probability flow."""
     return MEAN + (x - MEAN) * math.sqrt((SPREAD**2 + end.sigma**2) / (SPREAD**2 + start.sigma**2))
 
 
-def gaussian_error(solve: Solver, levels: list[Level]) -> float:
+def gaussian_error(solve: Solver, levels: list[NoiseLevel]) -> float:
     x = levels[0].sigma * normal(0).double()
     exact = gaussian_flow(x, levels[0], levels[-1])
     return (last(solve(gaussian_model, x, levels, refuse, 0.0)) - exact).abs().max().item()
 
 
-def counted(denoise: Denoise, calls: list[Level]) -> Denoise:
-    def spy(x: Tensor, level: Level) -> Tensor:
+def counted(denoise: Denoise, calls: list[NoiseLevel]) -> Denoise:
+    def spy(x: Tensor, level: NoiseLevel) -> Tensor:
         calls.append(level)
         return denoise(x, level)
 
@@ -220,7 +225,7 @@ def counted(denoise: Denoise, calls: list[Level]) -> Denoise:
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("name", sampler_names())
 def test_one_yield_and_one_evaluation_per_step(name: str, steps: int) -> None:
-    sampler, calls, x = get_sampler(name), list[Level](), normal(0)
+    sampler, calls, x = get_sampler(name), list[NoiseLevel](), normal(0)
     levels = sampler.grid(steps)
     walk = sampler.solve(counted(gaussian_model, calls), to_ve(x, levels[0]), levels, seeded(1, x), 0.5)
     for done, step in enumerate(walk, start=1):
@@ -270,7 +275,7 @@ def test_order_of_convergence(name: str, solve: Solver, order: int) -> None:
     """On a grid of equal steps in log sigma. UniPC ends with a step of order 1, whose one error is of order 2."""
 
     def error(steps: int) -> float:
-        return gaussian_error(solve, [Level(10 ** (1 - 2 * i / steps), 0.0) for i in range(steps + 1)])
+        return gaussian_error(solve, [NoiseLevel(10 ** (1 - 2 * i / steps), 0.0) for i in range(steps + 1)])
 
     assert np.log2(error(100) / error(200)) > order - 0.2
 

@@ -11,7 +11,7 @@ import torch
 
 from sd_t2v.modelscope.errors import RequestError
 from sd_t2v.modelscope.sampling import schedules as schedule
-from sd_t2v.modelscope.sampling.schedules import Level
+from sd_t2v.modelscope.sampling.schedules import NoiseLevel
 from sd_t2v.tests.helpers.support import golden, golden_json
 
 TABLES = golden("ddim_A")
@@ -31,7 +31,7 @@ GRIDS = [
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:diffusers")
 
 
-def timesteps(levels: list[Level]) -> list[float]:
+def timesteps(levels: list[NoiseLevel]) -> list[float]:
     """What the network hears: the last level is only where the last step ends."""
     return [level.timestep for level in levels[:-1]]
 
@@ -50,7 +50,7 @@ def test_tables_are_the_originals() -> None:
 def test_ddim_grid_is_the_originals(run: dict[str, Any]) -> None:
     levels = schedule.ddim_levels(run["ddim_timesteps"])
     assert timesteps(levels) == run["timesteps"]
-    assert levels[-1] == Level(schedule.sigmas()[0], 0.0)
+    assert levels[-1] == NoiseLevel(schedule.sigmas()[0], 0.0)
 
 
 @pytest.mark.parametrize("steps", [6, 10, 20, 30])
@@ -96,7 +96,7 @@ def test_fractional_grid_is_eulers_in_diffusers(steps: int) -> None:
 
 
 def test_fractional_grid_of_one_step_starts_from_noise() -> None:
-    assert schedule.fractional_levels(1) == [Level(schedule.sigmas()[999], 999.0), schedule.END]
+    assert schedule.fractional_levels(1) == [NoiseLevel(schedule.sigmas()[999], 999.0), schedule.END]
 
 
 def test_linspace_rounds_as_numpy_for_every_number_of_steps() -> None:
@@ -129,7 +129,7 @@ def test_impossible_steps_are_refused(grid: Any, steps: int) -> None:
 def test_levels_between_timesteps() -> None:
     below, above = schedule.sigmas()[10:12]
     assert schedule.level_at(10.25).sigma == pytest.approx(0.75 * below + 0.25 * above)
-    assert schedule.level_at(999) == Level(schedule.sigmas()[999], 999.0)
+    assert schedule.level_at(999) == NoiseLevel(schedule.sigmas()[999], 999.0)
 
 
 def test_timestep_of_inverts_the_table_and_stops_at_its_ends() -> None:

@@ -1,0 +1,82 @@
+"""Prompts of any length as token chunks: pieces of 77 token ids, which is what the text encoder takes."""
+
+import functools
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..network.open_clip_import import open_clip_module
+from .emphasis import parse_emphasis
+
+BEGIN, END, PAD = 49406, 49407, 0
+"""Token ids of the marks around a prompt, and of what fills a token chunk."""
+CHUNK_TOKENS = 75
+"""How many tokens of a prompt fit between begin and end."""
+COMMA_BACKTRACK = 20
+"""A token chunk ends at its last comma if that is at most this many tokens back (the WebUI's default)."""
+
+_WeightedTokens = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class TokenChunk:
+    """77 token ids and the weight of each."""
+
+    ids: list[int]
+    weights: list[float]
+
+
+def split_into_chunks(prompt: str) -> list[TokenChunk]:
+    """Parse a prompt into as many token chunks as it needs, at least one.
+
+    A prompt of at most 75 tokens without syntax gets exactly the ids of the original.
+    """
+    chunks: list[TokenChunk] = []
+    fragments = parse_emphasis(prompt)
+    for is_break, group in itertools.groupby(fragments, key=lambda fragment: fragment is None):
+        if is_break:
+            continue
+        tokens = [(i, fragment.weight) for fragment in group if fragment for i in _token_ids(fragment.text)]
+        while len(tokens) > CHUNK_TOKENS:
+            cut = _find_cut(tokens)
+            chunks.append(_fill(tokens[:cut]))
+            tokens = tokens[cut:]
+        if tokens:
+            chunks.append(_fill(tokens))
+    return chunks or [_fill([])]
+
+
+def tokenize(texts: list[str]) -> Tensor:
+    """Plain texts, without syntax and cut at 75 tokens, as ids [n, 77]: what the original's tokenizer gives."""
+    plain: list[_WeightedTokens] = [[(i, 1.0) for i in _token_ids(text)[:CHUNK_TOKENS]] for text in texts]
+    return torch.tensor([_fill(tokens).ids for tokens in plain])
+
+
+@functools.cache
+def _tokenizer() -> Any:
+    return open_clip_module("tokenizer").SimpleTokenizer()
+
+
+def _token_ids(text: str) -> list[int]:
+    ids: list[int] = _tokenizer().encode(text)
+    return ids
+
+
+def _find_cut(tokens: _WeightedTokens) -> int:
+    """How many tokens go into the next chunk: up to a comma near its end, or all that fit."""
+    comma = _token_ids(",")[0]
+    for i in range(CHUNK_TOKENS, CHUNK_TOKENS - COMMA_BACKTRACK, -1):
+        if tokens[i - 1][0] == comma:
+            return i
+    return CHUNK_TOKENS
+
+
+def _fill(tokens: _WeightedTokens) -> TokenChunk:
+    """Put at most 75 tokens between the marks, and padding behind them."""
+    ids = [BEGIN, *(i for i, _ in tokens), END]
+    weights = [1.0, *(weight for _, weight in tokens), 1.0]
+    padding = CHUNK_TOKENS + 2 - len(ids)
+    return TokenChunk(ids + [PAD] * padding, weights + [1.0] * padding)

@@ -37,8 +37,8 @@ class Fragment:
 class Chunk:
     """77 token ids and the weight of each."""
 
-    ids: list[int]
-    weights: list[float]
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
 
 
 _SYNTAX = re.compile(r"\\([\\()\[\]])|:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)|([()\[\]])|\b(BREAK)\b")
@@ -101,8 +101,11 @@ def _token_ids(text: str) -> list[int]:
     return ids
 
 
-def chunks(prompt: str) -> list[Chunk]:
+@functools.lru_cache(maxsize=8)
+def chunks(prompt: str) -> tuple[Chunk, ...]:
     """Token ids and weights of a prompt: as many chunks of 77 as it needs, at least one.
+
+    The last prompts are remembered: every plan that is tried asks for their length, and every video for their ids.
 
     A prompt of at most 75 tokens without syntax gets exactly the ids of the original.
     """
@@ -118,7 +121,7 @@ def chunks(prompt: str) -> list[Chunk]:
             tokens = tokens[cut:]
         if tokens:
             result.append(_chunk(tokens))
-    return result or [_chunk([])]
+    return tuple(result) or (_chunk([]),)
 
 
 def _cut(tokens: list[tuple[int, float]]) -> int:
@@ -130,10 +133,10 @@ def _cut(tokens: list[tuple[int, float]]) -> int:
 
 
 def _chunk(tokens: list[tuple[int, float]]) -> Chunk:
-    ids = [BEGIN, *(i for i, _ in tokens), END]
-    weights = [1.0, *(weight for _, weight in tokens), 1.0]
+    ids = (BEGIN, *(i for i, _ in tokens), END)
+    weights = (1.0, *(weight for _, weight in tokens), 1.0)
     padding = CHUNK + 2 - len(ids)
-    return Chunk(ids + [PAD] * padding, weights + [1.0] * padding)
+    return Chunk(ids + (PAD,) * padding, weights + (1.0,) * padding)
 
 
 def tokenize(texts: list[str]) -> Tensor:

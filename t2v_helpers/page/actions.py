@@ -11,7 +11,9 @@ import gradio as gr
 from ...modelscope.errors import ModelError, TextToVideoError
 from ..generation.forecast import Forecast
 from ..generation.lora_files import find_loras
-from ..generation.run import STORE, Outcome, destination, run
+from ..generation.outcome import Outcome
+from ..generation.outputs import destination
+from ..generation.run import STORE, run
 from ..host import PageHost
 from ..infotext import read_infotext
 from ..models.folders import model_named, model_names

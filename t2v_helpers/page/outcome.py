@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...modelscope.errors import TextToVideoError, first_line
 from ...modelscope.escape import visible
-from ..generation.run import Outcome, Video
+from ..generation.outcome import Outcome, Video
 from ..host import Host, PageHost
 from ..infotext import write_infotext
 from ..models.folders import MINIATURE_NAME, base_folder

@@ -23,7 +23,8 @@ from sd_t2v.t2v_helpers.hosts.console import ROOT, ConsoleHost
 from sd_t2v.t2v_helpers.hosts.standalone.host import StandaloneHost
 from sd_t2v.t2v_helpers.infotext import read_infotext
 from sd_t2v.t2v_helpers.models.folders import ModelFolder
-from sd_t2v.t2v_helpers.page.actions import Actions
+from sd_t2v.t2v_helpers.models.model_list import ModelList
+from sd_t2v.t2v_helpers.page.model_actions import ModelActions
 from sd_t2v.t2v_helpers.request import GenerationRequest
 from sd_t2v.t2v_helpers.settings import EIGHT_BITS, OUTPUT_FOLDER, PLAN
 from sd_t2v.tests.helpers.support import CPU, seen_in
@@ -155,7 +156,8 @@ def test_the_folder_lies_beside_the_models_or_where_the_option_says(tmp_path: Pa
 
 
 def test_the_page_lists_them_and_adds_a_tag_to_the_prompt(folder: Path, tmp_path: Path) -> None:
-    actions = Actions(StandaloneHost(tmp_path, tmp_path, tmp_path / "settings.json", loras=folder), ["prompt"])
+    host = StandaloneHost(tmp_path, tmp_path, tmp_path / "settings.json", loras=folder)
+    actions = ModelActions(host, ["prompt"], ModelList(host))
     assert actions.lora_names() == ["bar", "Other Style", "ring", "x"]
     (folder / "new.pt").touch()
     assert actions.refresh_loras()["choices"] == ["bar", "new", "Other Style", "ring", "x"]

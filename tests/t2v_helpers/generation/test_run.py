@@ -19,8 +19,9 @@ from PIL import Image, ImageChops
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.modelscope.errors import ModelError, RequestError
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER
+from sd_t2v.modelscope.prompts import encode
+from sd_t2v.t2v_helpers.generation import lora_tags, save
 from sd_t2v.t2v_helpers.generation import run as module
-from sd_t2v.t2v_helpers.generation import save
 from sd_t2v.t2v_helpers.generation.forecast import plan_named
 from sd_t2v.t2v_helpers.generation.model_store import ModelStore
 from sd_t2v.t2v_helpers.generation.outcome import Outcome
@@ -124,6 +125,21 @@ def test_a_budget_that_allows_nothing_is_an_error_before_the_run(budget: float, 
     outcome = run(Person(tmp_path, budget=budget), MODEL, request(frames=500))
     assert re.search(words, str(outcome.error)), str(outcome.error)
     assert names(tmp_path) == []
+
+
+def test_tags_and_prompts_are_parsed_once_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: dict[str, list[str]] = {"split_tags": [], "parse_emphasis": []}
+
+    def watch(where: Any, name: str) -> None:
+        real = getattr(where, name)
+        monkeypatch.setattr(where, name, lambda text: parsed[name].append(text) or real(text))
+
+    watch(lora_tags, "split_tags")
+    watch(encode, "parse_emphasis")
+    # One plan is tried before the one that fits.
+    outcome = run(Person(tmp_path, budget=0.03), MODEL, request(prompt="once", negative_prompt="twice", batch_count=2))
+    assert (len(outcome.videos), outcome.plan) == (2, plan_named("small"))
+    assert parsed == {"split_tags": ["once", "twice"], "parse_emphasis": ["once", "twice"]}
 
 
 def test_plans_can_change_from_run_to_run_while_the_model_stays(tmp_path: Path) -> None:

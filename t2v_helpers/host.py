@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TAB = "text2video"
 """What the tab is called, and what its elements' ids begin with; the script knows it too."""
 LORA_FOLDER = "Lora"
-"""Where LoRA files lie among the models, if nobody says otherwise; the WebUI's name for it."""
+"""Where LoRA files lie among the models by default; the WebUI's name for it."""
 Stop = Literal["interrupt", "skip"]
 
 

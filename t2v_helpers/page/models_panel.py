@@ -84,7 +84,7 @@ class ModelsPanel:
         connect(self._host, event, function, inputs, outputs, **options)
 
     def about(self, key: str) -> str:
-        """What a person wants to know of a known model before downloading it."""
+        """Return what a person wants to know of a known model before downloading it."""
         model = known_model(str(key))
         if model is None:
             return ""
@@ -106,7 +106,7 @@ class ModelsPanel:
         yield error_line(str(job.error)) if job.error else notes(job.said)
 
     def check(self, thorough: bool) -> list[Any]:
-        """All models' diagnoses, and whether there is something to move or to remove."""
+        """Return all models' diagnoses, and whether there is something to move or to remove."""
         try:
             files, left = self._misplaced(), find_leftovers(self._host)
             diagnoses = examine(self._host, find_models(self._host), thorough=bool(thorough))
@@ -146,8 +146,8 @@ class ModelsPanel:
         return notes(said)
 
 
-def _button(words: str, name: str, **changes: Any) -> gr.Button:
-    return gr.Button(words, size="sm", elem_id=element(name), **changes)
+def _button(label: str, name: str, **changes: Any) -> gr.Button:
+    return gr.Button(label, size="sm", elem_id=element(name), **changes)
 
 
 def _misplaced_html(files: list[Misplaced]) -> str:

@@ -180,7 +180,7 @@ class WebUIHost:
 
 
 def _listens() -> str:
-    """Where the WebUI was told to let other computers in; nothing if it was not."""
+    """Return the address at which the WebUI lets other computers in; nothing if it does not."""
     flags = shared.cmd_opts
     public = flags.listen or flags.share or getattr(flags, "ngrok", None)
     return flags.server_name or ("0.0.0.0" if public else "")

@@ -50,24 +50,24 @@ class Names:
     """The host names that lead to a page.
 
     Args:
-        further: Names in front of it, a proxy's for instance. One that begins with a dot stands for all names below.
+        extra: Names in front of it, a proxy's for instance. One that begins with a dot stands for all names below.
         listens: The address or name at which other computers reach the page; empty if they do not.
-        remedy: How to let a further name in, for errors; `{name}` in it stands for that name.
+        remedy: How to let another name in, for errors; `{name}` in it stands for that name.
     """
 
-    further: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
     listens: str = ""
     remedy: str = ""
 
     def includes(self, name: str) -> bool:
         """Return whether this name leads to the page. It is lower case and has no port."""
-        if is_loopback(name) or any(name == one or _is_below(name, one) for one in self.further):
+        if is_loopback(name) or any(name == one or _is_below(name, one) for one in self.extra):
             return True
         return bool(self.listens) and (is_address(name) or name == self.listens.lower() or _is_own_name(name))
 
     def declares(self, name: str) -> bool:
-        """Return whether this very name is a further one: other people have names below those with a dot."""
-        return bool(name) and name in self.further
+        """Return whether this very name is an extra one: other people have names below those with a dot."""
+        return bool(name) and name in self.extra
 
 
 def _is_below(name: str, above: str) -> bool:

@@ -1,6 +1,6 @@
 """What the rest of the extension may ask of whoever it runs in: a WebUI, its own page, or a command line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from .access import Visit
 from .reading import Reader
 from .settings import Setting
+from .tasks import Tasks
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 TAB = "text2video"
 """What the tab is called, and what its elements' ids begin with; the script knows it too."""
 LORA_FOLDER = "Lora"
-"""Where LoRA files lie among the models, if nobody says otherwise; the WebUI's name for it."""
+"""Where LoRA files lie among the models by default; the WebUI's name for it."""
 Stop = Literal["interrupt", "skip"]
 
 
@@ -85,9 +86,10 @@ class Host(Protocol):
 
 
 class PageHost(Host, Protocol):
-    """A host with a page. remark: what to say about the host's own models, if it has any."""
+    """A host with a page. remark: what to say about the host's own models, if it has any; tasks: the page's runs."""
 
     remark: str
+    tasks: Tasks
 
     @property
     def opens_folders(self) -> bool:
@@ -100,12 +102,14 @@ class PageHost(Host, Protocol):
         """Which files this visitor may name, besides those that were uploaded."""
 
     def queued(
-        self, function: Callable[..., list[Any]], outputs: int, refuse: Callable[[str], list[Any]]
+        self, function: Callable[..., Sequence[Any]], outputs: int, refuse: Callable[[str], Sequence[Any]]
     ) -> Callable[..., Any]:
-        """Make an event's function of one whose first argument is the page's task id: run one at a time with progress.
+        """Make an event's function that waits for its turn, without a thread, and then runs with progress.
 
-        Whoever waits for a turn holds no thread. Of the outputs the last is HTML. refuse: gives them for a task that
-        comes when too many wait already.
+        Args:
+            function: Takes the page's task id and the event's values. Its last output is HTML.
+            outputs: How many outputs it has.
+            refuse: Gives the outputs for a task that comes when too many wait already.
         """
 
     def interrupt(self) -> None:

@@ -85,8 +85,8 @@ BUDGET = Setting(
 EIGHT_BITS = Setting(
     "text2video_eight_bits",
     False,
-    "Weights wait in 8 bits",
-    "half the memory for them, and a nearly equal video; none of them stays in VRAM between runs then",
+    "Store weights in 8 bits",
+    "half the memory for them, and nearly the same video; none of them stays in VRAM between runs then",
 )
 FURTHER_MODELS = Setting(
     "text2video_models_folders",

@@ -25,12 +25,15 @@ _WeightedTokens = list[tuple[int, float]]
 class TokenChunk:
     """77 token ids and the weight of each."""
 
-    ids: list[int]
-    weights: list[float]
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
 
 
-def split_into_chunks(prompt: str) -> list[TokenChunk]:
+@functools.lru_cache(maxsize=8)
+def split_into_chunks(prompt: str) -> tuple[TokenChunk, ...]:
     """Parse a prompt into as many token chunks as it needs, at least one.
+
+    The last prompts are remembered: every plan that is tried asks for their length, and every video for their ids.
 
     A prompt of at most 75 tokens without syntax gets exactly the ids of the original.
     """
@@ -46,7 +49,7 @@ def split_into_chunks(prompt: str) -> list[TokenChunk]:
             tokens = tokens[cut:]
         if tokens:
             chunks.append(_fill(tokens))
-    return chunks or [_fill([])]
+    return tuple(chunks) or (_fill([]),)
 
 
 def tokenize(texts: list[str]) -> Tensor:
@@ -76,7 +79,7 @@ def _find_cut(tokens: _WeightedTokens) -> int:
 
 def _fill(tokens: _WeightedTokens) -> TokenChunk:
     """Put at most 75 tokens between the marks, and padding behind them."""
-    ids = [BEGIN, *(i for i, _ in tokens), END]
-    weights = [1.0, *(weight for _, weight in tokens), 1.0]
+    ids = (BEGIN, *(i for i, _ in tokens), END)
+    weights = (1.0, *(weight for _, weight in tokens), 1.0)
     padding = CHUNK_TOKENS + 2 - len(ids)
-    return TokenChunk(ids + [PAD] * padding, weights + [1.0] * padding)
+    return TokenChunk(ids + (PAD,) * padding, weights + (1.0,) * padding)

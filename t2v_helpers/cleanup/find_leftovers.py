@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..generation.run import destination
+from ..generation.outputs import destination
 from ..host import Host
 from ..models.folders import model_places
 from ..video.ffmpeg import OutputError

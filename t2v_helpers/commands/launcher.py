@@ -1,6 +1,6 @@
-"""Starts a command so that Ctrl-C, SIGTERM and a closed output end it in words: run.py's commands all come this way.
+"""Starts a command so that Ctrl-C, SIGTERM and a closed output end it with a message. All commands start this way.
 
-Only what is light is imported before signals are obeyed; torch takes seconds.
+Only light modules are imported before signals are handled; torch takes seconds.
 """
 
 import sys

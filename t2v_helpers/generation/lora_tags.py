@@ -1,15 +1,16 @@
-"""LoRAs as prompts name them: <lora:name:weight>, as elsewhere in the WebUI."""
+"""The tags in prompts that name LoRAs: <lora:name:weight>, as elsewhere in the WebUI."""
 
 import math
 import re
 from typing import NamedTuple
 
 from ...modelscope.errors import RequestError
+from ...modelscope.request import VideoRequest
 
 STRONGEST = 10.0
-"""More than this is a slip of the keyboard."""
+"""A larger weight is a typing error."""
 _TAG = re.compile(r"<(?P<kind>lora|lyco|hypernet):(?P<inside>[^<>]*)>", re.IGNORECASE)
-"""What the WebUI knows; lyco is another word for lora there."""
+"""The tags that the WebUI knows; lyco means the same as lora there."""
 
 
 class Wish(NamedTuple):
@@ -20,10 +21,33 @@ class Wish(NamedTuple):
     unet: float = 1.0
 
 
-def split_tags(prompt: str) -> tuple[str, list[Wish]]:
-    """The prompt without its tags, and what those ask for. Raises RequestError.
+class Prompts(NamedTuple):
+    """A request's prompts without their tags, and what the tags ask for.
 
-    As the WebUI has it, one weight is for both parts, of two the first is the text encoder's; `te=`, `unet=` name them.
+    Args:
+        prompt: What the model reads.
+        negative_prompt: What the model reads of the negative prompt.
+        wishes: The LoRAs that the prompt names.
+        has_useless_tags: Whether the negative prompt names LoRAs, which has no effect.
+    """
+
+    prompt: str
+    negative_prompt: str
+    wishes: list[Wish]
+    has_useless_tags: bool = False
+
+
+def split_prompts(request: VideoRequest) -> Prompts:
+    """Take the tags out of both prompts. Raises RequestError for a tag that cannot be meant."""
+    (prompt, wishes), (negative, useless) = map(split_tags, (request.prompt, request.negative_prompt))
+    return Prompts(prompt, negative, wishes, bool(useless))
+
+
+def split_tags(prompt: str) -> tuple[str, list[Wish]]:
+    """Divide a prompt into its text without tags and what the tags ask for. Raises RequestError.
+
+    As in the WebUI, one weight is for both parts; of two weights the first is the text encoder's. `te=` and `unet=`
+    name them.
     """
     return _TAG.sub("", prompt), [_wish(**match.groupdict(), tag=match[0]) for match in _TAG.finditer(prompt)]
 
@@ -50,11 +74,11 @@ def _weight(tag: str, text: str) -> float:
         weight = float(text)
     except ValueError:
         raise RequestError(f"{tag}: the weight must be a number, not {text!r}. 0.5 to 1 is usual.") from None
-    return checked_weight(tag, weight)
+    return check_weight(tag, weight)
 
 
-def checked_weight(what: str, weight: float) -> float:
-    """The weight. Raises RequestError where no LoRA was ever meant to be so strong."""
+def check_weight(what: str, weight: float) -> float:
+    """Return the weight. Raises RequestError where no LoRA was ever meant to be so strong."""
     if not math.isfinite(weight) or abs(weight) > STRONGEST:
         raise RequestError(
             f"{what}: the weight must be from {-STRONGEST:g} to {STRONGEST:g}, not {weight:g}. 0.5 to 1 is usual."

@@ -1,4 +1,4 @@
-"""What a request's prompt asks to be worn, and how a T2V-Turbo among it changes the request."""
+"""The LoRAs that a request's prompt names, and how T2V-Turbo among them changes the request."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from ...modelscope.memory.deltas import AppliedLoras
 from ...modelscope.model import Model
 from ..request import GenerationRequest
 from .lora_files import find_loras, lora_named
-from .lora_tags import Wish, checked_weight, split_tags
+from .lora_tags import Prompts, Wish, check_weight
 
 TURBO_SAMPLER, TURBO_STEPS, TURBO_SCALE = "LCM", 4, 7.5
 MOST_STEPS, GOOD_STEPS = 16, 8
@@ -21,55 +21,55 @@ SCALES = (5.0, 15.0)
 _WITHOUT_EFFECT = ("eta", "cfg_rescale", "cfg_from", "cfg_until")
 
 
-class Wardrobe(NamedTuple):
-    """Files by weight, and what has to be said about how they were named."""
+class LoraChoice(NamedTuple):
+    """The LoRA files that a prompt names, with their weights. notes: what a person should know about the tags."""
 
     wishes: dict[Path, Wish]
     notes: list[str]
-
-    @classmethod
-    def of(cls, folder: Path, request: GenerationRequest) -> "Wardrobe":
-        """What the prompt names. Raises RequestError."""
-        wishes: dict[Path, Wish] = {}
-        notes, named = [], split_tags(request.prompt)[1]
-        found = find_loras(folder) if named else {}
-        for wish in named:
-            path = lora_named(found, wish.name)
-            if before := wishes.get(path):
-                what = f"The LoRA {wish.name!r}, named more than once"
-                text, unet = (
-                    checked_weight(what, one + other) for one, other in zip(before[1:], wish[1:], strict=True)
-                )
-                wish = Wish(wish.name, text, unet)  # noqa: PLW2901 - the sum of both
-                notes.append(f"The LoRA {wish.name!r} is named more than once: its weights add up to {unet:g}.")
-            wishes[path] = wish
-        if split_tags(request.negative_prompt)[1]:
-            notes.append(
-                "LoRAs have no effect in the negative prompt; name them in the prompt, a weight may be below 0."
-            )
-        return cls(wishes, notes)
 
     def read(self, model: Model) -> AppliedLoras:
         """Read the files and apply them at their weights. Raises ModelError."""
         return apply_loras([read_lora(path, model).times(wish.unet, wish.text) for path, wish in self.wishes.items()])
 
 
-def without_tags(request: GenerationRequest) -> GenerationRequest:
-    """As the model is to read it."""
-    prompt, negative = (split_tags(text)[0] for text in (request.prompt, request.negative_prompt))
-    return dataclasses.replace(request, prompt=prompt, negative_prompt=negative)
+def choose_loras(folder: Path, prompts: Prompts) -> LoraChoice:
+    """Find the files that the tags name. Raises RequestError."""
+    wishes: dict[Path, Wish] = {}
+    notes = []
+    found = find_loras(folder) if prompts.wishes else {}
+    for wish in prompts.wishes:
+        path = lora_named(found, wish.name)
+        if path in wishes:
+            wish = _add_weights(wishes[path], wish)  # noqa: PLW2901 - the sum of both
+            notes.append(f"The LoRA {wish.name!r} is named more than once: its weights add up to {wish.unet:g}.")
+        wishes[path] = wish
+    if prompts.has_useless_tags:
+        notes.append("LoRAs have no effect in the negative prompt; name them in the prompt, a weight may be below 0.")
+    return LoraChoice(wishes, notes)
 
 
-def suited(
+def _add_weights(first: Wish, second: Wish) -> Wish:
+    what = f"The LoRA {second.name!r}, named more than once"
+    text, unet = (check_weight(what, one + other) for one, other in zip(first[1:], second[1:], strict=True))
+    return Wish(second.name, text, unet)
+
+
+def adapt_request(
     request: GenerationRequest, loras: AppliedLoras, recommended: Mapping[str, Any]
 ) -> tuple[GenerationRequest, list[str]]:
-    """The request as the LoRAs need it, and what is to be said about that.
+    """Change a request so that it suits its LoRAs: T2V-Turbo has rules of its own.
 
-    recommended: the model's good values; a field that still has them was nobody's wish.
+    Args:
+        request: Without tags.
+        loras: What its tags name.
+        recommended: The model's good values. A field that still has them was not chosen by a person.
+
+    Returns:
+        The request, and what a person should know about the changes.
     """
     if not loras.is_turbo:
-        alone = ["The sampler LCM is meant for T2V-Turbo, whose LoRA the prompt does not name."]
-        return request, alone if request.sampler == TURBO_SAMPLER else []
+        notes = ["The sampler LCM is meant for T2V-Turbo, whose LoRA the prompt does not name."]
+        return request, notes if request.sampler == TURBO_SAMPLER else []
     untouched = {
         field.name
         for field in dataclasses.fields(request)
@@ -84,27 +84,30 @@ def suited(
         cfg_scale=TURBO_SCALE if "cfg_scale" in untouched else request.cfg_scale,
         draft=1,
     )
-    steps_said = f"{request.steps} step{'s' * (request.steps != 1)}"
-    said = f"T2V-Turbo: {request.sampler}, {steps_said}, CFG scale {request.cfg_scale:g}, one pass per step."
-    return request, [said, *notes]
+    steps_used = f"{request.steps} step{'s' * (request.steps != 1)}"
+    summary = f"T2V-Turbo: {request.sampler}, {steps_used}, CFG scale {request.cfg_scale:g}, one pass per step."
+    return request, [summary, *notes]
 
 
 def _misunderstandings(request: GenerationRequest, untouched: set[str]) -> list[str]:
-    """Wishes that make no sense with T2V-Turbo."""
+    """Return what a person asked for that makes no sense with T2V-Turbo, a sentence each."""
     about = {field.name: field.metadata.get("label", "") for field in dataclasses.fields(request)}
     notes = []
     if request.sampler != TURBO_SAMPLER and "sampler" not in untouched:
-        notes.append(f"T2V-Turbo knows no sampler but {TURBO_SAMPLER}, which was used instead of {request.sampler}.")
+        notes.append(
+            f"T2V-Turbo works with the sampler {TURBO_SAMPLER} only, which was used instead of {request.sampler}."
+        )
     if request.steps > MOST_STEPS and "steps" not in untouched:
         notes.append(f"T2V-Turbo needs 4 to 8 steps: {GOOD_STEPS} were made instead of {request.steps}.")
     if not SCALES[0] <= request.cfg_scale <= SCALES[1] and "cfg_scale" not in untouched:
         notes.append(
-            f"T2V-Turbo learned CFG scales from {SCALES[0]:g} to {SCALES[1]:g}: {request.cfg_scale:g} is none."
+            f"T2V-Turbo learned CFG scales from {SCALES[0]:g} to {SCALES[1]:g}: "
+            f"{request.cfg_scale:g} is outside of that range."
         )
     if request.draft > 1:
         notes.append("Draft was left out: T2V-Turbo's few steps differ too much.")
     if idle := [about[name] for name in _WITHOUT_EFFECT if name not in untouched]:
-        notes.append(f"{', '.join(idle)}: of no effect with T2V-Turbo, which is not guided by two passes.")
-    if split_tags(request.negative_prompt)[0].strip():
+        notes.append(f"{', '.join(idle)}: no effect with T2V-Turbo, which is not guided by two passes.")
+    if request.negative_prompt.strip():
         notes.append("The negative prompt has no effect with T2V-Turbo.")
     return notes

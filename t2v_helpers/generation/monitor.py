@@ -9,7 +9,7 @@ from ...modelscope.progress import Step
 from ..host import Host, Progress
 from ..settings import PREVIEW
 from .preview import preview_image
-from .progress_bar import WORDS, ProgressBar, green, say
+from .progress_bar import LABELS, ProgressBar, green, say
 
 DECODING = 0.06
 """Share of a video's time that decoding takes, for the progress bar."""
@@ -58,8 +58,8 @@ class Monitor:
         self._bar(step)
         share = {"encode": 0.0, "sample": 0.0, "decode": 1 - DECODING}[step.stage]
         width = {"encode": 0.0, "sample": 1 - DECODING, "decode": DECODING}[step.stage]
-        words = f"{WORDS[step.stage]} {step.done}/{step.total}" if step.stage != "encode" else WORDS[step.stage]
-        self._report(words, share + width * step.done / step.total)
+        count = f" {step.done}/{step.total}" if step.stage != "encode" else ""
+        self._report(LABELS[step.stage] + count, share + width * step.done / step.total)
         if step.denoised is not None:
             self._denoised = step.denoised
             if self._host.wants_preview(step.done):
@@ -74,9 +74,9 @@ class Monitor:
         if stop:
             raise (Skipped if stop == "skip" else Interrupted)(self._denoised)
 
-    def say(self, words: str) -> None:
-        """Tell the console."""
-        say(words)
+    def say(self, line: str) -> None:
+        """Print a line on the console."""
+        say(line)
 
     def saving(self) -> None:
         """Report that the files are being written."""
@@ -84,13 +84,13 @@ class Monitor:
         self._report("saving", 1)
 
     def saved(self) -> None:
-        """Tell the console that the video is done."""
+        """Print that the video is done."""
         say(green("done"))
 
     def close(self) -> None:
         """Finish the console's bar."""
         self._bar.close()
 
-    def _report(self, words: str, share: float) -> None:
+    def _report(self, text: str, share: float) -> None:
         several = f", video {self._video} of {self._videos}" if self._videos > 1 else ""
-        self._host.show_progress(Progress(self._video, self._videos, share, words + several))
+        self._host.show_progress(Progress(self._video, self._videos, share, text + several))

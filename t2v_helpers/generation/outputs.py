@@ -11,9 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ..host import Host
 from ..locks import Lock, create, working_under
 from ..request import GenerationRequest
-from ..settings import FOLDER_PATTERN, NAME_PATTERN
+from ..settings import FOLDER_PATTERN, NAME_PATTERN, OUTPUT_FOLDER
 from ..video.ffmpeg import OutputError
 from ..video.write import cannot_write
 from .marks import MARK, remove_ended
@@ -36,6 +37,13 @@ class Destination(NamedTuple):
     root: Path = DEFAULT_FOLDER
     folder_pattern: str = FOLDER_PATTERN.default
     name_pattern: str = NAME_PATTERN.default
+
+
+def destination(host: Host) -> Destination:
+    """Return where the settings put videos. Raises OutputError."""
+    chosen = host.setting(OUTPUT_FOLDER).strip()
+    folder = chosen_folder(chosen) if chosen else host.outputs_folder()
+    return Destination(folder, host.setting(FOLDER_PATTERN), host.setting(NAME_PATTERN))
 
 
 def chosen_folder(text: str) -> Path:

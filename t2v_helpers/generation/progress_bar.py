@@ -1,4 +1,4 @@
-"""What a run looks like in a console: a progress bar, then a green word."""
+"""A run in a console: a progress bar, then a green word."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from ...modelscope.progress import Stage, Step
 
-WORDS: dict[Stage, str] = {"encode": "reading the prompt", "sample": "sampling", "decode": "decoding"}
+LABELS: dict[Stage, str] = {"encode": "reading the prompt", "sample": "sampling", "decode": "decoding"}
 
 
 class ProgressBar:
-    """Draws each stage as a bar of its own; give it to the pipeline as on_step."""
+    """Draws each phase as a bar of its own; give it to the pipeline as on_step."""
 
     def __init__(self) -> None:
         self._bar: tqdm[None] | None = None
@@ -24,7 +24,7 @@ class ProgressBar:
             self.close()
             self._stage = step.stage
             with _unread():
-                self._bar = tqdm(total=step.total, desc=WORDS[step.stage], unit="step", disable=sys.stderr is None)
+                self._bar = tqdm(total=step.total, desc=LABELS[step.stage], unit="step", disable=sys.stderr is None)
         if self._bar is not None:
             with _unread():
                 self._bar.update(step.done - self._bar.n)
@@ -38,12 +38,12 @@ class ProgressBar:
 
 
 def say(text: str) -> None:
-    """Tell the person a line, if anybody reads: a video is made for nobody as well."""
+    """Print a line. A video is made even where nobody reads it."""
     _write(sys.stdout, text)
 
 
 def warn(text: str) -> None:
-    """Tell the person a line that is no result: what went wrong."""
+    """Print a line about what went wrong."""
     _write(sys.stderr, text)
 
 

@@ -4,7 +4,7 @@ import traceback
 
 
 def forget_frames(error: BaseException) -> None:
-    """Let go of the variables in the frames of an error and of those it came from; what a traceback shows stays."""
+    """Clear the variables in the frames of an error and of its causes; what a traceback shows stays."""
     left, seen = [error], set[int]()
     while left:
         one = left.pop()

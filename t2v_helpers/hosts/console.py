@@ -1,4 +1,4 @@
-"""The host of a command line: nothing else runs, nobody else asks, the progress bar tells all."""
+"""The host of a command line: nothing else runs, and the progress bar shows how far a run is."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,11 +22,11 @@ def models_for(root: Path) -> Path:
 
 
 MODELS = models_for(ROOT)
-"""Where models are if nobody says."""
+"""Where models are by default."""
 
 
 class ConsoleHost:
-    """Settings are what the options said, else the defaults."""
+    """A command line. Its settings are what the options said, else the defaults."""
 
     name = "command line"
 

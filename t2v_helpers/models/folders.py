@@ -33,21 +33,21 @@ class ModelFolder(NamedTuple):
 
 
 def base_folder(models: Path) -> Path:
-    """Where the base model's files belong."""
+    """Return the folder in which the base model's files belong."""
     return models / "ModelScope" / "t2v"
 
 
 def further_folder(models: Path) -> Path:
-    """Where further models' folders belong."""
+    """Return the folder in which all other models' folders belong."""
     return models / "text2video"
 
 
 def find_models(host: Host) -> list[ModelFolder]:
-    """All models in the host's models folder and in those of the setting, the miniature last."""
+    """Return all models in the host's models folder and in those of the setting, the miniature last."""
     models = host.models_folder()
     base = base_folder(models)
     found = {BASE_NAME: base} if is_model(base) else {}
-    roots = [further_folder(models), *_further(host)]
+    roots = model_roots(host)
     for root in roots:
         for path in _models_in(root):
             if path not in found.values():
@@ -58,18 +58,23 @@ def find_models(host: Host) -> list[ModelFolder]:
 
 
 def _top(model: Path, roots: Sequence[Path]) -> Path:
-    """No file is taken from outside of it. In the hub's cache a model's files are links to what lies beside."""
+    """Return the folder out of which no file is taken. In the hub's cache files are links to what lies beside."""
     if model.parent.name == SNAPSHOTS:
         return model.parent.parent
     return next(root for root in roots if model.is_relative_to(root))
 
 
 def model_places(host: Host) -> list[Path]:
-    """All folders in which models are made: those in which they lie, and their own; links are not followed."""
+    """Return all folders into which models are written: those in which they lie, and their own. No link is followed."""
     models = host.models_folder()
-    roots = [further_folder(models), *_further(host)]
-    below = [path for root in roots for path in _entries(root) if _is_folder(path) and not path.is_symlink()]
+    roots = model_roots(host)
+    below = [path for root in roots for path in entries(root) if _is_folder(path) and not path.is_symlink()]
     return list(dict.fromkeys([models, base_folder(models), *roots, *below, host.lora_folder()]))
+
+
+def model_roots(host: Host) -> list[Path]:
+    """Return the folders below which models lie in folders of their own."""
+    return [further_folder(host.models_folder()), *_further(host)]
 
 
 def _further(host: Host) -> list[Path]:
@@ -79,13 +84,13 @@ def _further(host: Host) -> list[Path]:
 
 
 def _models_in(root: Path) -> list[Path]:
-    """Models right below a folder, as folders or single files, and those in the folders there."""
+    """Return the models right below a folder, as folders or single files, and those in the folders there."""
     found = []
-    for path in _entries(root):
+    for path in entries(root):
         if _is_folder(path):
             found += [path] if is_model(path) and not _only_lends(path) else []
             found += [
-                one for one in _entries(path) if _is_folder(one) and one.name not in PART_FOLDERS and is_model(one)
+                one for one in entries(path) if _is_folder(one) and one.name not in PART_FOLDERS and is_model(one)
             ]
         elif path.suffix.lower() in SINGLE_FILES:
             found.append(path)
@@ -93,19 +98,19 @@ def _models_in(root: Path) -> list[Path]:
 
 
 def _is_folder(path: Path) -> bool:
-    """Not Path's own, which ends in an error in folders that may be listed and not entered."""
+    """Return whether it is a folder. Path's own raises an error in folders that may be listed and not entered."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def _only_lends(folder: Path) -> bool:
-    """Whether nothing but an autoencoder lies there, for the models in its folders."""
+    """Return whether nothing but an autoencoder lies there, for the models in its folders."""
     stem = Path(FilesConfig().ckpt_autoencoder).stem
-    weights = [path for path in _entries(folder) if path.suffix.lower() in WEIGHTS]
+    weights = [path for path in entries(folder) if path.suffix.lower() in WEIGHTS]
     return bool(weights) and all(path.stem == stem for path in weights)
 
 
 def _free_name(path: Path, root: Path, taken: Collection[str]) -> str:
-    """Where the model lies below the root; more of its path if another has that name already."""
+    """Return where the model lies below the root; more of its path if another has that name already."""
     inside = path.relative_to(root)
     name = (inside.with_suffix("") if path.is_file() else inside).as_posix()
     names = (name, f"{root.name}/{name}", f"{root.name}/{inside.as_posix()}", str(path))
@@ -113,13 +118,17 @@ def _free_name(path: Path, root: Path, taken: Collection[str]) -> str:
 
 
 def model_names(host: Host) -> list[str]:
-    """The names of all models."""
+    """Return the names of all models."""
     return [model.name for model in find_models(host)]
 
 
 def model_named(host: Host, name: str) -> ModelFolder:
-    """The model of that name. Raises ModelError that lists the others."""
-    models = find_models(host)
+    """Return the model of that name. Raises ModelError that lists the others."""
+    return find_named(host, find_models(host), name)
+
+
+def find_named(host: Host, models: Sequence[ModelFolder], name: str) -> ModelFolder:
+    """Return the model of that name among these. Raises ModelError that lists the others."""
     for model in models:
         if model.name == name:
             return model
@@ -130,7 +139,8 @@ def model_named(host: Host, name: str) -> ModelFolder:
     )
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder and can be shown to a person, in order; nothing where it cannot be listed."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _can_be_shown(path))
     except OSError:
@@ -138,7 +148,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _can_be_shown(path: Path) -> bool:
-    """A name that is no Unicode, from an archive made elsewhere, cannot be sent to any page; nor what a page obeys."""
+    """Return whether a page can show the name: it is Unicode, and holds no characters that a page obeys."""
     if visible(path.name) != path.name:
         log.warning("text2video leaves out the model folder %r: rename it so that it can be shown", path.name)
         return False
@@ -146,7 +156,7 @@ def _can_be_shown(path: Path) -> bool:
 
 
 def make_folders(models: Path) -> None:
-    """The folders into which people put weights, so that they are found; no matter if that is not allowed."""
+    """Make the folders into which people put weights, so that they find them; go on where that is not allowed."""
     for folder in (base_folder(models), further_folder(models)):
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)

@@ -5,19 +5,20 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import gradio as gr
+from markupsafe import Markup
 
 from ...modelscope.errors import TextToVideoError
 from ..cleanup.find_leftovers import find_leftovers
 from ..cleanup.leftovers import Leftover, clean
 from ..host import PageHost
 from ..models.convert import convert, converted_folder
-from ..models.doctor import Diagnosis, examine
+from ..models.doctor import Diagnosis, Finding, examine
 from ..models.download_jobs import JOBS
 from ..models.folders import find_models, model_named
 from ..models.known import KNOWN, described, known_model
 from ..models.misplaced import Misplaced, downloads_folder, misplaced, move
 from .events import connect
-from .outcome import error_line, escaped, note
+from .html import error_line, escape_names, fill, note, notes
 from .widgets import UNLIMITED, element
 
 
@@ -83,14 +84,14 @@ class ModelsPanel:
         connect(self._host, event, function, inputs, outputs, **options)
 
     def about(self, key: str) -> str:
-        """What a person wants to know of a known model before downloading it."""
+        """Return what a person wants to know of a known model before downloading it."""
         model = known_model(str(key))
         if model is None:
             return ""
         models, loras = self._host.models_folder(), self._host.lora_folder()
         goal = model.goal(models, loras)
         free = f"; {shutil.disk_usage(models).free / 1e9:.0f} GB are free there" if models.is_dir() else ""
-        return note(escaped(f"{described(model, models, loras)}. It goes to {goal}{free}."))
+        return note(f"{described(model, models, loras)}. It goes to {goal}{free}.")
 
     def download(self, key: str) -> Iterator[str]:
         """Download a known model, saying how far it is every second."""
@@ -100,12 +101,12 @@ class ModelsPanel:
             return
         job = JOBS.begun(model, model.goal(self._host.models_folder(), self._host.lora_folder()))
         while job.alive:
-            yield note(escaped(str(job)))
+            yield note(str(job))
             job.wait(1)
-        yield error_line(str(job.error)) if job.error else "".join(note(escaped(line)) for line in job.said)
+        yield error_line(str(job.error)) if job.error else notes(job.said)
 
     def check(self, thorough: bool) -> list[Any]:
-        """All models' diagnoses, and whether there is something to move or to remove."""
+        """Return all models' diagnoses, and whether there is something to move or to remove."""
         try:
             files, left = self._misplaced(), find_leftovers(self._host)
             diagnoses = examine(self._host, find_models(self._host), thorough=bool(thorough))
@@ -121,7 +122,7 @@ class ModelsPanel:
             said = move(self._misplaced())
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update()]
-        return ["".join(note(escaped(line)) for line in said), gr.update(visible=False)]
+        return [notes(said), gr.update(visible=False)]
 
     def clean(self) -> list[Any]:
         """Remove what killed processes left, and say what was done."""
@@ -129,41 +130,46 @@ class ModelsPanel:
             said = clean([one for one in find_leftovers(self._host) if one.remove])
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update()]
-        return ["".join(note(escaped(line)) for line in said), gr.update(visible=False)]
+        return [notes(said), gr.update(visible=False)]
 
     def _misplaced(self) -> list[Misplaced]:
         return misplaced(self._host.models_folder(), downloads_folder())
 
     def convert(self, name: str) -> str:
-        """Write the chosen model anew, and say what was done."""
+        """Write the chosen model again in half precision, and report what was done."""
         said: list[str] = []
         try:
             model = model_named(self._host, str(name))
             convert(model, converted_folder(model, self._host.models_folder()), said.append)
         except TextToVideoError as error:
             return error_line(str(error))
-        return "".join(note(escaped(line)) for line in said)
+        return notes(said)
 
 
-def _button(words: str, name: str, **changes: Any) -> gr.Button:
-    return gr.Button(words, size="sm", elem_id=element(name), **changes)
+def _button(label: str, name: str, **changes: Any) -> gr.Button:
+    return gr.Button(label, size="sm", elem_id=element(name), **changes)
 
 
 def _misplaced_html(files: list[Misplaced]) -> str:
-    lines = (f"{path} belongs to {goal}." for path, goal in files)
-    return "".join(note(f"⚠ {escaped(line)}") for line in lines)
+    return notes([f"⚠ {path} belongs in {goal}." for path, goal in files])
 
 
 def _leftovers_html(left: list[Leftover]) -> str:
-    lines = (f"{one} {one.what_next('')}".strip() for one in left)
-    return "".join(note(f"⚠ {escaped(line)}") for line in lines)
+    return notes([f"⚠ {one} {one.what_next('')}".strip() for one in left])
 
 
 def _diagnosis_html(diagnosis: Diagnosis) -> str:
-    rows = "".join(
-        f"<tr{'' if finding.sound else ' class=wrong'}><td>{'✔' if finding.sound else '✘'}</td>"
-        f"<td>{escaped(finding.subject)}</td><td>{escaped(finding.text)}</td></tr>"
-        for finding in diagnosis.findings
+    table = "<table><caption>{name} <small>{where}</small></caption>{rows}</table>"
+    rows = Markup("").join(map(_finding_row, diagnosis.findings))
+    where = escape_names(str(diagnosis.model.path))
+    return str(fill(table, name=escape_names(diagnosis.model.name), where=where, rows=rows))
+
+
+def _finding_row(finding: Finding) -> Markup:
+    return fill(
+        "<tr{mark}><td>{sign}</td><td>{subject}</td><td>{text}</td></tr>",
+        mark="" if finding.sound else Markup(" class=wrong"),
+        sign="✔" if finding.sound else "✘",
+        subject=escape_names(finding.subject),
+        text=escape_names(finding.text),
     )
-    where = escaped(str(diagnosis.model.path))
-    return f"<table><caption>{escaped(diagnosis.model.name)} <small>{where}</small></caption>{rows}</table>"

@@ -1,15 +1,20 @@
 """The tab: a prompt, its settings, and what came of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from ..host import TAB, PageHost
-from ..models.folders import make_folders, model_names
-from .actions import RESULTS, Actions
+from ..models.folders import make_folders
+from ..models.model_list import ModelList
+from .actions import Actions
 from .events import accept_uploads_only, connect
+from .model_actions import ModelActions
 from .models_panel import Changes, ModelsPanel
 from .outcome import model_note
+from .restore import Restore
+from .results import Frame, Models, Restored, Results
 from .widgets import JS, UNLIMITED, element, fields, tool, widget
 
 HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
@@ -26,7 +31,10 @@ class Tab:
     def __init__(self, host: PageHost) -> None:
         make_folders(host.models_folder())
         self.host = host
-        self.actions = Actions(host, ORDER)
+        self.models = ModelList(host)
+        self.actions = Actions(host, ORDER, self.models)
+        self.model_actions = ModelActions(host, ORDER, self.models)
+        self.restore = Restore(ORDER, self.models)
         self.widgets: dict[str, Any] = {}
         self.task = gr.Textbox(visible=False, elem_id=element("task"), label="Task")
         self.task.do_not_save_to_config = True
@@ -70,7 +78,7 @@ class Tab:
                     self.clear = tool("🗑️", "clear_prompt")
 
     def _model_row(self) -> None:
-        names = model_names(self.host)
+        names = self.models.names()
         with gr.Row(elem_classes=[f"{TAB}-line"]):
             self.model = gr.Dropdown(names, value=names[0], label="Video model", elem_id=element("model"))
             self.model.do_not_save_to_config = True
@@ -107,7 +115,7 @@ class Tab:
 
     def _loras(self) -> None:
         with gr.Accordion("LoRA", open=False, elem_id=element("lora_fold")), gr.Row(elem_classes=[f"{TAB}-line"]):
-            names = self.actions.lora_names()
+            names = self.model_actions.lora_names()
             self.lora = gr.Dropdown(names, label="LoRA to add to the prompt", elem_id=element("lora"))
             self.lora.do_not_save_to_config = True
             self.refresh_loras = tool("🔄", "refresh_loras")
@@ -151,19 +159,28 @@ class Tab:
 
     def _on(self, event: Any, function: Any, inputs: Any, outputs: Any, **options: Any) -> Any:
         """Let an event of a component call a function."""
+        # gradio takes a list, and only that.
+        outputs = list(outputs) if isinstance(outputs, tuple) else outputs
         return connect(self.host, event, function, inputs, outputs, **options)
 
     def _forecast_on(self, event: Any, script: str = ASKING) -> Any:
-        return self._on(event, self.actions.forecast, self._forecast_inputs(), [self.forecast], **{JS: script})
+        return self._on(event, self.model_actions.forecast, self._forecast_inputs(), [self.forecast], **{JS: script})
 
     def _connect(self) -> None:
         values = [self.widgets[name] for name in ORDER]
         inputs = [self.task, self.model, self.soundtrack, *values]
-        frame = [self.frame_number, self.frame, self.frame_status]
-        outputs = [self.made, self.players, self.infotext, *frame, self.status]
+        outputs = Results(
+            made=self.made,
+            players=self.players,
+            infotext=self.infotext,
+            frame_number=self.frame_number,
+            frame=self.frame,
+            frame_status=self.frame_status,
+            status=self.status,
+        )
         # gradio hands outputs over, too: only as many as there are inputs may come back.
         submit = {JS: f"(...values) => text2videoSubmit(values.slice(0, {len(inputs)}))"}
-        run = self.host.queued(self.actions.generate, RESULTS, self.actions.refuse)
+        run = self.host.queued(self.actions.generate, len(outputs), self.actions.refuse)
         self._on(self.generate.click, run, inputs, outputs, **UNLIMITED, **submit)
         collect = self._hidden_button("collect")
         self._on(collect.click, self.actions.collect, [self.task], outputs, **{JS: "() => [text2videoReloaded]"})
@@ -179,16 +196,17 @@ class Tab:
     def _connect_model(self, values: list[Any]) -> None:
         chosen = [self.previous_model, self.model, *values]
         outputs = [self.previous_model, *values]
-        self._forecast_on(self._on(self.model.change, self.actions.model_chosen, chosen, outputs).then)
-        refreshed = [self.model, self.note]
-        self._on(self.refresh.click, self.actions.refresh, [self.model], refreshed)
+        self._forecast_on(self._on(self.model.change, self.model_actions.model_chosen, chosen, outputs).then)
+        refreshed = Models(self.model, self.note)
+        self._on(self.refresh.click, self.model_actions.refresh, [self.model], refreshed)
         everything = Changes(
-            lambda name: [*self.actions.refresh(name), self.actions.refresh_loras()], [*refreshed, self.lora]
+            lambda name: [*self.model_actions.refresh(name), self.model_actions.refresh_loras()],
+            [*refreshed, self.lora],
         )
-        self._models.connect(self.model, everything, Changes(self.actions.advised, values))
+        self._models.connect(self.model, everything, Changes(self.model_actions.advised, values))
         forecast = self._forecast_on(self._hidden_button("opened").click, OPENING)
-        named = self._on(forecast.then, self.actions.refresh, [self.model], refreshed)
-        self.opened = self._on(named.then, self.actions.model_chosen, chosen, outputs)
+        named = self._on(forecast.then, self.model_actions.refresh, [self.model], refreshed)
+        self.opened = self._on(named.then, self.model_actions.model_chosen, chosen, outputs)
 
     def _forecast_inputs(self) -> list[Any]:
         return [self.page, self.model, *(self.widgets[name] for name in ("width", "height", "frames", "fps", "draft"))]
@@ -212,23 +230,34 @@ class Tab:
         prompts = [self.widgets["prompt"], self.widgets["negative_prompt"]]
         self._on(self.clear.click, lambda: ("", ""), None, prompts)
         chosen = [self.lora, self.widgets["prompt"]]
-        self._on(self.lora.input, self.actions.add_lora, chosen, chosen)
-        self._on(self.refresh_loras.click, self.actions.refresh_loras, None, [self.lora])
+        self._on(self.lora.input, self.model_actions.add_lora, chosen, chosen)
+        self._on(self.refresh_loras.click, self.model_actions.refresh_loras, None, [self.lora])
         self._on(self.open_folder.click, self.actions.open_folder, [self.made], [self.folder_status])
-        frame = [self.frame, self.frame_status]
+        frame = Frame(self.frame, self.frame_status)
         self._on(self.frame_number.release, self.actions.frame, [self.made, self.frame_number], frame)
 
     def _connect_restoring(self, values: list[Any]) -> None:
-        outputs = [self.restored, self.model, self.previous_model, *values]
+        outputs = Restored(self.restored, self.model, self.previous_model, values).outputs()
+        restore = self.restore
         # Emptied afterwards, so that it takes the next file.
-        restored = self._on(self.dropped.upload, self.actions.restore_file, [self.dropped, self.model], outputs)
+        restored = self._on(self.dropped.upload, _outputs_of(restore.restore_file), [self.dropped, self.model], outputs)
         self._forecast_on(self._on(restored.then, lambda: None, None, [self.dropped]).then)
         named = [self.restore_path, self.model]
-        restored = self._on(self.restore_path.submit, self.actions.restore_path, named, outputs, reads=True)
+        restored = self._on(self.restore_path.submit, _outputs_of(restore.restore_path), named, outputs, reads=True)
         self._forecast_on(restored.then)
         pasted = [self.widgets["prompt"], self.model]
-        self._forecast_on(self._on(self.paste.click, self.actions.restore_text, pasted, outputs).then)
+        self._forecast_on(self._on(self.paste.click, _outputs_of(restore.restore_text), pasted, outputs).then)
         self.host.connect_paste([self.model, self.previous_model], self.widgets)
+
+
+def _outputs_of(restore: Callable[..., Restored]) -> Callable[..., list[Any]]:
+    """Make an event's function of one that restores settings."""
+
+    def call(*values: Any) -> list[Any]:
+        return restore(*values).outputs()
+
+    call.__name__ = restore.__name__
+    return call
 
 
 def build_tab(host: PageHost) -> gr.Blocks:

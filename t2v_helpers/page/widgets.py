@@ -53,3 +53,8 @@ def widget(name: str, **changes: Any) -> Any:
 def tool(symbol: str, name: str) -> gr.Button:
     """A small button of one symbol; the page's script gives it its tooltip."""
     return gr.Button(symbol, elem_id=element(name), elem_classes=["tool", f"{TAB}-tool"])
+
+
+def file_path(value: Any) -> str:
+    """Return the path of an uploaded file: gradio 3 gives an object, gradio 4 the path itself."""
+    return str(getattr(value, "name", value) or "")

@@ -95,7 +95,7 @@ def _size(path: Path) -> int:
 
 
 def _failure(code: int, log: str) -> FfmpegError:
-    """What ffmpeg's last words mean, and the system's error in them, if one can be told."""
+    """Return what ffmpeg's last lines mean, with the system's error in them, if there is one."""
     lines = log.strip().splitlines() or ["ffmpeg ended without a message"]
     encoder = next((line for line in lines if "Unknown encoder" in line), None)
     if hasattr(signal, "SIGXFSZ") and code == -signal.SIGXFSZ:

@@ -44,7 +44,7 @@ class OutputError(TextToVideoError):
 
 
 class FfmpegError(OSError):
-    """ffmpeg did not do its work. strerror or the only argument: what it said; errno: where that could be told."""
+    """ffmpeg did not do its work. strerror or the only argument: its message; errno: the system's error, if known."""
 
 
 def find_ffmpeg() -> str:

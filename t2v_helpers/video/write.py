@@ -49,7 +49,7 @@ def _advice(folder: Path, error: OSError) -> str:
 
 
 def _is_full(folder: Path) -> bool:
-    """Whether nothing fits any more. Where the system keeps no files it tells of no space at all."""
+    """Return whether nothing fits any more. Systems that keep no files there report no space at all."""
     try:
         disk = shutil.disk_usage(folder)
     except OSError:

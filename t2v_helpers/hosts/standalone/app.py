@@ -50,7 +50,7 @@ def build_app(host: "StandaloneHost") -> Any:
 
     # Without a thread, which others may hold.
     async def progress(body: dict[str, Any]) -> dict[str, Any]:
-        return host.tasks.report(str(body.get("id_task")), body.get("id_live_preview", -1))
+        return host.progress.report(str(body.get("id_task")), body.get("id_live_preview", -1))
 
     async def send_script() -> Response:
         return Response(_joined(SCRIPTS), media_type="text/javascript")

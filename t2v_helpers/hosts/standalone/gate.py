@@ -41,7 +41,7 @@ class Entrance:
     @property
     def expects_proxy(self) -> bool:
         """Whether the headers that a proxy on this computer adds count."""
-        return bool(self.prefix or self.names.further)
+        return bool(self.prefix or self.names.extra)
 
 
 def clean_prefix(text: str) -> str:
@@ -57,7 +57,7 @@ class Gate:
 
     def __init__(self, app: App, entrance: Entrance) -> None:
         self._app, self._entrance = app, entrance
-        self._told: set[str] = set()
+        self._explained: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -107,12 +107,12 @@ class Gate:
         return secrets.compare_digest(sent, wanted.encode())
 
     def _place(self, scope: Scope, visit: Visit) -> None:
-        """Tell the app under which address the page was opened. What proxies say counts where one is expected."""
-        told = self._told_by_proxy(visit)
-        prefix = told.get("x-forwarded-prefix") or _page_path(visit.headers)
-        scope["root_path"] = self._entrance.prefix or _prefix_told(prefix)
+        """Give the app the address under which the page was opened. What proxies say counts where one is expected."""
+        forwarded = self._forwarded_headers(visit)
+        prefix = forwarded.get("x-forwarded-prefix") or _page_path(visit.headers)
+        scope["root_path"] = self._entrance.prefix or _clean_forwarded_prefix(prefix)
         scope["path"] = self._inside(scope["path"])
-        scheme, host = self._opened_at(visit, told)
+        scheme, host = self._opened_at(visit, forwarded)
         if scope["type"] == "http" and scheme:
             scope["scheme"] = scheme
         left = [pair for pair in scope["headers"] if pair[0].decode("latin-1").lower() not in (*FORWARDED, "host")]
@@ -120,17 +120,17 @@ class Gate:
         by_proxy = [(b"via", b"proxy")] if any(name in visit.headers for name in FORWARDED) else []
         scope["headers"] = [(b"host", host.encode("latin-1")), *by_proxy, *left]
 
-    def _opened_at(self, visit: Visit, told: Mapping[str, str]) -> tuple[str, str]:
+    def _opened_at(self, visit: Visit, forwarded: Mapping[str, str]) -> tuple[str, str]:
         """Scheme, if known, and host of the address in the person's browser."""
         if origin := visit.headers.get("origin"):
             # Checked already.
             return urlsplit(origin).scheme, urlsplit(origin).netloc
-        scheme = told.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
-        host = told.get("x-forwarded-host", "")
+        scheme = forwarded.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+        host = forwarded.get("x-forwarded-host", "")
         known = self._entrance.names.declares(host_name(host))
         return scheme if scheme in ("http", "https") else "", host if known else visit.headers["host"]
 
-    def _told_by_proxy(self, visit: Visit) -> dict[str, str]:
+    def _forwarded_headers(self, visit: Visit) -> dict[str, str]:
         """The headers of a proxy on this computer; anybody else could write anything into them."""
         found = {name: visit.headers[name] for name in FORWARDED if name in visit.headers}
         if found and not self._entrance.expects_proxy:
@@ -140,11 +140,11 @@ class Gate:
             )
         return found if self._entrance.expects_proxy and is_loopback(visit.client) else {}
 
-    def _explain(self, words: str) -> None:
-        """Tell the console, each thing once: an attack would fill it."""
-        if words not in self._told and len(self._told) < 20:
-            self._told.add(words)
-            log.warning(words)
+    def _explain(self, message: str) -> None:
+        """Log a message, each one once: an attack would fill the console."""
+        if message not in self._explained and len(self._explained) < 20:
+            self._explained.add(message)
+            log.warning(message)
 
 
 def _page_path(headers: Mapping[str, str]) -> str:
@@ -153,7 +153,7 @@ def _page_path(headers: Mapping[str, str]) -> str:
     return urlsplit(page).path.rpartition("/")[0] if origin and page.startswith(f"{origin}/") else ""
 
 
-def _prefix_told(text: str) -> str:
+def _clean_forwarded_prefix(text: str) -> str:
     try:
         return clean_prefix(text)
     except ValueError:

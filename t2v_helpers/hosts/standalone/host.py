@@ -1,6 +1,6 @@
 """The host of the standalone page, which runs without any WebUI: a queue and settings of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,19 +8,22 @@ from ...access import Visit
 from ...host import Progress, Stop
 from ...reading import Reader
 from ...settings import OUTPUT_FOLDER, Setting
+from ...tasks import Tasks, TooManyWaiting
 from ..console import ConsoleHost
 from ..file_manager import open_folder
 from .gate import Entrance
+from .live_progress import LiveProgress
 from .stored_settings import StoredSettings
-from .tasks import Tasks
 
 if TYPE_CHECKING:
     from PIL import Image
 
 THIS_COMPUTER = Entrance()
-"""Who comes in if nobody says."""
+"""Who comes in by default."""
 PREVIEW_EVERY = 2
 """Steps between previews."""
+MOST_WAITING = 256
+"""Runs that wait at once; one more is refused."""
 
 
 class StandaloneHost(ConsoleHost):
@@ -44,7 +47,8 @@ class StandaloneHost(ConsoleHost):
         self._models, self._outputs = models, outputs
         self.entrance = entrance
         self.settings = StoredSettings(settings)
-        self.tasks = Tasks()
+        self.tasks = Tasks(MOST_WAITING)
+        self.progress = LiveProgress(self.tasks)
 
     def setting(self, setting: Setting) -> Any:
         value = self.settings[setting]
@@ -69,30 +73,45 @@ class StandaloneHost(ConsoleHost):
         return self._outputs
 
     def show_progress(self, progress: Progress) -> None:
-        self.tasks.show_progress(progress)
+        self.progress.show_progress(progress)
 
     def wants_preview(self, step: int) -> bool:
         return step % PREVIEW_EVERY == 0
 
     def show_preview(self, image: "Image.Image") -> None:
-        self.tasks.show_preview(image)
+        self.progress.show_preview(image)
 
     def stop_request(self) -> Stop | None:
-        return self.tasks.stop_request()
+        return self.progress.stop_request()
 
     def queued(
         self,
-        function: Callable[..., list[Any]],
+        function: Callable[..., Sequence[Any]],
         outputs: int,  # noqa: ARG002 - the interface's
-        refuse: Callable[[str], list[Any]],
+        refuse: Callable[[str], Sequence[Any]],
     ) -> Callable[..., Any]:
-        return self.tasks.queued(function, refuse)
+        def work(task: str, *values: Any) -> Any:
+            self.progress.begin()
+            return function(task, *values)
+
+        async def in_turn(task: str, *values: Any) -> Any:
+            try:
+                return await self.tasks.take_turn(work, task, *values)
+            except TooManyWaiting:
+                return refuse(task)
+
+        return in_turn
+
+    def close(self) -> None:
+        """Ask the running task to stop, and begin no other."""
+        self.progress.close()
+        self.tasks.close()
 
     def interrupt(self) -> None:
-        self.tasks.ask("interrupt")
+        self.progress.ask("interrupt")
 
     def skip(self) -> None:
-        self.tasks.ask("skip")
+        self.progress.ask("skip")
 
     def open_folder(self, folder: Path) -> None:
         open_folder(folder)

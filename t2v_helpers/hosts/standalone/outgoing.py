@@ -65,7 +65,7 @@ class Outgoing:
         assert self._start is not None
         body = _CONFIG.sub(_FOLLOW, _OUTSIDE.sub(b"", self._body), count=1)
         kept = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
-        # An answer to HEAD has no body whose length could be told.
+        # An answer to HEAD has no body.
         length = [(b"content-length", str(len(body)).encode())] if self._scope["method"] == "GET" else []
         self._start["headers"] = [*kept, *length]
         await self._send(self._start)

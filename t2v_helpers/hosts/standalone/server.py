@@ -1,4 +1,4 @@
-"""Serves the standalone page until it is told to end, in a thread: this process's main thread hears the signals."""
+"""Serves the standalone page until a signal ends it, in a thread: signals reach this process's main thread."""
 
 import logging
 import socket
@@ -51,14 +51,14 @@ def serve(host: "StandaloneHost", app: Any, listener: socket.socket, welcome: st
     """
     import uvicorn
 
-    # What proxies say is the gate's to believe.
+    # The gate decides what to believe of what proxies say.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, proxy_headers=False)
-    server, told = uvicorn.Server(config), threading.Event()
+    server, ended = uvicorn.Server(config), threading.Event()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    with signals.answered_by(told.set):
+    with signals.answered_by(ended.set):
         thread.start()
         say(welcome)
-        while thread.is_alive() and not told.wait(PAUSE):
+        while thread.is_alive() and not ended.wait(PAUSE):
             continue
         _end(host, server, thread)
     return 1
@@ -66,9 +66,9 @@ def serve(host: "StandaloneHost", app: Any, listener: socket.socket, welcome: st
 
 def _end(host: "StandaloneHost", server: Any, thread: threading.Thread) -> None:
     """End the run and the server. A thread that still computes would keep Python from ending, or crash it then."""
-    # What it says of requests that it cuts off is nobody's business any more.
+    # Nobody needs its messages about requests that are cut off now.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    host.tasks.close()
+    host.close()
     server.should_exit = True
     ended = host.tasks.wait_until_idle(PATIENCE)
     thread.join(1)

@@ -1,6 +1,5 @@
 """The standalone page's settings: a JSON file, and the widgets that change it."""
 
-import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from threading import Lock
 from typing import Any
 
 from ....modelscope.escape import logger
+from ...page.html import error_line
 from ...settings import KEEP, KEEP_ALL, SETTINGS, Setting, usable
 
 log = logger(__name__)
@@ -16,7 +16,7 @@ DEFAULTS = {KEEP: KEEP_ALL}
 
 
 class StoredSettings:
-    """What was chosen, over the defaults."""
+    """What a person chose, else the defaults."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, Lock()
@@ -36,7 +36,7 @@ class StoredSettings:
         return self._usable(setting, self._values.get(setting.key))
 
     def change(self, setting: Setting, value: Any) -> str:
-        """Take a value over; says, as HTML, what keeps it from being stored, if anything does."""
+        """Use and store a value. Returns what keeps it from being stored, if anything does, as HTML."""
         with self._lock:
             self._values[setting.key] = self._usable(setting, value)
             partial = self._path.with_suffix(".partial")
@@ -45,7 +45,7 @@ class StoredSettings:
                 partial.replace(self._path)
             except OSError as error:
                 message = f"This holds until the page's server ends: {self._path} cannot be written ({error.strerror})."
-                return f'<div class="error" role="alert">{html.escape(message)}</div>'
+                return error_line(message)
         return ""
 
     def _usable(self, setting: Setting, value: Any) -> Any:
@@ -60,7 +60,7 @@ def build_settings(stored: StoredSettings, opened: Any) -> None:
         widgets = [_widget(setting, stored[setting]) for setting in SETTINGS]
         status = gr.HTML()
     for setting, widget in zip(SETTINGS, widgets, strict=True):
-        # Text is taken over when it is complete.
+        # Text is stored when it is complete.
         event = widget.blur if isinstance(widget, gr.Textbox) else widget.change
         event(_changer(stored, setting), [widget], [status], show_progress="hidden")
     # Not an event of its own: gradio 4.40's page loses answers where several begin and end together.

@@ -14,14 +14,16 @@ from sd_t2v.modelscope.errors import ModelError, RequestError
 from sd_t2v.modelscope.lora.targets import Targets
 from sd_t2v.modelscope.memory.deltas import NO_LORAS, AppliedLoras, Delta
 from sd_t2v.t2v_helpers.generation.lora_files import find_loras, lora_named
-from sd_t2v.t2v_helpers.generation.lora_tags import Wish, split_tags
-from sd_t2v.t2v_helpers.generation.loras import Wardrobe, suited, without_tags
-from sd_t2v.t2v_helpers.generation.run import Outcome, run
+from sd_t2v.t2v_helpers.generation.lora_tags import Prompts, Wish, split_prompts, split_tags
+from sd_t2v.t2v_helpers.generation.loras import adapt_request, choose_loras
+from sd_t2v.t2v_helpers.generation.outcome import Outcome
+from sd_t2v.t2v_helpers.generation.run import run
 from sd_t2v.t2v_helpers.hosts.console import ROOT, ConsoleHost
 from sd_t2v.t2v_helpers.hosts.standalone.host import StandaloneHost
 from sd_t2v.t2v_helpers.infotext import read_infotext
 from sd_t2v.t2v_helpers.models.folders import ModelFolder
-from sd_t2v.t2v_helpers.page.actions import Actions
+from sd_t2v.t2v_helpers.models.model_list import ModelList
+from sd_t2v.t2v_helpers.page.model_actions import ModelActions
 from sd_t2v.t2v_helpers.request import GenerationRequest
 from sd_t2v.t2v_helpers.settings import EIGHT_BITS, OUTPUT_FOLDER, PLAN
 from sd_t2v.tests.helpers.support import CPU, seen_in
@@ -137,13 +139,14 @@ def test_links_that_lead_back_end(folder: Path) -> None:
 
 def test_the_same_twice_adds_up_and_is_said(folder: Path) -> None:
     request = GenerationRequest(prompt="<lora:bar:0.5> a <lora:bar:0.7>", negative_prompt="b <lora:x:1>")
-    wardrobe = Wardrobe.of(folder, request)
-    ((path, wish),) = wardrobe.wishes.items()
+    prompts = split_prompts(request)
+    assert prompts == Prompts(" a ", "b ", [Wish("bar", 0.5, 0.5), Wish("bar", 0.7, 0.7)], has_useless_tags=True)
+    chosen = choose_loras(folder, prompts)
+    ((path, wish),) = chosen.wishes.items()
     assert path.name == "bar.safetensors" and (wish.text, wish.unet) == pytest.approx((1.2, 1.2))
-    assert "add up to 1.2" in wardrobe.notes[0] and "no effect in the negative prompt" in wardrobe.notes[1]
-    assert (without_tags(request).prompt, without_tags(request).negative_prompt) == (" a ", "b ")
+    assert "add up to 1.2" in chosen.notes[0] and "no effect in the negative prompt" in chosen.notes[1]
     with pytest.raises(RequestError, match="named more than once: the weight must be from"):
-        Wardrobe.of(folder, GenerationRequest(prompt="<lora:bar:9>" * 2))
+        choose_loras(folder, split_prompts(GenerationRequest(prompt="<lora:bar:9>" * 2)))
 
 
 def test_the_folder_lies_beside_the_models_or_where_the_option_says(tmp_path: Path) -> None:
@@ -152,7 +155,8 @@ def test_the_folder_lies_beside_the_models_or_where_the_option_says(tmp_path: Pa
 
 
 def test_the_page_lists_them_and_adds_a_tag_to_the_prompt(folder: Path, tmp_path: Path) -> None:
-    actions = Actions(StandaloneHost(tmp_path, tmp_path, tmp_path / "settings.json", loras=folder), ["prompt"])
+    host = StandaloneHost(tmp_path, tmp_path, tmp_path / "settings.json", loras=folder)
+    actions = ModelActions(host, ["prompt"], ModelList(host))
     assert actions.lora_names() == ["bar", "Other Style", "ring", "x"]
     (folder / "new.pt").touch()
     assert actions.refresh_loras()["choices"] == ["bar", "new", "Other Style", "ring", "x"]
@@ -170,14 +174,14 @@ TURBO = AppliedLoras(guidance=[Delta(torch.zeros(1, 1), torch.zeros(1, 1))])
 
 
 def turbo(recommended: dict[str, Any] | None = None, **changes: Any) -> tuple[GenerationRequest, list[str]]:
-    return suited(GenerationRequest(seed=1, **changes), TURBO, recommended or {})
+    return adapt_request(GenerationRequest(seed=1, **changes), TURBO, recommended or {})
 
 
 def test_turbo_brings_its_own_settings_and_says_so() -> None:
     request, notes = turbo()
     assert (request.sampler, request.steps, request.cfg_scale) == ("LCM", 4, 7.5)
     assert notes == ["T2V-Turbo: LCM, 4 steps, CFG scale 7.5, one pass per step."]
-    assert suited(request, TURBO, {}) == (request, notes)
+    assert adapt_request(request, TURBO, {}) == (request, notes)
     assert turbo({"steps": 40, "cfg_scale": 3.0}, steps=40, cfg_scale=3.0)[0].steps == 4
 
 
@@ -188,10 +192,10 @@ def test_turbo_brings_its_own_settings_and_says_so() -> None:
         ({"steps": 50}, {"steps": 8}, "8 were made instead of 50"),
         ({"sampler": "Euler"}, {"sampler": "LCM"}, "instead of Euler"),
         ({"cfg_scale": 12.0}, {"cfg_scale": 12.0}, None),
-        ({"cfg_scale": 30.0}, {"cfg_scale": 30.0}, "from 5 to 15: 30 is none"),
+        ({"cfg_scale": 30.0}, {"cfg_scale": 30.0}, "from 5 to 15: 30 is outside of that range"),
         ({"negative_prompt": "blurry"}, {"negative_prompt": "blurry"}, "negative prompt has no effect"),
         ({"draft": 2}, {"draft": 1}, "Draft was left out"),
-        ({"eta": 0.5, "cfg_until": 0.5}, {"eta": 0.5}, "Eta, CFG until: of no effect"),
+        ({"eta": 0.5, "cfg_until": 0.5}, {"eta": 0.5}, "Eta, CFG until: no effect"),
     ],
 )
 def test_wishes_that_make_no_sense_with_turbo_are_said(
@@ -205,9 +209,9 @@ def test_wishes_that_make_no_sense_with_turbo_are_said(
 
 def test_without_turbo_nothing_changes() -> None:
     plain = GenerationRequest(seed=1)
-    assert suited(plain, NO_LORAS, {}) == (plain, [])
+    assert adapt_request(plain, NO_LORAS, {}) == (plain, [])
     lcm = GenerationRequest(seed=1, sampler="LCM")
-    assert "meant for T2V-Turbo" in suited(lcm, NO_LORAS, {})[1][0]
+    assert "meant for T2V-Turbo" in adapt_request(lcm, NO_LORAS, {})[1][0]
 
 
 # --- Whole runs with the miniature

@@ -19,10 +19,13 @@ from PIL import Image, ImageChops
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.modelscope.errors import ModelError, RequestError
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER
+from sd_t2v.modelscope.prompts import encode
+from sd_t2v.t2v_helpers.generation import lora_tags, save
 from sd_t2v.t2v_helpers.generation import run as module
 from sd_t2v.t2v_helpers.generation.forecast import plan_named
 from sd_t2v.t2v_helpers.generation.model_store import ModelStore
-from sd_t2v.t2v_helpers.generation.run import Outcome, run
+from sd_t2v.t2v_helpers.generation.outcome import Outcome
+from sd_t2v.t2v_helpers.generation.run import run
 from sd_t2v.t2v_helpers.host import Progress, Stop
 from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
 from sd_t2v.t2v_helpers.infotext import read_infotext
@@ -48,6 +51,7 @@ from sd_t2v.t2v_helpers.settings import (
     Setting,
 )
 from sd_t2v.t2v_helpers.video.ffmpeg import OutputError
+from sd_t2v.t2v_helpers.video.formats import FORMATS
 from sd_t2v.t2v_helpers.video.frames import read_frame
 from sd_t2v.t2v_helpers.video.metadata import UnreadableFile, read_tags
 from sd_t2v.tests.helpers.support import seen_in
@@ -121,6 +125,21 @@ def test_a_budget_that_allows_nothing_is_an_error_before_the_run(budget: float, 
     outcome = run(Person(tmp_path, budget=budget), MODEL, request(frames=500))
     assert re.search(words, str(outcome.error)), str(outcome.error)
     assert names(tmp_path) == []
+
+
+def test_tags_and_prompts_are_parsed_once_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: dict[str, list[str]] = {"split_tags": [], "parse_emphasis": []}
+
+    def watch(where: Any, name: str) -> None:
+        real = getattr(where, name)
+        monkeypatch.setattr(where, name, lambda text: parsed[name].append(text) or real(text))
+
+    watch(lora_tags, "split_tags")
+    watch(encode, "parse_emphasis")
+    # One plan is tried before the one that fits.
+    outcome = run(Person(tmp_path, budget=0.03), MODEL, request(prompt="once", negative_prompt="twice", batch_count=2))
+    assert (len(outcome.videos), outcome.plan) == (2, plan_named("small"))
+    assert parsed == {"split_tags": ["once", "twice"], "parse_emphasis": ["once", "twice"]}
 
 
 def test_plans_can_change_from_run_to_run_while_the_model_stays(tmp_path: Path) -> None:
@@ -338,8 +357,8 @@ def test_a_soundtrack_that_vanishes_loses_no_video(tmp_path: Path) -> None:
 
 
 def test_one_format_that_fails_loses_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fails_on_large_frames = module.FORMATS["GIF"]._replace(video=("-vf", "pad=32:32"))
-    monkeypatch.setitem(module.FORMATS, "GIF", fails_on_large_frames)
+    fails_on_large_frames = FORMATS["GIF"]._replace(video=("-vf", "pad=32:32"))
+    monkeypatch.setitem(FORMATS, "GIF", fails_on_large_frames)
     outcome = run(Person(tmp_path), MODEL, request(formats="GIF,MP4"))
     assert names(tmp_path) == ["00000-5.mp4"]
     assert len(outcome.problems) == 1
@@ -347,7 +366,7 @@ def test_one_format_that_fails_loses_no_other(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_format_that_ffmpeg_lacks_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module.FORMATS, "GIF", module.FORMATS["GIF"]._replace(video=("-c:v", "nonsense")))
+    monkeypatch.setitem(FORMATS, "GIF", FORMATS["GIF"]._replace(video=("-c:v", "nonsense")))
     outcome = run(Person(tmp_path / "a"), MODEL, request(formats="GIF,MP4", batch_count=2))
     assert names(tmp_path / "a") == ["00000-5.mp4", "00001-6.mp4"]
     assert ["GIF cannot be written by" in problem for problem in outcome.problems] == [True]
@@ -360,7 +379,7 @@ def test_a_text_file_that_fails_loses_no_video(tmp_path: Path, monkeypatch: pyte
     def full(path: Path, infotext: str) -> None:
         raise OutputError("no space")
 
-    monkeypatch.setattr(module, "_write_text", full)
+    monkeypatch.setattr(save, "write_text", full)
     outcome = run(Person(tmp_path, text=True), MODEL, request(batch_count=2))
     assert names(tmp_path) == ["00000-5.mp4", "00001-6.mp4"]
     assert (len(outcome.videos), outcome.problems, outcome.error) == (2, ["no space", "no space"], None)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from sd_t2v.t2v_helpers.hosts.standalone.host import MOST_WAITING
 from sd_t2v.t2v_helpers.hosts.standalone.server import addresses, open_listener
-from sd_t2v.t2v_helpers.hosts.standalone.tasks import MOST_WAITING
 from sd_t2v.t2v_helpers.models.folders import MINIATURE_NAME
 from sd_t2v.tests.helpers.support import free_port
 

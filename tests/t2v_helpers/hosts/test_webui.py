@@ -11,8 +11,9 @@ import gradio as gr
 import pytest
 
 from sd_t2v import install
+from sd_t2v.t2v_helpers.hosts.webui.paste import field_reader
 
-NAME = "sd_t2v.t2v_helpers.hosts.webui"
+FOLDER = "sd_t2v.t2v_helpers.hosts.webui"
 
 
 @pytest.fixture
@@ -22,9 +23,14 @@ def webui(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     modules.script_callbacks = SimpleNamespace()
     modules.shared = SimpleNamespace(cmd_opts=SimpleNamespace(hide_ui_dir_config=False))
     monkeypatch.setitem(sys.modules, "modules", modules)
-    monkeypatch.delitem(sys.modules, NAME, raising=False)
-    yield importlib.import_module(NAME)
-    sys.modules.pop(NAME)
+    forget_ours()
+    yield importlib.import_module(f"{FOLDER}.register")
+    forget_ours()
+
+
+def forget_ours() -> None:
+    for name in [name for name in sys.modules if name.startswith(f"{FOLDER}.")]:
+        del sys.modules[name]
 
 
 class State:
@@ -53,18 +59,18 @@ def test_no_press_is_lost(looked_at: str, pressed: str, webui: Any) -> None:
     assert not any(webui.shared.state.flags.values())
 
 
-def test_sent_settings_restore_what_they_leave_out(webui: Any) -> None:
+def test_sent_settings_restore_what_they_leave_out() -> None:
     sent = {"Prompt": "", "Negative prompt": "", "Steps": "9", "Seed": "1", "Size-1": "64", "Size-2": "128"}
     names = ("prompt", "negative_prompt", "steps", "eta", "width", "height", "fps")
-    assert [webui._pasted(name)(sent) for name in names] == ["", "", 9, 0, 64, 128, None]
-    assert [webui._pasted(name)({"Steps": "9"}) for name in ("prompt", "negative_prompt")] == ["", ""]
-    assert [webui._pasted(name)({"Clip skip": "1"}) for name in ("prompt", "eta")] == [None, None]
+    assert [field_reader(name)(sent) for name in names] == ["", "", 9, 0, 64, 128, None]
+    assert [field_reader(name)({"Steps": "9"}) for name in ("prompt", "negative_prompt")] == ["", ""]
+    assert [field_reader(name)({"Clip skip": "1"}) for name in ("prompt", "eta")] == [None, None]
 
 
 def test_a_broken_tab_leaves_no_button_that_sends_to_it(webui: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with gr.Blocks() as page:
         for kind, name in ((gr.Textbox, "pnginfo_generation_info"), (gr.Button, "extras_tab")):
-            webui.HOST.after_component(kind(elem_id=name), elem_id=name)
+            webui.HOST.pasting.after_component(kind(elem_id=name), elem_id=name)
     assert send_button(page) == ("Send to text2video", True)
     monkeypatch.setitem(install.NEEDED, "no_such_module", "no-such-package")
     ((tab, _, _),) = webui._tabs()

@@ -5,7 +5,6 @@ import dataclasses
 import os
 import sys
 import time
-from collections import deque
 from contextlib import closing
 from pathlib import Path
 from threading import Thread
@@ -17,9 +16,14 @@ import pytest
 
 from sd_t2v.t2v_helpers.hosts.standalone.host import StandaloneHost
 from sd_t2v.t2v_helpers.infotext import write_infotext
+from sd_t2v.t2v_helpers.models import model_list
 from sd_t2v.t2v_helpers.models.folders import MINIATURE_NAME, find_models, further_folder
+from sd_t2v.t2v_helpers.models.model_list import ModelList
 from sd_t2v.t2v_helpers.page import tab
-from sd_t2v.t2v_helpers.page.actions import RESULTS, Actions
+from sd_t2v.t2v_helpers.page.actions import Actions
+from sd_t2v.t2v_helpers.page.model_actions import ModelActions
+from sd_t2v.t2v_helpers.page.restore import Restore
+from sd_t2v.t2v_helpers.page.results import Results
 from sd_t2v.t2v_helpers.request import GenerationRequest
 from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
 
@@ -33,8 +37,23 @@ def host(folder: Path) -> StandaloneHost:
 
 
 @pytest.fixture
-def actions(tmp_path: Path) -> Actions:
-    return Actions(host(tmp_path), ORDER)
+def page_host(tmp_path: Path) -> StandaloneHost:
+    return host(tmp_path)
+
+
+@pytest.fixture
+def actions(page_host: StandaloneHost) -> Actions:
+    return Actions(page_host, ORDER, ModelList(page_host))
+
+
+@pytest.fixture
+def model_actions(page_host: StandaloneHost) -> ModelActions:
+    return ModelActions(page_host, ORDER, ModelList(page_host))
+
+
+@pytest.fixture
+def restore(page_host: StandaloneHost) -> Restore:
+    return Restore(ORDER, ModelList(page_host))
 
 
 def in_order(**values: Any) -> list[Any]:
@@ -51,100 +70,95 @@ def test_gradio_lets_every_page_wait_in_the_hosts_queue(tmp_path: Path) -> None:
     assert generate.concurrency_limit is None
 
 
-def test_restored_settings_outlive_the_choice_of_their_model(actions: Actions, tmp_path: Path) -> None:
+def test_restored_settings_outlive_the_choice_of_their_model(
+    restore: Restore, model_actions: ModelActions, tmp_path: Path
+) -> None:
     other = further_folder(tmp_path / "models") / "other"
     other.mkdir(parents=True)
     (other / "text2video_pytorch_model.pth").touch()
     text = "x\nSteps: 25, Sampler: DPM++ 2M, CFG scale: 4, Size: 64x64, Frames: 8, FPS: 8, Model: other"
-    _, model, previous, *fields = actions.restore_text(text, MINIATURE_NAME)
-    restored = dict(zip(ORDER, fields, strict=True))
-    assert (model, previous, restored["width"], restored["cfg_scale"]) == ("other", "other", 64, 4)
-    _, *changes = actions.model_chosen(previous, model, *in_order(width=64, height=64, frames=8, cfg_scale=4.0))
+    restored = restore.restore_text(text, MINIATURE_NAME)
+    fields = dict(zip(ORDER, restored.fields, strict=True))
+    assert (restored.model, restored.previous_model, fields["width"], fields["cfg_scale"]) == ("other", "other", 64, 4)
+    values = in_order(width=64, height=64, frames=8, cfg_scale=4.0)
+    _, *changes = model_actions.model_chosen(restored.previous_model, restored.model, *values)
     assert all(isinstance(change, dict) and "value" not in change for change in changes)
 
 
-def test_restoring_undoes_what_the_settings_leave_out(actions: Actions) -> None:
+def test_restoring_undoes_what_the_settings_leave_out(restore: Restore) -> None:
     text = write_infotext(GenerationRequest(prompt="", seed=5), MINIATURE_NAME)
-    fields = actions.restore_text(text, MINIATURE_NAME)[3:]
+    fields = restore.restore_text(text, MINIATURE_NAME).fields
     changed = in_order(prompt="old", negative_prompt="old", eta=0.7)
     shown = {name: old if isinstance(new, dict) else new for name, old, new in zip(ORDER, changed, fields, strict=True)}
     assert (shown["prompt"], shown["negative_prompt"], shown["eta"]) == ("", "", 0)
 
 
-def test_an_open_seed_stays_open(actions: Actions) -> None:
-    fields = actions.restore_text("x\nSteps: 2, Sampler: UniPC, CFG scale: 4, Seed: -1", MINIATURE_NAME)[3:]
-    assert dict(zip(ORDER, fields, strict=True))["seed"] == -1
+def test_an_open_seed_stays_open(restore: Restore) -> None:
+    restored = restore.restore_text("x\nSteps: 2, Sampler: UniPC, CFG scale: 4, Seed: -1", MINIATURE_NAME)
+    assert dict(zip(ORDER, restored.fields, strict=True))["seed"] == -1
+
+
+def test_results_have_the_tabs_components_in_their_order(page_host: StandaloneHost) -> None:
+    with gr.Blocks() as blocks:
+        built = tab.Tab(page_host)
+    shown = [getattr(built, name) for name in Results._fields]
+    runs = [event for event in blocks.fns.values() if event.name in ("in_turn", "collect")]
+    assert [event.outputs for event in runs] == [shown, shown]
 
 
 def test_whoever_waits_withdraws_only_their_own_run(actions: Actions) -> None:
     actions.interrupt("task(waiting)")
-    assert "interrupted" in actions.generate("task(waiting)", MINIATURE_NAME, None, *in_order())[-1]
+    assert "interrupted" in actions.generate("task(waiting)", MINIATURE_NAME, None, *in_order()).status
     done = actions.generate("task(other)", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])
-    assert "1 video saved" in done[-1]
+    assert "1 video saved" in done.status
     assert actions.collect("task(other)") == done
-    assert "interrupted" in actions.collect("task(waiting)")[-1]
+    assert "interrupted" in actions.collect("task(waiting)").status
 
 
 def test_an_interrupt_withdraws_every_run_of_a_page_that_waits(actions: Actions) -> None:
     actions.interrupt("task(first) task(second)")
     for task in ("task(first)", "task(second)"):
-        assert "interrupted" in actions.generate(task, MINIATURE_NAME, None, *in_order())[-1]
+        assert "interrupted" in actions.generate(task, MINIATURE_NAME, None, *in_order()).status
 
 
-def test_an_interrupt_ends_the_run_and_leaves_the_page_its_next_one(actions: Actions) -> None:
+def test_an_interrupt_ends_the_run_and_leaves_the_page_its_next_one(
+    actions: Actions, page_host: StandaloneHost
+) -> None:
     values = SMALL | {"frames": 100, "steps": 50}
     running = Thread(target=actions.generate, args=["task(runs)", MINIATURE_NAME, None, *(values[n] for n in ORDER)])
     running.start()
-    while actions._running is None:
+    while page_host.tasks.running is None:
         sleep(0.01)
     actions.interrupt("task(waits) task(runs)")
     running.join()
-    assert "interrupted" in actions.collect("task(runs)")[-1]
+    assert "interrupted" in actions.collect("task(runs)").status
     done = actions.generate("task(waits)", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])
-    assert "1 video saved" in done[-1]
+    assert "1 video saved" in done.status
 
 
 def test_repeated_interrupts_of_one_page_leave_room_for_others(actions: Actions) -> None:
     for task in ("task(a)", *["task(b)"] * 99):
         actions.interrupt(task)
-    assert "interrupted" in actions.generate("task(a)", MINIATURE_NAME, None, *in_order())[-1]
-
-
-def test_an_interrupt_at_the_very_start_is_not_lost(actions: Actions) -> None:
-    pressed: list[Thread] = []
-
-    class Looked(deque[str]):
-        def __contains__(self, task: object) -> bool:
-            found = super().__contains__(task)
-            if not pressed:
-                pressed.append(Thread(target=actions.interrupt, args=[task]))
-                pressed[0].start()
-                pressed[0].join(0.5)
-            return found
-
-    actions._withdrawn = Looked()
-    values = SMALL | {"frames": 100, "steps": 50}
-    assert "interrupted" in actions.generate("t", MINIATURE_NAME, None, *[values[name] for name in ORDER])[-1]
-    pressed[0].join()
+    assert "interrupted" in actions.generate("task(a)", MINIATURE_NAME, None, *in_order()).status
 
 
 def test_a_frame_that_cannot_be_read_is_said(actions: Actions) -> None:
     done = actions.generate("t", MINIATURE_NAME, None, *[(SMALL | {"frames": 3})[name] for name in ORDER])
-    made, slider, image, wrong = done[0], *done[3:6]
-    assert (image.size, wrong, slider["maximum"], slider["visible"]) == ((16, 16), "", 3, True)
-    Path(made[0]["files"][0]).unlink()
-    image, wrong = actions.frame(made, 2)
+    slider = done.frame_number
+    assert (done.frame.size, done.frame_status, slider["maximum"], slider["visible"]) == ((16, 16), "", 3, True)
+    Path(done.made[0]["files"][0]).unlink()
+    image, wrong = actions.frame(done.made, 2)
     assert image is None
     assert "Frame 2" in wrong
     assert "cannot be read" in wrong
 
 
 def test_a_video_of_one_frame_offers_no_other(actions: Actions) -> None:
-    slider = actions.generate("t", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])[3]
-    assert slider["visible"] is False
+    done = actions.generate("t", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])
+    assert done.frame_number["visible"] is False
 
 
-def forecast(actions: Actions, *values: Any) -> str:
+def forecast(actions: ModelActions, *values: Any) -> str:
     """As a page gets it that asks nothing else meanwhile."""
     # Not asyncio.run, which drops the loop that gradio has opened.
     with closing(asyncio.new_event_loop()) as loop:
@@ -152,25 +166,27 @@ def forecast(actions: Actions, *values: Any) -> str:
 
 
 @pytest.mark.parametrize("wrong", [None, [], {}, float("nan"), 10**400, "x"])
-def test_whatever_is_sent_gets_an_answer(wrong: Any, actions: Actions) -> None:
-    assert "__type__" not in forecast(actions, MINIATURE_NAME, 64, wrong, wrong, 8, 1)
-    assert "__type__" not in forecast(actions, wrong, wrong, 64, 24, wrong, wrong)
-    assert len(actions.collect(wrong)) == RESULTS
-    assert len(actions.restore_text(wrong, wrong)) == 3 + len(ORDER)
+def test_whatever_is_sent_gets_an_answer(
+    wrong: Any, actions: Actions, model_actions: ModelActions, restore: Restore
+) -> None:
+    assert "__type__" not in forecast(model_actions, MINIATURE_NAME, 64, wrong, wrong, 8, 1)
+    assert "__type__" not in forecast(model_actions, wrong, wrong, 64, 24, wrong, wrong)
+    assert actions.collect(wrong) == Results.unchanged()
+    assert len(restore.restore_text(wrong, wrong).outputs()) == 3 + len(ORDER)
     image, said = actions.frame([{"files": ["missing.mp4"]}], wrong)
     assert image is None
     assert "text2video-error" in said
     results = actions.generate(wrong, wrong, wrong, *[wrong] * len(ORDER))
-    assert "text2video-error" in results[-1]
+    assert "text2video-error" in results.status
     actions.interrupt(wrong)
     actions.skip(wrong)
 
 
 def test_half_an_emoji_loses_no_video(actions: Actions) -> None:
     values = SMALL | {"prompt": "a ball \ud83c"}
-    *_, infotext, _, _, _, status = actions.generate("t", MINIATURE_NAME, None, *[values[name] for name in ORDER])
-    assert "1 video saved" in status
-    assert "a ball \ufffd" in infotext
+    results = actions.generate("t", MINIATURE_NAME, None, *[values[name] for name in ORDER])
+    assert "1 video saved" in results.status
+    assert "a ball \ufffd" in results.infotext
 
 
 def test_a_folder_whose_name_is_no_unicode_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -186,15 +202,14 @@ def test_a_folder_whose_name_is_no_unicode_is_left_out(tmp_path: Path, caplog: p
 
 @pytest.mark.skipif(sys.platform != "linux", reason="stands in for Linux' file manager")
 def test_open_folder_shows_where_the_next_video_goes(
-    actions: Actions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    actions: Actions, page_host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = file_manager(tmp_path, monkeypatch, 'echo "$1" > "$0".log')
-    settings = actions._host.settings  # type: ignore[attr-defined]
     for chosen, folder in (("", "out"), ("below", "out/below"), (str(tmp_path / "other"), "other")):
-        settings.change(OUTPUT_FOLDER, chosen)
+        page_host.settings.change(OUTPUT_FOLDER, chosen)
         assert actions.open_folder([]) == ""
         assert opened.read_text().strip() == str(tmp_path / folder)
-    settings.change(OUTPUT_FOLDER, "half \ud83c")
+    page_host.settings.change(OUTPUT_FOLDER, "half \ud83c")
     assert "cannot be used" in actions.open_folder([])
 
 
@@ -247,17 +262,63 @@ def test_settings_of_the_page_are_kept(tmp_path: Path) -> None:
     assert "cannot be written" in again.change(SAVE_TEXT, False)
 
 
-def test_known_models_bring_their_good_values_and_a_warning(actions: Actions, tmp_path: Path) -> None:
+def test_known_models_bring_their_good_values_and_a_warning(model_actions: ModelActions, tmp_path: Path) -> None:
     folder = further_folder(tmp_path / "models") / "zeroscope_v2_576w"
     folder.mkdir(parents=True)
     (folder / "text2video_pytorch_model.pth").touch()
-    chosen = actions.model_chosen(MINIATURE_NAME, "zeroscope_v2_576w", *in_order(width=64, height=64, frames=8))[1:]
+    chosen = model_actions.model_chosen(MINIATURE_NAME, "zeroscope_v2_576w", *in_order(width=64, height=64, frames=8))[
+        1:
+    ]
     fields = dict(zip(ORDER, chosen, strict=True))
     assert (fields["width"], fields["height"], fields["frames"]) == (576, 320, 24)
-    wished = dict(zip(ORDER, actions.advised("zeroscope_v2_576w"), strict=True))
+    wished = dict(zip(ORDER, model_actions.advised("zeroscope_v2_576w"), strict=True))
     assert (wished["width"], wished["height"], wished["frames"]) == (576, 320, 24)
     assert wished["prompt"] == gr.update()
-    assert "Past what" not in forecast(actions, "zeroscope_v2_576w", 576, 320, 24, 8, 1)
-    said = forecast(actions, "zeroscope_v2_576w", 1024, 640, 100, 8, 1)
+    assert "Past what" not in forecast(model_actions, "zeroscope_v2_576w", 576, 320, 24, 8, 1)
+    said = forecast(model_actions, "zeroscope_v2_576w", 1024, 640, 100, 8, 1)
     assert "Past what this model was trained for: more than about 45 frames tend to fall apart" in said
     assert "it was trained at 576 x 320" in said
+
+
+def test_a_slider_that_moves_lists_no_folder_unless_one_has_changed(
+    model_actions: ModelActions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = further_folder(tmp_path / "models")
+    make_model(folder / "one")
+    for changed in (tmp_path, tmp_path / "models", folder, folder / "one"):
+        os.utime(changed, (1e9, 1e9))
+    listed, find = [], model_list.find_models
+    monkeypatch.setattr(model_list, "find_models", lambda host: listed.append(host) or find(host))
+    for frames in range(8, 18):
+        forecast(model_actions, MINIATURE_NAME, 64, 64, frames, 8, 1)
+    assert len(listed) == 1
+    make_model(folder / "two")
+    assert "not there" not in forecast(model_actions, "two", 64, 64, 8, 8, 1)
+    assert len(listed) == 2
+
+
+@pytest.mark.parametrize("below", ["", "unet", "inner", "inner/unet"])
+def test_a_model_is_there_as_soon_as_its_weights_are(below: str, model_actions: ModelActions, tmp_path: Path) -> None:
+    folder = further_folder(tmp_path / "models") / "late" / below
+    folder.mkdir(parents=True)
+    for changed in (folder, *folder.parents[: len(folder.relative_to(tmp_path).parts)]):
+        os.utime(changed, (1e9, 1e9))
+    name = "late/inner" if "inner" in below else "late"
+    assert "not there" in forecast(model_actions, name, 64, 64, 8, 8, 1)
+    (folder / "model.pth").touch()
+    assert "not there" not in forecast(model_actions, name, 64, 64, 8, 8, 1)
+
+
+def test_a_refresh_lists_the_folders_even_where_their_times_stay(model_actions: ModelActions, tmp_path: Path) -> None:
+    folder = further_folder(tmp_path / "models")
+    make_model(folder / "one")
+    for round_ in ("one", "two"):
+        make_model(folder / round_)
+        for changed in (tmp_path, tmp_path / "models", folder, folder / round_):
+            os.utime(changed, (1e9, 1e9))
+        assert round_ in model_actions.refresh(MINIATURE_NAME).model["choices"]
+
+
+def make_model(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "text2video_pytorch_model.pth").touch()

@@ -1,0 +1,84 @@
+"""A job: a request that is ready to run. Whatever can be known to fail has been tried."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..host import Host
+from ..models.folders import ModelFolder
+from ..request import GenerationRequest
+from ..signals import held
+from ..video.ffmpeg import OutputError
+from ..video.formats import FORMATS
+from ..video.write import check_format, check_soundtrack
+from .lora_tags import Prompts, split_prompts
+from .loras import LoraChoice, choose_loras
+from .outputs import Destination, destination, make_folder, pattern_values, reserved_stem
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run needs to know, the same for all videos of its batch.
+
+    Args:
+        request: What was asked for, in the formats that can be written.
+        prompts: Its prompts, divided into the text that the model reads and the tags.
+        loras: The LoRA files that the tags name.
+        folder: The model's folder.
+        destination: Where the videos go, and how they are named.
+    """
+
+    request: GenerationRequest
+    prompts: Prompts
+    loras: LoraChoice
+    folder: ModelFolder
+    destination: Destination
+
+    def plain_request(self) -> GenerationRequest:
+        """Return the request as the model reads it, without tags."""
+        return replace(self.request, prompt=self.prompts.prompt, negative_prompt=self.prompts.negative_prompt)
+
+    def with_tags(self, request: GenerationRequest) -> GenerationRequest:
+        """Return a video's request as a person reads it, with the tags that were asked for."""
+        return replace(request, prompt=self.request.prompt, negative_prompt=self.request.negative_prompt)
+
+
+def prepare_job(
+    host: Host, folder: ModelFolder, request: GenerationRequest, on_problem: Callable[[Exception], None]
+) -> Job:
+    """Make a request ready to run. What can be known to fail is tried now: it must not fail after an hour's sampling.
+
+    Args:
+        host: Whose settings and folders count.
+        folder: The model's.
+        request: What was asked for.
+        on_problem: Called with what failed and does not end the run.
+
+    Raises:
+        OutputError: Nothing can be written there, or in none of the formats.
+        RequestError: A tag or the soundtrack cannot be used.
+    """
+    where = destination(host)
+    request = replace(request, formats=_select_formats(request.formats, on_problem))
+    prompts = split_prompts(request)
+    loras = choose_loras(host.lora_folder(), prompts)
+    if request.soundtrack:
+        check_soundtrack(request.soundtrack)
+    names = pattern_values(request, folder.name)
+    with held(), reserved_stem(make_folder(where, names), where.name_pattern, names):
+        pass
+    return Job(request, prompts, loras, folder, where)
+
+
+def _select_formats(formats: tuple[str, ...], on_problem: Callable[[Exception], None]) -> tuple[str, ...]:
+    """Return those that ffmpeg can write. Raises OutputError where there is none."""
+    failures: dict[str, OutputError] = {}
+    for name in formats:
+        try:
+            check_format(FORMATS[name])
+        except OutputError as error:
+            failures[name] = error
+    if len(failures) == len(formats):
+        raise failures[formats[0]]
+    for failure in failures.values():
+        on_problem(failure)
+    return tuple(name for name in formats if name not in failures)

@@ -1,0 +1,88 @@
+"""Saves a video: in every format of its request, with its settings beside it where a person wants that."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from ..host import Host
+from ..infotext import write_infotext
+from ..request import GenerationRequest
+from ..settings import SAVE_INFOTEXT, SAVE_TEXT
+from ..signals import held
+from ..video.ffmpeg import OutputError
+from ..video.formats import FORMATS
+from ..video.write import cannot_write, write_video
+from .job import Job
+from .outcome import Video
+from .outputs import make_folder, pattern_values, reserved_stem
+
+OnFile = Callable[[Path], None]
+"""Called with every file as soon as it is whole."""
+
+
+class VideoSaver:
+    """Saves the videos of a job."""
+
+    def __init__(self, host: Host, job: Job, on_file: OnFile, on_problem: Callable[[Exception], None]) -> None:
+        self._host, self._job = host, job
+        self._on_file, self._on_problem = on_file, on_problem
+
+    def save(
+        self, request: GenerationRequest, frames: Tensor, *, eight_bits: bool = False, finished: bool = True
+    ) -> Video:
+        """Write a video in every format. One that fails does not keep the others from being written.
+
+        Args:
+            request: The video's, with its tags.
+            frames: RGB bytes [frames, height, width, 3].
+            eight_bits: Whether the weights were stored in 8 bits.
+            finished: Whether the video was not interrupted.
+
+        Raises:
+            OutputError: No file could be written.
+        """
+        infotext = write_infotext(request, self._job.folder.name, eight_bits=eight_bits)
+        where, names = self._job.destination, pattern_values(request, self._job.folder.name)
+        failures: list[OutputError] = []
+        with held(), reserved_stem(make_folder(where, names), where.name_pattern, names) as stem:
+            files = tuple(self._write_files(stem, frames, request, infotext, failures.append))
+            if files and self._host.setting(SAVE_TEXT):
+                try:
+                    write_text(stem.with_name(f"{stem.name}.txt"), infotext)
+                except OutputError as error:
+                    failures.append(error)
+        if not files:
+            raise failures[0]
+        for failure in failures:
+            self._on_problem(failure)
+        return Video(request, infotext, files, finished)
+
+    def _write_files(
+        self,
+        stem: Path,
+        frames: Tensor,
+        request: GenerationRequest,
+        infotext: str,
+        on_failure: Callable[[OutputError], None],
+    ) -> Iterator[Path]:
+        inside = infotext if self._host.setting(SAVE_INFOTEXT) else ""
+        for kind in (FORMATS[name] for name in request.formats):
+            path = stem.with_name(stem.name + kind.suffix)
+            try:
+                lacks = write_video(path, frames, request.fps, kind, inside, request.soundtrack)
+            except OutputError as error:
+                on_failure(error)
+                continue
+            if lacks:
+                on_failure(OutputError(lacks))
+            self._on_file(path)
+            yield path
+
+
+def write_text(path: Path, infotext: str) -> None:
+    """Write a video's settings into a text file. Raises OutputError."""
+    try:
+        path.write_text(infotext + "\n", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error

@@ -1,0 +1,85 @@
+"""What happens when a model or a LoRA is chosen, and what the tab says about a run before it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from ...modelscope.errors import ModelError, TextToVideoError
+from ..generation.forecast import Forecast
+from ..generation.lora_files import find_loras
+from ..generation.run import STORE
+from ..host import PageHost
+from ..models.known import good_values
+from ..models.model_list import ModelList
+from .html import note
+from .latest import Latest
+from .outcome import model_note
+from .results import Models
+from .widgets import fields
+
+
+class ModelActions:
+    """The events of models and LoRAs. order: the names of the fields, as events pass their values."""
+
+    def __init__(self, host: PageHost, order: Sequence[str], models: ModelList) -> None:
+        self._host, self._order, self._models = host, order, models
+        self._latest = Latest(self._forecast, overtaken=gr.update())
+        self._needs = Forecast(host, STORE)
+
+    def model_chosen(self, previous: str, model: str, *values: Any) -> list[Any]:
+        """Give fields that still have the previous model's good values the new one's."""
+        before, after = self._recommended(previous), self._recommended(model)
+        updates, known = [], fields()
+        for name, value in zip(self._order, values, strict=True):
+            untouched = value == before.get(name, known[name].default)
+            wanted = after.get(name, known[name].default)
+            updates.append(wanted if untouched and wanted != value else gr.update())
+        return [model, *updates]
+
+    def _recommended(self, model: str) -> dict[str, Any]:
+        try:
+            return dict(good_values(self._models.named(model).path))
+        except ModelError:
+            return {}
+
+    def advised(self, model: str) -> list[Any]:
+        """Return the fields with the model's good values; the others stay."""
+        values = self._recommended(str(model))
+        return [values.get(name, gr.update()) for name in self._order]
+
+    def refresh(self, model: str) -> Models:
+        """List the models there are now. The chosen one stays if it can: it may have changed since it was sent."""
+        names = self._models.names(refresh=True)
+        chosen = {} if model in names else {"value": names[0]}
+        return Models(gr.update(choices=names, **chosen), model_note(self._host, names, fresh=True))
+
+    def lora_names(self) -> list[str]:
+        """Return the names of all files in the LoRA folder that may be some, whatever they hold."""
+        return list(find_loras(self._host.lora_folder()))
+
+    def refresh_loras(self) -> Any:
+        """List the files there are now."""
+        return gr.update(choices=self.lora_names(), value=None)
+
+    def add_lora(self, name: Any, prompt: Any) -> list[Any]:
+        """Return the list with nothing chosen, and the prompt with the LoRA's tag at its end."""
+        tag = f"<lora:{name}:1>" if isinstance(name, str) and name else ""
+        return [gr.update(value=None), f"{prompt or ''} {tag}".strip()]
+
+    async def forecast(self, page: Any, *values: Any) -> Any:
+        """Return how long the video will be, and what making it needs.
+
+        page: which one asks; only its latest question is answered.
+        """
+        return await self._latest.ask(str(page), *values)
+
+    def _forecast(self, model: Any, width: Any, height: Any, frames: Any, fps: Any, draft: Any) -> str:
+        try:
+            length = f'<span class="text2video-length">{frames / fps:.2f} seconds</span>'
+            folder = self._models.named(str(model))
+            return length + note(self._needs(folder, width, height, frames, draft))
+        except (TypeError, ZeroDivisionError, OverflowError):
+            return ""
+        except TextToVideoError as error:
+            return note(str(error))

@@ -1,0 +1,57 @@
+"""Puts the settings of a video back into the tab: from a dropped file, from a path, or from text in the prompt."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ...modelscope.errors import TextToVideoError
+from ..infotext import read_infotext
+from ..models.model_list import ModelList
+from ..reading import Reader, find_readable
+from ..video.metadata import read_tags
+from .html import error_line, note
+from .results import Restored
+from .widgets import file_path
+
+
+class Restore:
+    """The events that restore settings. order: the names of the fields, as the tab has them."""
+
+    def __init__(self, order: Sequence[str], models: ModelList) -> None:
+        self._order, self._models = order, models
+
+    def restore_file(self, file: Any, model: str) -> Restored:
+        """Return the settings in an uploaded file."""
+        try:
+            return self._restore(read_tags(Path(file_path(file))), model)
+        except TextToVideoError as error:
+            return self._refuse(str(error))
+
+    def restore_path(self, reader: Reader, name: Any, model: str) -> Restored:
+        """Return the settings in a file on this computer. reader: which files the visitor may name."""
+        try:
+            return self._restore(read_tags(find_readable(str(name).strip().strip('"'), reader)), model)
+        except TextToVideoError as error:
+            return self._refuse(str(error))
+
+    def restore_text(self, prompt: str, model: str) -> Restored:
+        """Return the settings in the text of the prompt box."""
+        return self._restore(str(prompt), model)
+
+    def _restore(self, text: str, model: str) -> Restored:
+        found = read_infotext(text)
+        if set(found) <= {"prompt", "negative_prompt"}:
+            return self._refuse("There are no settings in this text. Paste a video's settings into the prompt.")
+        names = self._models.names()
+        wanted = found.get("model", model)
+        missing = "" if wanted in names else f" It was made with the model {wanted!r}, which is not here."
+        # Chosen and previous model alike: choosing one is not to change what was restored.
+        chosen = wanted if wanted in names else gr.update()
+        updates = [found.get(name, gr.update()) for name in self._order]
+        return Restored(note(f"Settings restored.{missing}"), chosen, chosen, updates)
+
+    def _refuse(self, message: str) -> Restored:
+        unchanged = [gr.update() for _ in self._order]
+        return Restored(error_line(message), gr.update(), gr.update(), unchanged)

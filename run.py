@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 
 def leave(number: int, _: object = None, words: str = "the command had not begun") -> None:
-    """End at once, with one line. An installation that was under way is begun anew by the next start."""
+    """End at once, with one line. The next start does again what an installation had begun."""
     try:
         os.write(2, f"\nInterrupted; {words}.\n".encode())
     finally:
@@ -31,21 +31,20 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-# By its path: with -I or -P Python does not look beside a script.
-spec = spec_from_file_location("run_venv", Path(__file__).with_name("run_venv.py"))
+# The package by its path: with -I or -P Python does not look beside a script.
+spec = spec_from_file_location("sd_t2v", Path(__file__).with_name("sd_t2v.py"))
 assert spec and spec.loader
-sys.modules["run_venv"] = module_from_spec(spec)
-spec.loader.exec_module(sys.modules["run_venv"])
+sys.modules["sd_t2v"] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules["sd_t2v"])
 
-from run_venv import (
+from sd_t2v.tools.children import Child, attend
+from sd_t2v.tools.make_venv import (
     NEWEST_PYTHON,
     PYTHON,
     ROOT,
     TORCH,
     VENV,
-    Child,
     Problem,
-    attend,
     dotted,
     free_space,
     prepare,
@@ -68,7 +67,7 @@ class Command(NamedTuple):
 
 
 ENGINE = (TORCH, "demo.txt")
-LINT = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), (".ci/typecheck.py",))
+LINT = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), ("tools/typecheck.py",))
 # Some files at once, which is quicker than threads inside of operations. In their order: the longest come first.
 PYTEST = (("-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"),)
 LAUNCHER = "sd_t2v.t2v_helpers.commands.launcher"
@@ -86,9 +85,9 @@ COMMANDS = {
     "lint": Command("check style and types", (*ENGINE, "lint.txt"), LINT, at_root=True),
     "download": Command("list or download known models", ENGINE, launched("download")),
     "doctor": Command("say what is right or wrong with each model", ENGINE, launched("doctor")),
-    "convert": Command("write a model anew: half precision, safetensors", ENGINE, launched("convert")),
-    "train": Command("train the miniature anew", ENGINE, launched("train")),
-    "train-lora": Command("train the miniature's LoRA anew", ENGINE, launched("train-lora")),
+    "convert": Command("write a converted copy of a model: half precision, safetensors", ENGINE, launched("convert")),
+    "train": Command("train the miniature again", ENGINE, launched("train")),
+    "train-lora": Command("train the miniature's LoRA again", ENGINE, launched("train-lora")),
     "judge": Command("judge the miniature's videos", ENGINE, launched("judge")),
     "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), launched("bench")),
 }
@@ -97,7 +96,7 @@ HELP = """usage: python run.py [--own-torch] COMMAND [ARGUMENTS...]
 
 {commands}
 
-COMMAND --help lists a command's own arguments. The first start makes .venv beside run.py and installs what the
+COMMAND --help lists a command's own arguments. The first start creates .venv beside run.py and installs what the
 command needs; later starts find it there. Delete .venv to start afresh. TEXT2VIDEO_VENV, an environment variable,
 names another folder for it, a new or an empty one.
 

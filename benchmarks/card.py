@@ -19,7 +19,7 @@ from torch import Tensor
 from ..modelscope.config import UNetConfig
 from ..modelscope.device import Place
 from ..modelscope.errors import is_memory_error
-from ..modelscope.memory.plan import BALANCED, LADDER
+from ..modelscope.memory.plan import BALANCED, LADDER, plan_named
 from ..modelscope.memory.plan_runner import as_planned
 from ..modelscope.network.unet3d import UNet3D
 from .rivals import diffusers_unet, modelscope_unet
@@ -120,7 +120,7 @@ def _way(way: str, case: Case, config: UNetConfig, place: Place) -> Iterator[Cal
         yield _rival(way, config, {name: value.to(place.device) for name, value in state.items()}, x, t, texts)
         return
     unet.load_state_dict(state, assign=True)
-    plan = next(plan for plan in LADDER if plan.name == way)
+    plan = plan_named(way)
     with as_planned(unet.eval())(plan, place):
         contexts = [unet.text_context(text) for text in texts]
         yield lambda: unet.noises(x, t, contexts, plan.chunks, together=plan.together)

@@ -1,12 +1,20 @@
 """Files as they are on the disk: opened without waiting, read without being surprised."""
 
 import errno
+import hashlib
 import io
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
+_PIECE = 1 << 20
+"""Bytes that are hashed at once."""
 
 
 def open_file(path: Path) -> io.BufferedReader:
@@ -34,3 +42,22 @@ def read_array(file: io.BufferedReader, offset: int, size: int) -> bytearray:
     if file.readinto(data) != size:
         raise EOFError("it is shorter than it says")
     return data
+
+
+def hash_file(path: Path, begun: "_Hash | None" = None, on_piece: Callable[[], None] = lambda: None) -> str:
+    """Return a file's hash in hexadecimal digits.
+
+    Args:
+        path: A file of any size.
+        begun: A hash to go on with; a new SHA-256 if not given.
+        on_piece: Called after each megabyte; whatever it raises ends the reading.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    hashed = begun or hashlib.sha256()
+    with open_file(path) as file:
+        while piece := file.read(_PIECE):
+            hashed.update(piece)
+            on_piece()
+    return hashed.hexdigest()

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..modelscope.json_files import parse_json
+
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK}
 """What the system says where another has the lock; all else means that there are no locks on that drive."""
 _FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -67,8 +69,8 @@ class Lock:
         content = os.read(self.descriptor, _LONGEST_NOTE)
         if not content:
             return None
-        with suppress(KeyError, TypeError, RecursionError):
-            said = json.loads(content)
+        with suppress(KeyError, TypeError):
+            said = parse_json(content)
             if said["by"] == "text2video":
                 return Note(bool(said["locked"]), str(said["source"]))
         raise ValueError(f"{self.path}: not a mark of this program")

@@ -9,11 +9,11 @@ from ..errors import OutOfMemory, RequestError
 from ..model import Model
 from ..prompts.encode import chunks
 from ..request import VideoRequest
+from ..units import format_bytes
 from . import float8
 from .estimate import TOKENS, Clip, needed
 from .plan import BALANCED, LADDER, Plan
 
-GIGABYTE, MEGABYTE = 1e9, 1e6
 RESERVE = 250_000_000
 """Bytes of an accelerator's memory that kernels, fragments and other programs want."""
 
@@ -50,9 +50,9 @@ class Choice(NamedTuple):
     available: int | None
 
     def __str__(self) -> str:
-        there = "" if self.available is None else f" of {_gigabytes(self.available)} free"
+        there = "" if self.available is None else f" of {format_bytes(self.available)} free"
         how = f"plan: {self.plan.name}{', 8 bits' if self.plan.eight_bits else ''}"
-        return f"needs about {_gigabytes(self.needs)}{there} ({how})"
+        return f"needs about {format_bytes(self.needs)}{there} ({how})"
 
 
 def choose(model: Model, request: VideoRequest, limits: Limits) -> Choice:
@@ -118,10 +118,6 @@ def _too_large(model: Model, request: VideoRequest, limits: Limits) -> str:
         else "Ask for a smaller size, or close other programs."
     )
     return (
-        f"{request.frames} frames of {size} need about {_gigabytes(least)} at least, and {_gigabytes(available)} are "
-        f"there. {what}"
+        f"{request.frames} frames of {size} need about {format_bytes(least)} at least, and {format_bytes(available)} "
+        f"are there. {what}"
     )
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / GIGABYTE:.1f} GB" if size >= GIGABYTE / 10 else f"{max(size, 0) / MEGABYTE:.0f} MB"

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from ...modelscope.config import CONFIGURATION, FilesConfig
 from ...modelscope.errors import ModelError
 from ...modelscope.escape import logger, visible
+from ...modelscope.units import format_bytes
 from ..generation.marks import MARK, is_mark, remove_run, unfinished
 from ..locks import take
-from ..models.doctor import gigabytes
 from ..models.staging import CONTENT, LOCK, is_only_copy, remove_staging, remove_tree, stagings
 from ..video.formats import FORMATS
 
@@ -48,7 +48,7 @@ class Leftover(NamedTuple):
         return removal if self.remove else self.advice
 
     def __str__(self) -> str:
-        return visible(f"{self.path}: {self.about}, {gigabytes(self.size)}.")
+        return visible(f"{self.path}: {self.about}, {format_bytes(self.size, 2)}.")
 
 
 def size_of(path: Path) -> int:
@@ -79,7 +79,7 @@ def _removed(one: Leftover) -> str:
     if one.remove is None:
         return f"{one} {one.advice}"
     if one.remove():
-        return f"{one.path}: removed, {gigabytes(one.size)}."
+        return f"{one.path}: removed, {format_bytes(one.size, 2)}."
     return f"{one.path} stays: somebody works there now, or has removed it."
 
 

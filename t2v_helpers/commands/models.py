@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...modelscope.errors import ModelError, TextToVideoError
+from ...modelscope.errors import ModelError, RequestError, TextToVideoError
+from ..disk import expand_home
 from ..hosts.console import MODELS
 from ..models.known import described
 from ..settings import FURTHER_MODELS, OUTPUT_FOLDER
@@ -47,13 +48,15 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--output-dir", metavar="DIR", default="", help="where videos go, if not to the default folder")
     convert = commands.add_parser("convert", help="write a model anew: half precision, safetensors")
     convert.add_argument("model", metavar="MODEL", help="its name, its folder, or its file")
-    convert.add_argument("--output", type=Path, metavar="DIR", help="default: text2video/<name>-fp16 among the models")
+    convert.add_argument(
+        "--output", type=_place, metavar="DIR", help="default: text2video/<name>-fp16 among the models"
+    )
     download = commands.add_parser("download", help="list known models, or download one")
     download.add_argument("name", nargs="?", metavar="NAME", help="as listed; left out, all are listed")
     download.add_argument("--yes", action="store_true", help="do not ask")
     for command in (doctor, convert, download):
         command.add_argument("--models-dir", type=_folder, default=MODELS, metavar="DIR", help="default: %(default)s")
-        command.add_argument("--lora-dir", type=Path, metavar="DIR", help="default: Lora in that folder")
+        command.add_argument("--lora-dir", type=_place, metavar="DIR", help="default: Lora in that folder")
         command.add_argument("--further-models", default="", metavar="DIRS", help=FURTHER_MODELS.info)
     return parser
 
@@ -63,6 +66,14 @@ def _folder(name: str) -> Path:
     if not Path(name).is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {name!r}")
     return Path(name)
+
+
+def _place(name: str) -> Path:
+    """Return the path of that name. Raises ArgumentTypeError for one below the home of an unknown user."""
+    try:
+        return expand_home(name)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _host(options: argparse.Namespace) -> "ConsoleHost":

@@ -18,6 +18,7 @@ from ...modelscope.checkpoints.parts import PARTS, VAE, Part
 from ...modelscope.checkpoints.weight_file import read_tensors
 from ...modelscope.config import CONFIGURATION, FilesConfig, ModelConfig, write_config
 from ...modelscope.errors import ModelError, first_line, memory_errors
+from ..disk import find_shortage
 from .folders import ModelFolder, further_folder
 from .known import good_values
 from .staging import staged
@@ -108,6 +109,5 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _check_space(path: Path, size: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if free < size:
-        raise ModelError(f"{path}: needs {size / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB free. Make room.")
+    if shortage := find_shortage(path.parent, size):
+        raise ModelError(f"{path}: {shortage}")

@@ -1,6 +1,5 @@
 """Says of each model what was found, part by part, or what is wrong with it and what to do."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,11 @@ from ...modelscope.checkpoints.weight_file import verify
 from ...modelscope.config import CONFIGURATION, ModelConfig
 from ...modelscope.errors import ModelError, TextToVideoError, first_line
 from ...modelscope.escape import logger
+from ...modelscope.files import hash_file
 from ...modelscope.memory.estimate import Clip, needed
 from ...modelscope.memory.plan import FAST, SMALLEST
 from ...modelscope.model import outline
+from ...modelscope.units import format_bytes
 from ..host import Host
 from ..places import Places, places
 from ..settings import VAE
@@ -122,7 +123,7 @@ def _examined(part: Part, model: Path, config: ModelConfig, library: Library, *,
         source.named.name if source.named.parent == model else str(source.named),
         "diffusers' layout" if how and how.by_diffusers else "original layout",
         source.files[0].suffix.removeprefix("."),
-        gigabytes(size),
+        format_bytes(size, 2),
         _precision(tensors),
     ]
     if not all(look.known for look in looks):
@@ -146,18 +147,9 @@ def _compared(path: Path) -> _Look:
     except ModelError as error:
         return _Look(True, str(error))
     known = [file.sha256 for model in KNOWN for file in model.files if file.sha256 and file.size == path.stat().st_size]
-    if known and not any(sha256(path).startswith(digits) for digits in known):
+    if known and not any(hash_file(path).startswith(digits) for digits in known):
         return _Look(True, f"{path}: has the size of a known file and another sha256. Download it again.")
     return _Look(has_checksums or bool(known))
-
-
-def sha256(path: Path) -> str:
-    """Of a file of any size, in hexadecimal digits."""
-    hashed = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            hashed.update(piece)
-    return hashed.hexdigest()
 
 
 def _precision(tensors: dict[str, Tensor]) -> str:
@@ -172,10 +164,5 @@ def _cost(config: ModelConfig, where: Places) -> str:
     model = outline(config, *where)
     frames, height, width = SAMPLE
     clip = Clip(frames, height // config.autoencoder.scale, width // config.autoencoder.scale)
-    most, least = (gigabytes(needed(model, plan, clip)) for plan in (FAST, SMALLEST))
+    most, least = (format_bytes(needed(model, plan, clip), 2) for plan in (FAST, SMALLEST))
     return f"{frames} frames of {width} x {height} need {most} on {where.model.device}; {least} with the smallest plan"
-
-
-def gigabytes(size: float) -> str:
-    """Bytes in words."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

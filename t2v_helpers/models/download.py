@@ -5,18 +5,18 @@ import functools
 import hashlib
 import itertools
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ...modelscope.errors import TextToVideoError, first_line
+from ...modelscope.files import hash_file
+from ..disk import find_shortage
 from .known import KnownModel, RemoteFile
 
 STAGING = ".download"
 """The folder inside of the model's in which files wait until they are whole."""
 LOCK = "lock"
-PIECE = 1 << 20
 SHA256, SHA1 = 64, 40
 """Digits of the hashes that the hub tells: of large files, and of those in git."""
 
@@ -204,12 +204,8 @@ def _by_hand(file: RemoteFile, url: str, folder: Path) -> str:
 
 def _check_space(folder: Path, wanted: list[_Item]) -> None:
     missing = sum(item.size - _size(item.part) for item in wanted)
-    free = shutil.disk_usage(folder).free
-    if missing > free:
-        raise DownloadError(
-            f"{folder}: {missing / 1e9:.2f} GB are to be downloaded, and the disk has {free / 1e9:.2f} GB free. Make "
-            "room."
-        )
+    if shortage := find_shortage(folder, missing):
+        raise DownloadError(f"{folder}: the download {shortage}")
 
 
 def _size(path: Path) -> int:
@@ -294,11 +290,8 @@ def _is_whole(path: Path, item: _Item, on_progress: OnProgress) -> bool:
     if not path.is_file() or _size(path) != item.size:
         return False
     hashed = hashlib.sha256() if len(item.etag) == SHA256 else hashlib.sha1(f"blob {item.size}\0".encode())
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            hashed.update(piece)
-            on_progress(Progress(item.size, item.size, f"checking {item.file.name}"))
-    return hashed.hexdigest() == item.etag
+    checking = Progress(item.size, item.size, f"checking {item.file.name}")
+    return hash_file(path, hashed, lambda: on_progress(checking)) == item.etag
 
 
 def _put_in_place(item: _Item) -> str:

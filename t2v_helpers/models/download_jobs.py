@@ -6,6 +6,7 @@ from threading import Event, Lock, Thread
 
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.escape import logger
+from ...modelscope.units import format_bytes
 from .download import Progress, Stopped, download
 from .known import KnownModel
 
@@ -42,13 +43,13 @@ class Job:
         done, total, name = self._progress
         if not total:
             return "Asking the server..."
-        return f"{name}: {done / 1e9:.2f} of {total / 1e9:.2f} GB{self._remaining(total - done)}"
+        return f"{name}: {format_bytes(done, 2)} of {format_bytes(total, 2)}{self._remaining(total - done)}"
 
     def _remaining(self, left: int) -> str:
         rate = (self._progress.done - self._first) / max(time.monotonic() - self._begun, 1e-3)
         if rate < 1:
             return ""
-        return f", {rate / 1e6:.1f} MB/s, about {max(1, round(left / rate / 60))} minutes left"
+        return f", {format_bytes(rate, 2)}/s, about {max(1, round(left / rate / 60))} minutes left"
 
     def _run(self) -> None:
         try:

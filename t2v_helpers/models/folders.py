@@ -12,6 +12,7 @@ from ...modelscope.checkpoints.parts import PARTS
 from ...modelscope.config import FilesConfig
 from ...modelscope.errors import ModelError
 from ...modelscope.escape import logger, visible
+from ..disk import split_folders
 from ..host import Host
 from ..settings import FURTHER_MODELS
 
@@ -72,10 +73,8 @@ def model_places(host: Host) -> list[Path]:
     return list(dict.fromkeys([models, base_folder(models), *roots, *below, host.lora_folder()]))
 
 
-def _further(host: Host) -> list[Path]:
-    folders = host.setting(FURTHER_MODELS).split(";")
-    # Not Path's own, which ends in an error where there is no such user.
-    return [Path(os.path.expanduser(folder.strip())) for folder in folders if folder.strip()]  # noqa: PTH111
+def _further(host: Host) -> tuple[Path, ...]:
+    return split_folders(host.setting(FURTHER_MODELS))
 
 
 def _models_in(root: Path) -> list[Path]:

@@ -11,14 +11,15 @@ from ...modelscope.checkpoints.find_parts import WEIGHTS, model_config
 from ...modelscope.config import CONFIGURATION
 from ...modelscope.errors import ModelError, RequestError
 from ...modelscope.request import VideoRequest
+from ...modelscope.units import GIGABYTE, MEGABYTE, format_bytes
 from ..request import GenerationRequest
 from .folders import base_folder, further_folder
 
 NON_COMMERCIAL = "CC-BY-NC 4.0: not for commercial use"
 VQGAN_SHA256 = "930e9865584b"
 """How the hash of the half-precision autoencoder begins, which several models share."""
-
-
+MOST_FRAMES = 45
+"""Frames beyond which these models' videos tend to fall apart."""
 RECOMMENDABLE = ("width", "height", "frames", "fps", "steps", "sampler", "cfg_scale", "cfg_rescale", "eta")
 """Fields of a request that a configuration, which comes from strangers, may fill in."""
 
@@ -51,6 +52,7 @@ class KnownModel(NamedTuple):
     folder: str | None
     files: tuple[RemoteFile, ...]
     advice: Advice | None = None
+    aliases: tuple[str, ...] = ()
 
     def goal(self, models: Path, loras: Path) -> Path:
         """The folder in which its files belong."""
@@ -68,9 +70,9 @@ def _four(repository: str, unet: float, vae: float, clip: float, sha256: str = "
     """The original's files at the top of a repository, with their sizes in GB."""
     return (
         RemoteFile(repository, "configuration.json", "configuration.json", 1.1e3),
-        RemoteFile(repository, "text2video_pytorch_model.pth", "text2video_pytorch_model.pth", unet * 1e9),
-        RemoteFile(repository, "VQGAN_autoencoder.pth", "VQGAN_autoencoder.pth", vae * 1e9, sha256),
-        RemoteFile(repository, "open_clip_pytorch_model.bin", "open_clip_pytorch_model.bin", clip * 1e9),
+        RemoteFile(repository, "text2video_pytorch_model.pth", "text2video_pytorch_model.pth", unet * GIGABYTE),
+        RemoteFile(repository, "VQGAN_autoencoder.pth", "VQGAN_autoencoder.pth", vae * GIGABYTE, sha256),
+        RemoteFile(repository, "open_clip_pytorch_model.bin", "open_clip_pytorch_model.bin", clip * GIGABYTE),
     )
 
 
@@ -84,8 +86,10 @@ def _zeroscope(repository: str, folder: str) -> tuple[RemoteFile, ...]:
     )
 
 
-def _advice(width: int, height: int, frames: int, most: int, **values: Any) -> Advice:
-    return Advice({"width": width, "height": height, "frames": frames, **values}, most, (width, height))
+def _advice(width: int, height: int, frames: int = 24) -> Advice:
+    """Return what all models of this family share, for one that was trained at this size."""
+    values = {"width": width, "height": height, "frames": frames, "steps": 30, "cfg_scale": 9.0}
+    return Advice(values, MOST_FRAMES, (width, height))
 
 
 KNOWN = (
@@ -93,35 +97,35 @@ KNOWN = (
         "modelscope", "ModelScope, half precision", "the base model, 256 x 256; the one to begin with",
         NON_COMMERCIAL, "", _four("kabachuha/modelscope-damo-text2video-pruned-weights", 2.82, 2.607657443, 1.97,
                                   VQGAN_SHA256),
-        _advice(256, 256, 24, 45, steps=30, cfg_scale=9.0),
+        _advice(256, 256), aliases=("text-to-video-ms-1.7b",),
     ),
     KnownModel(
         "modelscope-original", "ModelScope, the original's files", "the same in single precision: twice the size",
         NON_COMMERCIAL, "modelscope-original",
         _four("ali-vilab/modelscope-damo-text-to-video-synthesis", 5.65, 5.21, 3.94),
-        _advice(256, 256, 24, 45, steps=30, cfg_scale=9.0),
+        _advice(256, 256),
     ),
     KnownModel(
         "zeroscope-576w", "Zeroscope v2 576w", "wide pictures without watermark, 576 x 320",
         NON_COMMERCIAL, "zeroscope_v2_576w", _zeroscope("cerspense/zeroscope_v2_576w", "zs2_576w"),
-        _advice(576, 320, 24, 45, steps=30, cfg_scale=9.0),
+        _advice(576, 320),
     ),
     KnownModel(
         "zeroscope-xl", "Zeroscope v2 XL", "1024 x 576, made for enlarging videos of Zeroscope 576w",
         NON_COMMERCIAL, "zeroscope_v2_XL", _zeroscope("cerspense/zeroscope_v2_XL", "zs2_XL"),
-        _advice(1024, 576, 24, 45, steps=30, cfg_scale=9.0),
+        _advice(1024, 576),
     ),
     KnownModel(
         "potat1", "Potat1", "wide pictures, 1024 x 576",
         NON_COMMERCIAL, "potat1",
         _four("kabachuha/potat1-with-text-encoder-original-format", 2.82, 2.607657443, 1.97),
-        _advice(1024, 576, 24, 45, steps=30, cfg_scale=9.0),
+        _advice(1024, 576),
     ),
     KnownModel(
         "animov", "Animov 0.1", "in the style of animation, 384 x 384",
         NON_COMMERCIAL, "animov-0.1",
         _four("kabachuha/animov-0.1-modelscope-original-format", 2.82, 2.607657443, 1.97, VQGAN_SHA256),
-        _advice(384, 384, 16, 45, steps=30, cfg_scale=9.0),
+        _advice(384, 384, frames=16),
     ),
     KnownModel(
         "t2v-turbo", "T2V-Turbo for ModelScope (LoRA)", "videos in 4 to 8 steps with the base model",
@@ -134,7 +138,7 @@ KNOWN = (
 def described(model: KnownModel, models: Path, loras: Path) -> str:
     """One line of what a person wants to know before a download."""
     there = " (installed)" if is_installed(model, models, loras) else ""
-    return f"{model.label}{there}: {model.about}; about {model.size / 1e9:.1f} GB; {model.licence}"
+    return f"{model.label}{there}: {model.about}; about {format_bytes(model.size)}; {model.licence}"
 
 
 def is_installed(model: KnownModel, models: Path, loras: Path) -> bool:
@@ -144,7 +148,7 @@ def is_installed(model: KnownModel, models: Path, loras: Path) -> bool:
 
 
 def _is_there(path: Path, size: float) -> bool:
-    return path.is_file() and (size < 1e6 or 0.8 < path.stat().st_size / size < 1.25)
+    return path.is_file() and (size < MEGABYTE or 0.8 < path.stat().st_size / size < 1.25)
 
 
 def known_model(key: str) -> KnownModel | None:
@@ -155,8 +159,6 @@ def known_model(key: str) -> KnownModel | None:
 def advice_for(path: Path) -> Advice | None:
     """That for the model in a folder, if its name, or the one above, is a known one's."""
     names = [name.lower().removesuffix("-fp16") for name in (_without_ending(path), path.parent.name)]
-    if names == ["t2v", "modelscope"]:
-        return KNOWN[0].advice
     # Converted models in folders of folders have both names, with a dash.
     known = (m for name in names for m in KNOWN if any(name == one or name.endswith(f"-{one}") for one in _names(m)))
     return next((model.advice for model in known if model.advice), None)
@@ -170,9 +172,7 @@ def _names(model: KnownModel) -> set[str]:
     """What people call its folder: our name, the repository's, or the folder's there."""
     first = model.files[1 if len(model.files) > 1 else 0]
     repository = first.repository.rpartition("/")[2]
-    names = {model.folder or model.key, repository, Path(first.path).parent.name}
-    if not model.folder:
-        names.add("text-to-video-ms-1.7b")
+    names = {model.folder or model.key, repository, Path(first.path).parent.name, *model.aliases}
     return {name.lower() for name in names if name}
 
 

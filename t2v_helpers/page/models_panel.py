@@ -1,14 +1,15 @@
 """The fold Models of the tab: what is right or wrong with the models, and what to do about it."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from ...modelscope.errors import TextToVideoError
+from ...modelscope.units import format_bytes
 from ..cleanup.find_leftovers import find_leftovers
 from ..cleanup.leftovers import Leftover, clean
+from ..disk import free_space
 from ..host import PageHost
 from ..models.convert import convert, converted_folder
 from ..models.doctor import Diagnosis, examine
@@ -89,8 +90,9 @@ class ModelsPanel:
             return ""
         models, loras = self._host.models_folder(), self._host.lora_folder()
         goal = model.goal(models, loras)
-        free = f"; {shutil.disk_usage(models).free / 1e9:.0f} GB are free there" if models.is_dir() else ""
-        return note(escaped(f"{described(model, models, loras)}. It goes to {goal}{free}."))
+        free = free_space(models)
+        room = "" if free is None else f"; {format_bytes(free)} are free there"
+        return note(escaped(f"{described(model, models, loras)}. It goes to {goal}{room}."))
 
     def download(self, key: str) -> Iterator[str]:
         """Download a known model, saying how far it is every second."""

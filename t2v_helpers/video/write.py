@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...modelscope.errors import RequestError
+from ..disk import free_space
 from .encoder import FORBIDDEN, FULL, encode
 from .ffmpeg import FfmpegError, OutputError, another_ffmpeg, ask_ffmpeg, find_ffmpeg, input_file
 from .formats import Format
@@ -49,12 +50,9 @@ def _advice(folder: Path, error: OSError) -> str:
 
 
 def _is_full(folder: Path) -> bool:
-    """Whether nothing fits any more. Where the system keeps no files it tells of no space at all."""
-    try:
-        disk = shutil.disk_usage(folder)
-    except OSError:
-        return False
-    return disk.total > 0 and disk.free < LITTLE_SPACE
+    """Return whether nothing fits on the folder's disk any more."""
+    free = free_space(folder)
+    return free is not None and free < LITTLE_SPACE
 
 
 def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: str = "", soundtrack: str = "") -> str:

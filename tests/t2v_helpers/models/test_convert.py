@@ -13,7 +13,6 @@ from sd_t2v.benchmarks.layouts import as_bin, write_diffusers
 from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.t2v_helpers.commands.models import main
-from sd_t2v.t2v_helpers.models import convert as module
 from sd_t2v.t2v_helpers.models.convert import convert, converted_folder
 from sd_t2v.t2v_helpers.models.folders import ModelFolder
 from sd_t2v.t2v_helpers.models.known import advice_for, good_values
@@ -69,8 +68,8 @@ def test_nothing_is_overwritten_and_nothing_left_behind(tmp_path: Path, monkeypa
     folder = write_model_folder(tmp_path / "model")
     with pytest.raises(ModelError, match="is there already"):
         convert(ModelFolder("model", folder), folder, lambda _: None)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(ModelError, match=r"the disk has 0\.00 GB free"):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000, "total": 1000}))
+    with pytest.raises(ModelError, match=r"the disk has 0\.0 MB free"):
         convert(ModelFolder("model", folder), tmp_path / "out", lambda _: None)
     monkeypatch.undo()
     (tmp_path / "file").touch()

@@ -20,10 +20,11 @@ from sd_t2v.modelscope.checkpoints.find_parts import Source
 from sd_t2v.modelscope.checkpoints.parts import Part
 from sd_t2v.modelscope.config import ModelConfig
 from sd_t2v.modelscope.errors import ModelError
+from sd_t2v.modelscope.files import hash_file
 from sd_t2v.t2v_helpers.commands.models import main
 from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
 from sd_t2v.t2v_helpers.models import doctor
-from sd_t2v.t2v_helpers.models.doctor import Diagnosis, examine, sha256
+from sd_t2v.t2v_helpers.models.doctor import Diagnosis, examine
 from sd_t2v.t2v_helpers.models.folders import ModelFolder
 from sd_t2v.t2v_helpers.models.known import KNOWN, RemoteFile, good_values
 from sd_t2v.t2v_helpers.models.misplaced import Misplaced, misplaced, move
@@ -79,7 +80,7 @@ def test_a_flipped_bit_is_found_by_a_thorough_look(tmp_path: Path, capsys: pytes
 def test_a_known_file_with_another_hash_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_model_folder(tmp_path / "t2v", ".safetensors")
     path = folder / "VQGAN_autoencoder.safetensors"
-    known = RemoteFile("some/one", path.name, path.name, path.stat().st_size, sha256(path)[:12])
+    known = RemoteFile("some/one", path.name, path.name, path.stat().st_size, hash_file(path)[:12])
     monkeypatch.setattr(doctor, "KNOWN", (KNOWN[0]._replace(files=(known,)),))
     assert thorough(folder).sound
     flipped(path)

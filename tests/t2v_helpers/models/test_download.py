@@ -181,7 +181,7 @@ def test_a_file_that_is_not_the_known_one(hub: Hub, tmp_path: Path) -> None:
 
 def test_no_space_is_told_before_and_meanwhile(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.says_size = 10**18
-    assert "2000000000.00 GB are to be downloaded, and the disk has" in fails(tmp_path)
+    assert "the download needs 2000000000.00 GB, and the disk has" in fails(tmp_path)
     assert not [ask for ask in hub.asked if ask[0] == "GET"]
     hub.says_size = None
 

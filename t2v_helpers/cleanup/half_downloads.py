@@ -71,24 +71,25 @@ def _resumed_by(part: Path, models: Path, loras: Path) -> KnownModel | None:
 
 def _removed(staging: Path, part: Path | None) -> bool:
     """Remove a part, and the folder with the last one; not while a download is under way. Raises OSError."""
-    lock = _locked(staging / LOCK)
+    is_new = not os.path.lexists(staging / LOCK)
+    lock = _lock(staging / LOCK)
     if lock is None:
         return False
+    is_last = False
     try:
         if part:
             part.unlink(missing_ok=True)
-        if set(os.listdir(staging)) > {LOCK}:
-            lock.close()
-            return True
-    except OSError:
-        lock.close()
-        raise
-    lock.remove()
-    staging.rmdir()
+        is_last = set(os.listdir(staging)) == {LOCK}
+    finally:
+        # One that a download left is the next download's, too.
+        lock.remove() if is_new or is_last else lock.close()
+    if is_last:
+        staging.rmdir()
     return True
 
 
-def _locked(path: Path) -> Lock | None:
+def _lock(path: Path) -> Lock | None:
+    """Return the lock of a download's folder; None while a download is under way. Raises OSError."""
     try:
         return take(path).lock if os.path.lexists(path) else create(path)
     except FileExistsError:

@@ -162,7 +162,7 @@ def _ended_copy(path: Path) -> Iterator[Leftover]:
         yield Leftover(path, size, about, advice=kept(taken.why))
     elif not os.path.lexists(path / CONTENT):
         yield Leftover(path, size, _EMPTY, partial(remove_staging, path))
-    elif is_only_copy(taken.note):
+    elif is_only_copy(path / CONTENT, taken.note):
         advice = "It stays: what it was copied from is not there, so that its content may be all there is of it."
         yield Leftover(path, size, about, advice=advice)
     else:

@@ -144,6 +144,9 @@ def move(files: Sequence[Misplaced]) -> list[str]:
         try:
             said.append(_moved(path, goal))
         except OSError as error:
+            if goal.exists() and not os.path.lexists(path):
+                said.append(f"{path} is now {goal}: somebody else moved it meanwhile.")
+                continue
             failed = True
             said.append(
                 f"{path} could not be moved to {goal} ({error.strerror or error}). Move it yourself, or free space."
@@ -165,12 +168,16 @@ def _moved(path: Path, goal: Path) -> str:
     if not _renamed(path, goal):
         with staged(goal, path) as copy:
             _copied(path, copy)
+            if os.path.lexists(goal):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(goal))
             copy.rename(goal)
         # Only now: at no moment is there no whole file with a name of its own.
         try:
             remove_tree(path)
         except OSError as error:
-            return f"{goal} is there now; {path} could not be deleted ({error.strerror or error}). Delete it yourself."
+            if os.path.lexists(path):
+                reason = error.strerror or error
+                return f"{goal} is there now; {path} could not be deleted ({reason}). Delete it yourself."
     return f"{path} is now {goal}."
 
 

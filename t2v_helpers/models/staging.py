@@ -27,8 +27,8 @@ def staged(goal: Path, source: Path | None = None) -> Iterator[Path]:
     """
     goal.parent.mkdir(parents=True, exist_ok=True)
     remove_ended(goal.parent)
-    lock = _begin(goal.parent, source)
-    note = Note(source=str(source or ""))
+    note = Note(source=str(source.absolute()), goal=str(goal.absolute())) if source else Note()
+    lock = _begin(goal.parent, note)
     try:
         yield lock.path.with_name(CONTENT)
     finally:
@@ -36,14 +36,14 @@ def staged(goal: Path, source: Path | None = None) -> Iterator[Path]:
             _end(lock, note)
 
 
-def _begin(parent: Path, source: Path | None) -> Lock:
-    """The lock of a new folder."""
+def _begin(parent: Path, note: Note) -> Lock:
+    """Create a hidden folder and return its lock. Raises OSError."""
     for _ in range(_ATTEMPTS):
         folder = parent / f".{uuid4().hex}.part"
         folder.mkdir()
         # Another process may have taken the empty folder for a dead one's, and removed it.
         with suppress(FileNotFoundError):
-            return create(folder / LOCK, source.absolute() if source else None)
+            return create(folder / LOCK, note)
     raise OSError(f"{parent}: folders vanish there as soon as they are made")
 
 
@@ -52,7 +52,7 @@ def _end(lock: Lock, note: Note | None) -> None:
     try:
         content = lock.path.with_name(CONTENT)
         if os.path.lexists(content):
-            if is_only_copy(note):
+            if is_only_copy(content, note):
                 raise OSError(f"{content} may be the only copy")
             remove_tree(content)
     except BaseException:
@@ -62,9 +62,32 @@ def _end(lock: Lock, note: Note | None) -> None:
     lock.path.parent.rmdir()
 
 
-def is_only_copy(note: Note | None) -> bool:
-    """Whether the content may be all that there is of something: what it was copied from is gone, or unknown."""
-    return note is None or bool(note.source and not os.path.lexists(note.source))
+def is_only_copy(content: Path, note: Note | None) -> bool:
+    """Return whether the content may be all that there is of something.
+
+    It is none if what it was copied from is still there, or if all its files are at the goal, too, in the same sizes:
+    then another process has moved the same thing meanwhile.
+    """
+    if note is None:
+        return True
+    if not note.source or os.path.lexists(note.source):
+        return False
+    try:
+        return not (note.goal and _file_sizes(content).items() <= _file_sizes(Path(note.goal)).items())
+    except OSError:
+        return True
+
+
+def _file_sizes(path: Path) -> dict[str, int]:
+    """Return the bytes of a file, or of all files in a folder by their places in it. Raises OSError."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if not path.is_dir():
+        return {"": path.lstat().st_size}
+    files = (Path(here, name) for here, _, names in os.walk(path, onerror=fail) for name in names)
+    return {file.relative_to(path).as_posix(): file.lstat().st_size for file in files}
 
 
 def remove_tree(path: Path) -> None:

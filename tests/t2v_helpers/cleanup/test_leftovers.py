@@ -357,6 +357,49 @@ def test_a_copy_whose_original_is_gone_is_kept(tmp_path: Path) -> None:
     assert names(goal.parent) == []
 
 
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_copy_of_what_another_move_brought_there_goes(tmp_path: Path, is_folder: bool) -> None:
+    """Two moves at once: the other one was quicker, and took the original away."""
+    path, goal = tmp_path / "disk" / "model", tmp_path / "text2video" / "model"
+    content = path / "weights" if is_folder else path
+    content.parent.mkdir(parents=True)
+    content.write_bytes(b"weights")
+    assert end_of(MOVES, path, goal, "", "_copied") == KILLED
+    path.rename(goal)
+    at_goal = goal / "weights" if is_folder else goal
+    at_goal.write_bytes(b"others")
+    with staged(tmp_path / "text2video" / "other"):
+        pass
+    assert len(names(goal.parent)) == 2
+    at_goal.write_bytes(b"weights")
+    (left,) = find_leftovers(host(tmp_path, tmp_path / "videos"))
+    assert "removed" in clean([left])[0]
+    assert names(goal.parent) == ["model"] and at_goal.read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("when", ["while it copies", "while it deletes"])
+def test_two_moves_at_once_leave_one_file_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    path, goal = tmp_path / "disk.pth", tmp_path / "text2video" / "disk.pth"
+    path.write_bytes(b"weights")
+    name = {"while it copies": "_copied", "while it deletes": "remove_tree"}[when]
+    work = getattr(module, name)
+
+    def work_beside_another(*arguments: Path) -> None:
+        if name == "_copied":
+            work(*arguments)
+            path.rename(goal)
+        else:
+            path.unlink()
+            work(*arguments)
+
+    monkeypatch.setattr(module, "_renamed", lambda path, goal: False)
+    monkeypatch.setattr(module, name, work_beside_another)
+    assert f"{path} is now {goal}" in move([Misplaced(path, goal)])[0]
+    assert names(goal.parent) == ["disk.pth"] and goal.read_bytes() == b"weights"
+
+
 def test_a_move_to_another_disk_that_cannot_delete_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
@@ -438,7 +481,7 @@ def test_half_a_download_that_can_go_on_stays(tmp_path: Path) -> None:
     assert "run.py download potat1" in found[resumable].advice
     assert not found[resumable].wrong and found[useless].wrong
     clean(list(found.values()))
-    assert resumable.exists() and not useless.exists()
+    assert names(resumable.parent) == [resumable.name]
 
 
 def test_the_folder_goes_with_the_last_part(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ _VERSION = re.compile(
 )
 
 
-def missing() -> list[str]:
+def find_missing() -> list[str]:
     """What pip calls the packages that are not there."""
     return [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
 
@@ -37,11 +37,11 @@ def install(packages: list[str]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         held = Path(folder, "held.txt")
-        held.write_text("\n".join(sorted(installed())), encoding="utf-8")
+        held.write_text("\n".join(sorted(list_installed())), encoding="utf-8")
         run_pip(f'install -c "{held}" {" ".join(packages)}', f"what text2video needs: {', '.join(packages)}")
 
 
-def installed() -> list[str]:
+def list_installed() -> list[str]:
     """Every package as pip's constraints write it: the one that is imported, not what a broken update left behind."""
     found: dict[str, str] = {}
     for package in distributions():
@@ -52,5 +52,5 @@ def installed() -> list[str]:
     return list(found.values())
 
 
-if __name__ == "__main__" and missing():
-    install(missing())
+if __name__ == "__main__" and find_missing():
+    install(find_missing())

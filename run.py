@@ -73,23 +73,23 @@ PYTEST = (("-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "lo
 LAUNCHER = "sd_t2v.t2v_helpers.commands.launcher"
 
 
-def launched(name: str) -> tuple[tuple[str, ...], ...]:
+def launch(name: str) -> tuple[tuple[str, ...], ...]:
     """The steps of a command that the launcher starts."""
     return (("-m", LAUNCHER, name),)
 
 
 COMMANDS = {
-    "demo": Command("make a video from a prompt with the bundled miniature", ENGINE, launched("demo")),
-    "ui": Command("serve the tab on a page of its own", (*ENGINE, "ui.txt"), launched("ui")),
+    "demo": Command("make a video from a prompt with the bundled miniature", ENGINE, launch("demo")),
+    "ui": Command("serve the tab on a page of its own", (*ENGINE, "ui.txt"), launch("ui")),
     "test": Command("run the tests", (*ENGINE, "ui.txt", "rivals.txt", "test.txt"), PYTEST, at_root=True),
     "lint": Command("check style and types", (*ENGINE, "lint.txt"), LINT, at_root=True),
-    "download": Command("list or download known models", ENGINE, launched("download")),
-    "doctor": Command("say what is right or wrong with each model", ENGINE, launched("doctor")),
-    "convert": Command("write a converted copy of a model: half precision, safetensors", ENGINE, launched("convert")),
-    "train": Command("train the miniature again", ENGINE, launched("train")),
-    "train-lora": Command("train the miniature's LoRA again", ENGINE, launched("train-lora")),
-    "judge": Command("judge the miniature's videos", ENGINE, launched("judge")),
-    "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), launched("bench")),
+    "download": Command("list or download known models", ENGINE, launch("download")),
+    "doctor": Command("say what is right or wrong with each model", ENGINE, launch("doctor")),
+    "convert": Command("write a converted copy of a model (half precision, safetensors)", ENGINE, launch("convert")),
+    "train": Command("train the miniature again", ENGINE, launch("train")),
+    "train-lora": Command("train the miniature's LoRA again", ENGINE, launch("train-lora")),
+    "judge": Command("judge the miniature's videos", ENGINE, launch("judge")),
+    "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), launch("bench")),
 }
 
 HELP = """usage: python run.py [--own-torch] COMMAND [ARGUMENTS...]
@@ -120,7 +120,7 @@ def main(arguments: list[str]) -> int:
     if name not in COMMANDS:
         show(help_text() + (f"\nrun.py: unknown command {name!r}\n" if name else ""), sys.stderr)
         return 2
-    return guarded(name, rest, own_torch)
+    return run_guarded(name, rest, own_torch)
 
 
 def help_text() -> str:
@@ -141,7 +141,7 @@ def show(text: str, stream: TextIO | None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def guarded(name: str, arguments: list[str], own_torch: bool) -> int:
+def run_guarded(name: str, arguments: list[str], own_torch: bool) -> int:
     """Prepare and start a command; a person sees messages, never a traceback."""
     try:
         prepare(name, COMMANDS[name].requirements, own_torch)

@@ -104,7 +104,7 @@ def read_config(folder: Path) -> ModelConfig:
             return ModelConfig()
         document = read_json(path)
         _refuse_references(document)
-        return _parse(_names_in(document, "model"))
+        return _parse(_get_mapping(document, "model"))
     except MISTAKES as error:
         raise ModelError(
             f"{path}: is not the model's configuration ({first_line(error)}). Delete it to use the 1.7B's, or download "
@@ -125,21 +125,21 @@ def _refuse_references(value: Any) -> None:
 
 def _parse(model: dict[str, Any]) -> ModelConfig:
     """`vae_*`, `text_*` and `recommended` are this project's additions to the original's keys."""
-    parts, recommended = _names_in(model, "model_cfg"), model.get("recommended", {})
+    parts, recommended = _get_mapping(model, "model_cfg"), model.get("recommended", {})
     if str(parts.get("temporal_attention", True)) != "True":
         raise ValueError("temporal_attention must be True")
     if not isinstance(recommended, dict):
         raise ValueError("recommended must hold names and values")
     return ModelConfig(
-        files=_section(FilesConfig, _names_in(model, "model_args"), ""),
-        unet=_section(UNetConfig, parts, "unet_"),
-        autoencoder=_section(AutoencoderConfig, parts, "vae_"),
-        text=_section(TextConfig, parts, "text_"),
+        files=_read_section(FilesConfig, _get_mapping(model, "model_args"), ""),
+        unet=_read_section(UNetConfig, parts, "unet_"),
+        autoencoder=_read_section(AutoencoderConfig, parts, "vae_"),
+        text=_read_section(TextConfig, parts, "text_"),
         recommended=recommended,
     )
 
 
-def _names_in(values: Any, key: str) -> dict[str, Any]:
+def _get_mapping(values: Any, key: str) -> dict[str, Any]:
     """What the key holds, names and values. Raises ValueError."""
     found = values.get(key) if isinstance(values, dict) else None
     if not isinstance(found, dict):
@@ -147,15 +147,15 @@ def _names_in(values: Any, key: str) -> dict[str, Any]:
     return found
 
 
-def _section(kind: type[Section], values: dict[str, Any], prefix: str) -> Section:
+def _read_section(kind: type[Section], values: dict[str, Any], prefix: str) -> Section:
     """The values whose prefixed names are fields of the dataclass, type-checked; others do not matter here."""
     names = {field.name: _key(prefix, field.name) for field in fields(kind)}  # type: ignore[arg-type]
-    known = {name: _plain(key, values[key]) for name, key in names.items() if key in values}
+    known = {name: _check_plain(key, values[key]) for name, key in names.items() if key in values}
     section: Section = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), known))  # type: ignore[assignment]
-    return checked(section, names)
+    return validate(section, names)
 
 
-def _plain(key: str, value: Any) -> Any:
+def _check_plain(key: str, value: Any) -> Any:
     """The value, if it is a number, a text or a list of these: OmegaConf has more in mind for some others."""
     values = value if isinstance(value, list) else [value]
     if len(values) > MAX_LEVELS or not all(isinstance(one, str | int | float) and one != MISSING for one in values):
@@ -163,7 +163,7 @@ def _plain(key: str, value: Any) -> Any:
     return value
 
 
-def checked(section: Section, names: Mapping[str, str] | None = None) -> Section:
+def validate(section: Section, names: Mapping[str, str] | None = None) -> Section:
     """The section, if a network can have its sizes. names: of its fields, for errors. Raises ValueError."""
     for one in fields(section):  # type: ignore[arg-type]
         _check_size((names or {}).get(one.name, one.name), getattr(section, one.name))

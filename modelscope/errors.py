@@ -59,6 +59,6 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:160]
 
 
-def some(names: Sequence[str], shown: int) -> str:
+def shorten(names: Sequence[str], shown: int) -> str:
     """The first of these, for use within a sentence; a name may be as long as a file likes."""
     return ", ".join(name[:300] for name in names[:shown]) + (", …" if len(names) > shown else "")

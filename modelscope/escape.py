@@ -35,11 +35,11 @@ class _Visible(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = visible(record.getMessage()), ()
         if record.exc_info and not record.exc_text:
-            record.exc_text = _visible_traceback(record.exc_info)
+            record.exc_text = _escape_traceback(record.exc_info)
         return True
 
 
-def _visible_traceback(error: ErrorInfo) -> str:
+def _escape_traceback(error: ErrorInfo) -> str:
     """Return a traceback whose exceptions' texts are one line each."""
     parts = (part.removesuffix("\n") for part in traceback.format_exception(*error))
     return "\n".join(

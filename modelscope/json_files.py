@@ -32,10 +32,10 @@ def parse_json(data: bytes, longest: int = MAX_BYTES) -> Any:
     _check_depth(data)
     return json.loads(
         data.decode("utf-8-sig"),
-        object_pairs_hook=_pairs,
-        parse_int=_whole,
-        parse_float=_number,
-        parse_constant=_constant,
+        object_pairs_hook=_build_object,
+        parse_int=_parse_whole,
+        parse_float=_parse_number,
+        parse_constant=_refuse_constant,
     )
 
 
@@ -51,25 +51,25 @@ def _check_depth(data: bytes) -> None:
         raise ValueError(f"it has lists in lists, more than {MAX_DEPTH} deep, or without an end")
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("it has one name twice")
     return found
 
 
-def _whole(text: str) -> int:
+def _parse_whole(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise ValueError("it has a number of too many digits")
     return int(text)
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError("it has a number that is too large")
     return number
 
 
-def _constant(text: str) -> Any:
+def _refuse_constant(text: str) -> Any:
     raise ValueError(f"it has {text}, which is no number")

@@ -114,7 +114,7 @@ class VideoRequest:
         types = get_type_hints(type(self))
         for field in dataclasses.fields(self):
             if "label" in field.metadata:
-                value = _checked(field, types[field.name], getattr(self, field.name))
+                value = _validate(field, types[field.name], getattr(self, field.name))
                 setattr(self, field.name, value)
         if self.cfg_from > self.cfg_until:
             raise RequestError(f"CFG from ({self.cfg_from}) must not be more than CFG until ({self.cfg_until}).")
@@ -128,8 +128,8 @@ class VideoRequest:
         return cls(**{name: value for name, value in (*recommended.items(), *given.items()) if name in names})
 
 
-def _checked(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
-    value = _converted(field, kind, value)
+def _validate(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
+    value = _convert(field, kind, value)
     label, minimum, maximum = (field.metadata[name] for name in ("label", "minimum", "maximum"))
     if isinstance(value, float) and not math.isfinite(value):
         raise RequestError(f"{label} must be a finite number, not {value}.")
@@ -147,7 +147,7 @@ def _checked(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
     return value
 
 
-def _converted(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
+def _convert(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
     """The value as its field's type; text and whole floats serve as numbers, as forms and JSON send them.
 
     Text with commas serves as a list.
@@ -159,32 +159,37 @@ def _converted(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
         raise RequestError(f"{field.metadata['label']} must be {noun}, not {repr(value)[:80]}.") from None
 
 
-def _whole(value: Any) -> int:
+def _to_whole(value: Any) -> int:
     # Not by way of float, which rounds large seeds.
-    number = value if type(value) is int else _number(value)
+    number = value if type(value) is int else _to_number(value)
     if number != int(number):
         raise ValueError
     return int(number)
 
 
-def _number(value: Any) -> float:
+def _to_number(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError
     return float(value)
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     # Browsers send half an emoji where one was cut; no file and no console takes it.
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _to_names(value: Any) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
         raise TypeError
-    return tuple(dict.fromkeys(_text(part).strip() for part in parts if part != ""))
+    return tuple(dict.fromkeys(_to_text(part).strip() for part in parts if part != ""))
 
 
-_CONVERSIONS: dict[Any, Callable[[Any], Any]] = {int: _whole, float: _number, str: _text, tuple[str, ...]: _names}
+_CONVERSIONS: dict[Any, Callable[[Any], Any]] = {
+    int: _to_whole,
+    float: _to_number,
+    str: _to_text,
+    tuple[str, ...]: _to_names,
+}

@@ -83,10 +83,10 @@ def _layer(part: str, position: str, rest: str) -> str:
         return f"{_TRANSFORMERS[part]}.{position}.{rest}"
     if rest.startswith("temopral_conv."):
         return f"temp_convs.{position}.{rest.partition('.')[2]}"
-    return f"resnets.{position}.{_replaced(rest, _RES_BLOCK)}"
+    return f"resnets.{position}.{_replace_start(rest, _RES_BLOCK)}"
 
 
-def _replaced(name: str, table: Mapping[str, str]) -> str:
+def _replace_start(name: str, table: Mapping[str, str]) -> str:
     """The name with its beginning replaced, up to a dot or its end. Raises KeyError."""
     for ours, theirs in table.items():
         if name == ours or name.startswith(ours + "."):
@@ -98,7 +98,7 @@ def vae_name(name: str, config: AutoencoderConfig) -> str:
     """diffusers' name for a weight of Autoencoder."""
     attention = re.fullmatch(r"(encoder|decoder)\.mid\.attn_1\.(.+)", name)
     if attention:
-        return f"{attention[1]}.mid_block.attentions.0.{_replaced(attention[2], _VAE_ATTENTION)}"
+        return f"{attention[1]}.mid_block.attentions.0.{_replace_start(attention[2], _VAE_ATTENTION)}"
     middle = re.fullmatch(r"(encoder|decoder)\.mid\.block_(\d)\.(.+)", name)
     if middle:
         return f"{middle[1]}.mid_block.resnets.{int(middle[2]) - 1}.{middle[3]}"
@@ -122,7 +122,7 @@ def text_names(name: str) -> tuple[str, ...]:
     fused = re.fullmatch(r"attn\.in_proj_(weight|bias)", rest)
     if fused:
         return tuple(f"{block}.self_attn.{kind}_proj.{fused[1]}" for kind in "qkv")
-    return (f"{block}.{_replaced(rest, _TEXT_BLOCK)}",)
+    return (f"{block}.{_replace_start(rest, _TEXT_BLOCK)}",)
 
 
 def unet_names(config: ModelConfig) -> Names:
@@ -140,17 +140,17 @@ def from_diffusers(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 
     expected: the original's names and shapes.
     """
-    left = {_today(name): tensor for name, tensor in tensors.items() if not name.endswith("position_ids")}
+    left = {_modernize(name): tensor for name, tensor in tensors.items() if not name.endswith("position_ids")}
     found = {}
     for name, shaped in expected.items():
         theirs = names(name)
         if all(one in left for one in theirs):
-            whole = _joined([left.pop(one) for one in theirs], shaped)
-            found[name] = whole.view(shaped.shape) if _same_but_for_ones(whole, shaped) else whole
+            whole = _join([left.pop(one) for one in theirs], shaped)
+            found[name] = whole.view(shaped.shape) if _differ_only_by_ones(whole, shaped) else whole
     return {**found, **left}
 
 
-def _joined(parts: list[Tensor], whole: Tensor) -> Tensor:
+def _join(parts: list[Tensor], whole: Tensor) -> Tensor:
     """The rows of all; of parts that do not make such a whole, one that does not fit."""
     shape = (whole.shape[0] // len(parts), *whole.shape[1:])
     odd = [part for part in parts if part.shape != shape or not part.is_floating_point()]
@@ -159,7 +159,7 @@ def _joined(parts: list[Tensor], whole: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _same_but_for_ones(one: Tensor, other: Tensor) -> bool:
+def _differ_only_by_ones(one: Tensor, other: Tensor) -> bool:
     rank = max(one.ndim, other.ndim)
     first, second = (tuple(x.shape) + (1,) * (rank - x.ndim) for x in (one, other))
     return first == second
@@ -175,7 +175,7 @@ def to_diffusers(tensors: Mapping[str, Tensor], names: Names) -> dict[str, Tenso
     return found
 
 
-def _today(name: str) -> str:
+def _modernize(name: str) -> str:
     """The name as today's diffusers has it in files."""
     attention = re.fullmatch(r"(.+\.mid_block\.attentions\.0\.)(query|key|value|proj_attn)(\..+)", name)
     if attention:

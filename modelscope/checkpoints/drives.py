@@ -20,12 +20,12 @@ def is_remote(path: Path) -> bool:
         drive = os.path.splitdrive(real)[0]
         return drive.startswith("\\\\") or ctypes.windll.kernel32.GetDriveTypeW(drive + "\\") == _DRIVE_REMOTE
     try:
-        return _is_mounted_from_afar(real, _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))
+        return _is_mounted_remotely(real, _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError:
         return False
 
 
-def _is_mounted_from_afar(real: str, mounts: str) -> bool:
+def _is_mounted_remotely(real: str, mounts: str) -> bool:
     """mounts: lines of device, folder, kind and options, as Linux has them; the last that fits is the one on top."""
     longest, remote = 0, False
     for line in mounts.splitlines():

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..config import CONFIGURATION, ModelConfig
 from ..device import Place
-from ..errors import ModelError, first_line, memory_errors, some
+from ..errors import ModelError, first_line, memory_errors, shorten
 from ..model import Model
 from ..network.autoencoder import Autoencoder
 from ..network.streamable import assign
@@ -15,8 +15,8 @@ from ..network.text_encoder import TextEncoder
 from ..network.unet3d import UNet3D
 from .diffusers_config import CONFIG
 from .drives import is_remote
-from .find_parts import Library, Source, around, find_part, model_config
-from .parts import PARTS, VAE, Part, described, taken
+from .find_parts import Library, Source, find_library, find_part, read_model_config
+from .parts import PARTS, VAE, Part, describe_mismatch, select_part
 from .weight_file import read_tensors
 
 SHOWN_KEYS = 4
@@ -30,9 +30,9 @@ def load_model(model: Path, place: Place, vae_place: Place | None = None, librar
     the folder; what lies beside it, if not given. Raises ModelError that names the folder or file and the remedy, or
     OutOfMemory.
     """
-    library = library or around(model)
+    library = library or find_library(model)
     with memory_errors("the model's weights", "Close other programs."):
-        config = model_config(model)
+        config = read_model_config(model)
         sources = {part: find_part(part, model, config, library) for part in PARTS}
         parts = [load_part(part, source, config, to_keep=True) for part, source in sources.items()]
         check_parts_agree(config)
@@ -50,11 +50,11 @@ def load_part(part: Part, source: Source, config: ModelConfig, *, to_keep: bool 
 
     to_keep: for longer than a look; files of a network's drive are copied then.
     """
-    module = _built(part, source.named, config)
+    module = _build(part, source.named, config)
     expected = module.state_dict()
     tensors = read_source(source, to_keep=to_keep)
-    found = taken(part, tensors, expected, config)
-    _check_match(source.named, part, expected, found, described(tensors, part))
+    found = select_part(part, tensors, expected, config)
+    _check_match(source.named, part, expected, found, describe_mismatch(tensors, part))
     assign(module, found)
     return module.eval().requires_grad_(requires_grad=False)
 
@@ -65,7 +65,7 @@ def read_source(source: Source, *, to_keep: bool = False) -> dict[str, Tensor]:
     return {name: tensor for tensors in read.values() for name, tensor in tensors.items()}
 
 
-def _built(part: Part, path: Path, config: ModelConfig) -> nn.Module:
+def _build(part: Part, path: Path, config: ModelConfig) -> nn.Module:
     try:
         with torch.device("meta"):
             return part.build(config)
@@ -103,7 +103,7 @@ def _check_match(path: Path, part: Part, expected: dict[str, Tensor], found: dic
         ],
         "without numbers": [name for name, x in common.items() if x.is_meta or not x.is_floating_point()],
     }
-    said = [f"{len(names)} {kind} ({some(names, SHOWN_KEYS)})" for kind, names in problems.items() if names]
+    said = [f"{len(names)} {kind} ({shorten(names, SHOWN_KEYS)})" for kind, names in problems.items() if names]
     if said:
         differs = (
             f"does not fit the {part.title} that the configuration describes. It belongs to another model, or to "

@@ -49,7 +49,7 @@ class ForeignCode(Exception):
     """A pickle names something that is neither a tensor nor a trainer's leftover."""
 
 
-class Stored(NamedTuple):
+class StoredNumbers(NamedTuple):
     """A storage: so many numbers of a kind, under a key."""
 
     dtype: torch.dtype
@@ -57,15 +57,15 @@ class Stored(NamedTuple):
     length: int
 
 
-class Described(NamedTuple):
+class TensorDescription(NamedTuple):
     """A tensor: how it lies in a storage."""
 
-    stored: Stored
+    stored: StoredNumbers
     dtype: torch.dtype
     layout: Layout
 
 
-Build = Callable[[Described], Any]
+Build = Callable[[TensorDescription], Any]
 
 
 class Inert:
@@ -104,14 +104,14 @@ def function_named(module: str, name: str) -> Function | StorageKind | torch.dty
     raise ForeignCode(f"{module}.{name}")
 
 
-def storage_of(name: Any) -> Stored:
+def parse_storage(name: Any) -> StoredNumbers:
     """Return the storage of which a pickle speaks. Raises ValueError."""
     word, kind, key, _, count, *view = name if isinstance(name, tuple) and len(name) in (5, 6) else (None,) * 5
     if word != "storage" or not isinstance(kind, StorageKind) or any(view):
         raise ValueError("it has a storage of a kind that torch does not write")
     if not isinstance(key, str) or len(key) > _MAX_STORAGE_KEY or not is_size(count):
         raise ValueError("it has a storage without a name or a size")
-    return Stored(kind.dtype, key, count)
+    return StoredNumbers(kind.dtype, key, count)
 
 
 def fill(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
@@ -132,7 +132,7 @@ def _is_deep(key: Any) -> bool:
     return isinstance(key, tuple)
 
 
-def _dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
+def _build_dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
     """Of an OrderedDict. Python 2 gave its pairs as a list."""
     found: dict[str, Any] = {}
     if arguments:
@@ -145,7 +145,7 @@ def _dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
     return found
 
 
-def _tensor(arguments: tuple[Any, ...], build: Build) -> Any:
+def _build_tensor(arguments: tuple[Any, ...], build: Build) -> Any:
     """_rebuild_tensor(storage, offset, size, stride), and what later versions of it add.
 
     Of that only the last counts, if it is there: whether the numbers are meant with another sign.
@@ -153,21 +153,21 @@ def _tensor(arguments: tuple[Any, ...], build: Build) -> Any:
     stored, *layout = arguments[:4]
     if len(arguments) > _BEFORE_MEANING and isinstance(arguments[6], dict) and arguments[6]:
         raise UnusableTensor("torch._utils._rebuild_tensor_v2 with a changed meaning")
-    if not isinstance(stored, Stored):
+    if not isinstance(stored, StoredNumbers):
         raise ValueError("a tensor has no storage")
-    return build(Described(stored, stored.dtype, _layout(*layout)))
+    return build(TensorDescription(stored, stored.dtype, _check_layout(*layout)))
 
 
-def _tensor_of_type(arguments: tuple[Any, ...], build: Build) -> Any:
+def _build_typed_tensor(arguments: tuple[Any, ...], build: Build) -> Any:
     """_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, ...)."""
     stored, *layout = arguments[:4]
     dtype = arguments[6]
-    if not isinstance(stored, Stored) or not isinstance(dtype, torch.dtype):
+    if not isinstance(stored, StoredNumbers) or not isinstance(dtype, torch.dtype):
         raise ValueError("a tensor has no storage")
-    return build(Described(stored, dtype, _layout(*layout)))
+    return build(TensorDescription(stored, dtype, _check_layout(*layout)))
 
 
-def _layout(offset: Any, shape: Any, strides: Any) -> Layout:
+def _check_layout(offset: Any, shape: Any, strides: Any) -> Layout:
     if not isinstance(shape, list | tuple) or not isinstance(strides, list | tuple):
         raise ValueError("a tensor has no shape")
     # Before they are copied: a pickle could name long ones again and again.
@@ -176,26 +176,26 @@ def _layout(offset: Any, shape: Any, strides: Any) -> Layout:
     return Layout(offset, tuple(shape), tuple(strides))
 
 
-def _first(arguments: tuple[Any, ...], _: Build) -> Any:
+def _return_first(arguments: tuple[Any, ...], _: Build) -> Any:
     """Of a parameter its tensor; of torch.Size its numbers."""
     return arguments[0]
 
 
-def _subclass(arguments: tuple[Any, ...], build: Build) -> Any:
+def _build_subclass(arguments: tuple[Any, ...], build: Build) -> Any:
     """_rebuild_from_type_v2(function, type, arguments, state): a tensor with attributes."""
     function, _, inner, _ = arguments
-    if not isinstance(function, Function) or function.result is _subclass or not isinstance(inner, tuple):
+    if not isinstance(function, Function) or function.result is _build_subclass or not isinstance(inner, tuple):
         raise ValueError("a tensor is of no kind that torch writes")
     return function.result(inner, build)
 
 
 _FUNCTIONS = {
-    ("collections", "OrderedDict"): Function(_dictionary),
-    ("torch._utils", "_rebuild_tensor"): Function(_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): Function(_tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): Function(_tensor_of_type),
-    ("torch._utils", "_rebuild_parameter"): Function(_first),
-    ("torch._utils", "_rebuild_parameter_with_state"): Function(_first),
-    ("torch._tensor", "_rebuild_from_type_v2"): Function(_subclass),
-    ("torch", "Size"): Function(_first),
+    ("collections", "OrderedDict"): Function(_build_dictionary),
+    ("torch._utils", "_rebuild_tensor"): Function(_build_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(_build_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Function(_build_typed_tensor),
+    ("torch._utils", "_rebuild_parameter"): Function(_return_first),
+    ("torch._utils", "_rebuild_parameter_with_state"): Function(_return_first),
+    ("torch._tensor", "_rebuild_from_type_v2"): Function(_build_subclass),
+    ("torch", "Size"): Function(_return_first),
 }

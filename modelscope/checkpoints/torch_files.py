@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .pickle_names import Described, Stored
+from .pickle_names import StoredNumbers, TensorDescription
 from .unpickle import Unpickled, unpickle
-from .weight_bytes import Piece, WeightFile, tensor_in
+from .weight_bytes import Piece, WeightFile, view_tensor
 from .zips import Member, read_members
 
 _MOST_PICKLE = 64 << 20
@@ -40,13 +40,13 @@ class _Storages:
         self._file, self._pieces = file, pieces
         self._made: dict[str, torch.UntypedStorage] = {}
 
-    def build(self, tensor: Described) -> Tensor:
+    def build(self, tensor: TensorDescription) -> Tensor:
         stored = tensor.stored
         if stored.key not in self._made:
             self._made[stored.key] = self._make(stored)
-        return tensor_in(self._made[stored.key], tensor.dtype, tensor.layout)
+        return view_tensor(self._made[stored.key], tensor.dtype, tensor.layout)
 
-    def _make(self, stored: Stored) -> torch.UntypedStorage:
+    def _make(self, stored: StoredNumbers) -> torch.UntypedStorage:
         piece, size = self._pieces.get(stored.key), stored.length * stored.dtype.itemsize
         if piece is None or piece.size < size:
             raise ValueError("a tensor has fewer numbers than it says")
@@ -73,7 +73,7 @@ def _read_zip(file: WeightFile) -> Any:
         raise ForeignByteOrder
     start = folder + _NUMBERS
     pieces = {name.removeprefix(start): _piece(one) for name, one in members.items() if name.startswith(start)}
-    data = file.read(_bounded(_piece(members[lists[0]])))
+    data = file.read(_check_length(_piece(members[lists[0]])))
     return unpickle(data, 0, _Storages(file, pieces).build).value
 
 
@@ -81,7 +81,7 @@ def _piece(member: Member) -> Piece:
     return Piece(member.start, member.size)
 
 
-def _bounded(piece: Piece) -> Piece:
+def _check_length(piece: Piece) -> Piece:
     if piece.size > _MOST_PICKLE:
         raise ValueError("its list of tensors is longer than any model's")
     return piece
@@ -90,26 +90,28 @@ def _bounded(piece: Piece) -> Piece:
 def _read_old(file: WeightFile) -> Any:
     """Read five pickles, the fourth with the tensors and the fifth with the order of the storages after them."""
     data = file.read(Piece(0, min(file.size, _MOST_PICKLE)))
-    magic = _nothing(data, 0)
-    version = _nothing(data, magic.end)
+    magic = _skim(data, 0)
+    version = _skim(data, magic.end)
     if magic.value != _MAGIC or version.value != _VERSION:
         raise ValueError("it is a pickle, but not one of torch's")
-    system = _nothing(data, version.end)
+    system = _skim(data, version.end)
     if isinstance(system.value, dict) and system.value.get("little_endian") is False:
         raise ForeignByteOrder
     # Where the numbers are is known only after their list, which comes after the tensors.
-    listed = _nothing(data, system.end)
-    keys = _nothing(data, listed.end)
-    pieces = _old_pieces(file, keys.end, keys.value, listed.storages)
+    listed = _skim(data, system.end)
+    keys = _skim(data, listed.end)
+    pieces = _find_old_pieces(file, keys.end, keys.value, listed.storages)
     return unpickle(data, system.end, _Storages(file, pieces).build).value
 
 
-def _nothing(data: bytes, start: int) -> Unpickled:
+def _skim(data: bytes, start: int) -> Unpickled:
     """Read a pickle without its tensors."""
     return unpickle(data, start, lambda _: None)
 
 
-def _old_pieces(file: WeightFile, start: int, keys: Any, storages: Mapping[str, Stored]) -> dict[str, Piece]:
+def _find_old_pieces(
+    file: WeightFile, start: int, keys: Any, storages: Mapping[str, StoredNumbers]
+) -> dict[str, Piece]:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
         raise ValueError("it has no list of its storages")
     pieces = {}

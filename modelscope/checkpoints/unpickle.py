@@ -10,7 +10,18 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .pickle_names import INERT, MAX_KEY, MAX_TENSORS, Build, Function, Inert, Stored, fill, function_named, storage_of
+from .pickle_names import (
+    INERT,
+    MAX_KEY,
+    MAX_TENSORS,
+    Build,
+    Function,
+    Inert,
+    StoredNumbers,
+    fill,
+    function_named,
+    parse_storage,
+)
 
 MAX_STEPS = 1_000_000
 """Opcodes of one pickle. A model of thousands of tensors takes a tenth of it."""
@@ -29,7 +40,7 @@ class Unpickled(NamedTuple):
 
     value: Any
     end: int
-    storages: dict[str, Stored]
+    storages: dict[str, StoredNumbers]
 
 
 def unpickle(data: bytes, start: int, build: Build) -> Unpickled:
@@ -47,7 +58,7 @@ class _Machine:
 
     def __init__(self, data: bytes, at: int, build: Build) -> None:
         self.at = at
-        self.storages: dict[str, Stored] = {}
+        self.storages: dict[str, StoredNumbers] = {}
         self._data, self._build = data, build
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
@@ -173,7 +184,7 @@ class _Machine:
             raise PickleDamage("it changes what it has made")
 
     def find_storage(self) -> None:
-        stored = storage_of(self._stack.pop())
+        stored = parse_storage(self._stack.pop())
         self.storages.setdefault(stored.key, stored)
         self._stack.append(stored)
 

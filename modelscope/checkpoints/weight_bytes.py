@@ -84,7 +84,7 @@ class WeightFile:
             raise EOFError("it is shorter than it says")
 
 
-def tensor_in(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layout) -> Tensor:
+def view_tensor(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layout) -> Tensor:
     """Return a tensor that lies in a storage.
 
     Raises ValueError where it would reach out of it, and UnusableTensor where it repeats numbers, which could make a

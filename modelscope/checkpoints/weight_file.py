@@ -15,7 +15,7 @@ from .pickle_names import ForeignCode
 from .safetensors_files import read_safetensors
 from .torch_files import ZIP, ForeignByteOrder, PackedFile, ProgramFile, read_torch
 from .weight_bytes import Piece, UnusableTensor, WeightFile
-from .zips import NoDirectory, find_spoilt
+from .zips import NoDirectory, find_damaged
 
 _LFS_POINTER = b"version https://git-lfs"
 _TORCHS = (ZIP, b"\x80")
@@ -48,7 +48,7 @@ def read_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
 
 def check_shared(path: Path, tensors: Iterable[Tensor]) -> None:
     """Refuse tensors that share their numbers so often that copies would be many times the file. Raises ModelError."""
-    with _in_words(path):
+    with _explain_damage(path):
         if sum(x.numel() * x.element_size() for x in tensors) > _MOST_SHARED * _size(path) + _SHARED_ANYWAY:
             raise ValueError("its tensors are the same numbers again and again")
 
@@ -58,22 +58,22 @@ def read_state(path: Path, *, mapped: bool = True) -> Any:
 
     mapped: not read yet. Else read through a descriptor, which notices where somebody shortens the file.
     """
-    with _in_words(path):
+    with _explain_damage(path):
         return _read(path, mapped=mapped)
 
 
 def verify(path: Path) -> bool:
     """Read a whole file and return whether it has checksums of its own; all of them fit. Raises ModelError if not."""
-    with _in_words(path), _open(path, mapped=False) as file:
+    with _explain_damage(path), _open(path, mapped=False) as file:
         if file.read(Piece(0, min(file.size, len(ZIP)))) != ZIP:
             return False
-        if spoilt := find_spoilt(file.descriptor):
+        if spoilt := find_damaged(file.descriptor):
             raise ModelError(f"{path}: {spoilt} in it does not match its checksum. Download the file again.")
         return True
 
 
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
+def _explain_damage(path: Path) -> Iterator[None]:
     """Say what is wrong with a file as ModelError."""
     try:
         yield
@@ -105,10 +105,10 @@ def _in_words(path: Path) -> Iterator[None]:
             f"{path}: the download is not complete ({_size(path):,} bytes so far). Download it again."
         ) from error
     except _DAMAGE as error:
-        raise _damage(path, error) from error
+        raise _describe_damage(path, error) from error
 
 
-def _damage(path: Path, error: Exception) -> ModelError:
+def _describe_damage(path: Path, error: Exception) -> ModelError:
     """The one sentence for everything that is wrong inside of a file."""
     size = _size(path)
     # A small file that wants a lot claims to hold what it does not.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.weight_file import check_shared, read_state
-from ..errors import ModelError, some
+from ..errors import ModelError, shorten
 from ..memory.deltas import Delta, fits, worn
 from ..model import Model
 from .foreign import made_for
@@ -116,7 +116,7 @@ def read_lora(path: Path, model: Model) -> Lora:
     if misfits:
         raise ModelError(
             f"{path}: was made for another model: {len(misfits)} of its {len(pairs)} modules do not fit this one "
-            f"({some(misfits, SHOWN)}). Nothing of it was used."
+            f"({shorten(misfits, SHOWN)}). Nothing of it was used."
         )
     _check_numbers(path, pairs)
     return Lora(
@@ -158,8 +158,8 @@ def _check_homes(path: Path, found: Mapping[str, Target | None]) -> None:
     homeless = [module for module, target in found.items() if target is None]
     if homeless:
         raise ModelError(
-            f"{path}: {len(homeless)} of its {len(found)} modules are not in this model ({some(homeless, SHOWN)}). It "
-            "was made for another model. Nothing of it was used."
+            f"{path}: {len(homeless)} of its {len(found)} modules are not in this model ({shorten(homeless, SHOWN)}). "
+            "It was made for another model. Nothing of it was used."
         )
 
 
@@ -185,8 +185,8 @@ def _check_numbers(path: Path, pairs: Sequence[Pair]) -> None:
     ]
     if bad:
         raise ModelError(
-            f"{path}: holds values that are no finite numbers ({some(bad, SHOWN)}). Its training went wrong, or it is "
-            "damaged. Nothing of it was used."
+            f"{path}: holds values that are no finite numbers ({shorten(bad, SHOWN)}). Its training went wrong, or it "
+            "is damaged. Nothing of it was used."
         )
 
 

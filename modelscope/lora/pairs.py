@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import ModelError, some
+from ..errors import ModelError, shorten
 from .alphas import Alphas, adapter_alphas
 from .foreign import foreign
 
@@ -71,13 +71,13 @@ def named_pairs(path: Path, tensors: dict[str, Tensor]) -> list[Pair]:
             unknown.append(name)
     if unknown:
         whole = "It is no LoRA." if len(unknown) == len(tensors) else "Nothing of it was used."
-        raise ModelError(f"{path}: holds what no LoRA format has ({some(unknown, SHOWN)}). {whole}")
+        raise ModelError(f"{path}: holds what no LoRA format has ({shorten(unknown, SHOWN)}). {whole}")
     if len(several := sorted(filter(None, adapters))) > 1:
-        raise ModelError(f"{path}: holds several LoRAs ({some(several, SHOWN)}). Save each to a file of its own.")
+        raise ModelError(f"{path}: holds several LoRAs ({shorten(several, SHOWN)}). Save each to a file of its own.")
     if halves := [module for module, parts in modules.items() if not {"up", "down"} <= parts.keys()]:
         raise ModelError(
             f"{path}: {len(halves)} of its {len(modules)} modules lack one of their two matrices "
-            f"({some(halves, SHOWN)}). It was saved in part, or is damaged. Nothing of it was used."
+            f"({shorten(halves, SHOWN)}). It was saved in part, or is damaged. Nothing of it was used."
         )
     alphas = adapter_alphas(path)
     return [_pair(path, module, alphas, **parts) for module, parts in modules.items()]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ...modelscope.checkpoints.find_parts import model_config
+from ...modelscope.checkpoints.find_parts import read_model_config
 from ...modelscope.config import ModelConfig
 from ...modelscope.device import free_memory
 from ...modelscope.errors import TextToVideoError
@@ -64,7 +64,7 @@ class Forecast:
         try:
             request = VideoRequest(width=width, height=height, frames=frames, draft=draft, seed=0)
             where = places(*self._host.devices(), self._host.setting(VAE))
-            model = self._outline(model_config(folder.path), where)
+            model = self._outline(read_model_config(folder.path), where)
             choice = choose(model, request, self._limits(where.model.device))
         except TextToVideoError as error:
             return str(error)

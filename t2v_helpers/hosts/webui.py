@@ -202,10 +202,10 @@ class WebUIHost:
     def connect_paste(self, models: list[Any], widgets: dict[str, Any]) -> None:
         from modules import infotext_utils
 
-        from ..models.folders import model_names
+        from ..models.folders import list_model_names
 
         def pasted_model(pairs: dict[str, Any]) -> str | None:
-            return pairs["Model"] if pairs.get("Model") in model_names(self) else None
+            return pairs["Model"] if pairs.get("Model") in list_model_names(self) else None
 
         fields: list[tuple[Any, Any]] = [(component, pasted_model) for component in models]
         fields += [(component, _pasted(name)) for name, component in widgets.items()]
@@ -328,11 +328,11 @@ def _add_settings() -> None:
 
 def _tabs() -> list[tuple[Any, str, str]]:
     try:
-        from ...install import missing
+        from ...install import find_missing
         from ..page.tab import build_tab
 
         # Some are first used when a video is made, and would be missed late.
-        if names := missing():
+        if names := find_missing():
             raise ModuleNotFoundError(f"these packages are not there: {', '.join(names)}", name=names[0])
         return [(build_tab(HOST), TAB, TAB)]
     except Exception as error:

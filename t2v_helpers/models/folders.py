@@ -18,7 +18,7 @@ from ..settings import FURTHER_MODELS
 
 log = logger(__name__)
 BASE_NAME = "<modelscope>"
-"""What the 2023 extension called the model in models/ModelScope/t2v."""
+"""The name that the 2023 extension gave to the model in models/ModelScope/t2v."""
 SINGLE_FILES = (".safetensors", ".ckpt")
 """Endings of files that may be whole models."""
 PART_FOLDERS = tuple(part.folder for part in PARTS)
@@ -26,7 +26,10 @@ MINIATURE_NAME = "miniature (bundled demo)"
 
 
 class ModelFolder(NamedTuple):
-    """A model a person can choose: a folder, or one file. library: what may be taken from outside of it."""
+    """A model a person can choose: a folder, or one file.
+
+    library: where its parts may be, besides there.
+    """
 
     name: str
     path: Path
@@ -34,57 +37,62 @@ class ModelFolder(NamedTuple):
 
 
 def base_folder(models: Path) -> Path:
-    """Where the base model's files belong."""
+    """Return where the base model's files belong."""
     return models / "ModelScope" / "t2v"
 
 
-def further_folder(models: Path) -> Path:
-    """Where further models' folders belong."""
+def more_folder(models: Path) -> Path:
+    """Return where the folders of all other models belong."""
     return models / "text2video"
 
 
 def find_models(host: Host) -> list[ModelFolder]:
-    """All models in the host's models folder and in those of the setting, the miniature last."""
+    """Return all models in the host's models folder and in those of the setting, the miniature last."""
     models = host.models_folder()
     base = base_folder(models)
     found = {BASE_NAME: base} if is_model(base) else {}
-    roots = [further_folder(models), *_further(host)]
+    roots = [more_folder(models), *_more_folders(host)]
     for root in roots:
-        for path in _models_in(root):
+        for path in _find_below(root):
             if path not in found.values():
-                found[_free_name(path, root, found)] = path
+                found[_find_free_name(path, root, found)] = path
     lenders = (*found.values(), *dict.fromkeys(path.parent for path in found.values()))
-    named = [ModelFolder(name, path, Library(_top(path, (models, *roots)), lenders)) for name, path in found.items()]
+    named = [
+        ModelFolder(name, path, Library(_find_top(path, (models, *roots)), lenders)) for name, path in found.items()
+    ]
     return [*named, ModelFolder(MINIATURE_NAME, MODEL_FOLDER)]
 
 
-def _top(model: Path, roots: Sequence[Path]) -> Path:
-    """No file is taken from outside of it. In the hub's cache a model's files are links to what lies beside."""
+def _find_top(model: Path, roots: Sequence[Path]) -> Path:
+    """Return the folder from outside of which no file of a model is read.
+
+    In the hub's cache a model's files are links to folders beside its own.
+    """
     if model.parent.name == SNAPSHOTS:
         return model.parent.parent
     return next(root for root in roots if model.is_relative_to(root))
 
 
-def model_places(host: Host) -> list[Path]:
-    """All folders in which models are made: those in which they lie, and their own; links are not followed."""
+def list_places(host: Host) -> list[Path]:
+    """Return all folders in which models are created: those that hold them, and their own. Links are not followed."""
     models = host.models_folder()
-    roots = [further_folder(models), *_further(host)]
-    below = [path for root in roots for path in _entries(root) if _is_folder(path) and not path.is_symlink()]
+    roots = [more_folder(models), *_more_folders(host)]
+    below = [path for root in roots for path in _list_entries(root) if _is_folder(path) and not path.is_symlink()]
     return list(dict.fromkeys([models, base_folder(models), *roots, *below, host.lora_folder()]))
 
 
-def _further(host: Host) -> tuple[Path, ...]:
+def _more_folders(host: Host) -> tuple[Path, ...]:
     return split_folders(host.setting(FURTHER_MODELS))
 
 
-def _models_in(root: Path) -> list[Path]:
-    """Models right below a folder, as folders or single files, and those in the folders there."""
+def _find_below(root: Path) -> list[Path]:
+    """Return the models right below a folder, as folders or single files, and those one level deeper."""
     found = []
-    for path in _entries(root):
+    for path in _list_entries(root):
         if _is_folder(path):
             found += [path] if is_model(path) and not _only_lends(path) else []
             found += [
-                one for one in _entries(path) if _is_folder(one) and one.name not in PART_FOLDERS and is_model(one)
+                one for one in _list_entries(path) if _is_folder(one) and one.name not in PART_FOLDERS and is_model(one)
             ]
         elif path.suffix.lower() in SINGLE_FILES:
             found.append(path)
@@ -92,32 +100,32 @@ def _models_in(root: Path) -> list[Path]:
 
 
 def _is_folder(path: Path) -> bool:
-    """Not Path's own, which ends in an error in folders that may be listed and not entered."""
+    """Return whether it is a folder. Path's own raises in folders that may be listed and not entered."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def _only_lends(folder: Path) -> bool:
-    """Whether nothing but an autoencoder lies there, for the models in its folders."""
+    """Return whether a folder holds only an autoencoder, for the models in its folders."""
     stem = Path(FilesConfig().ckpt_autoencoder).stem
-    weights = [path for path in _entries(folder) if path.suffix.lower() in WEIGHTS]
+    weights = [path for path in _list_entries(folder) if path.suffix.lower() in WEIGHTS]
     return bool(weights) and all(path.stem == stem for path in weights)
 
 
-def _free_name(path: Path, root: Path, taken: Collection[str]) -> str:
-    """Where the model lies below the root; more of its path if another has that name already."""
+def _find_free_name(path: Path, root: Path, taken: Collection[str]) -> str:
+    """Return a model's place below the root as its name, with more of its path where another has that name already."""
     inside = path.relative_to(root)
     name = (inside.with_suffix("") if path.is_file() else inside).as_posix()
     names = (name, f"{root.name}/{name}", f"{root.name}/{inside.as_posix()}", str(path))
     return next(one for one in names if one not in taken)
 
 
-def model_names(host: Host) -> list[str]:
-    """The names of all models."""
+def list_model_names(host: Host) -> list[str]:
+    """Return the names of all models."""
     return [model.name for model in find_models(host)]
 
 
-def model_named(host: Host, name: str) -> ModelFolder:
-    """The model of that name. Raises ModelError that lists the others."""
+def find_model(host: Host, name: str) -> ModelFolder:
+    """Return the model of that name. Raises ModelError that lists the others."""
     models = find_models(host)
     for model in models:
         if model.name == name:
@@ -129,7 +137,7 @@ def model_named(host: Host, name: str) -> ModelFolder:
     )
 
 
-def _entries(folder: Path) -> list[Path]:
+def _list_entries(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _can_be_shown(path))
     except OSError:
@@ -137,7 +145,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _can_be_shown(path: Path) -> bool:
-    """A name that is no Unicode, from an archive made elsewhere, cannot be sent to any page; nor what a page obeys."""
+    """Return whether a page can show a name: it is text, and has nothing in it that a page would obey."""
     if visible(path.name) != path.name:
         log.warning("text2video leaves out the model folder %r: rename it so that it can be shown", path.name)
         return False
@@ -145,7 +153,7 @@ def _can_be_shown(path: Path) -> bool:
 
 
 def make_folders(models: Path) -> None:
-    """The folders into which people put weights, so that they are found; no matter if that is not allowed."""
-    for folder in (base_folder(models), further_folder(models)):
+    """Create the folders into which people put weights, so that they find them; where that is not allowed, go on."""
+    for folder in (base_folder(models), more_folder(models)):
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Hidden folders beside a goal, in which it is made until it is whole, and what killed processes leave of them."""
+"""Hidden folders in which a file or folder is created until it is whole, and what killed processes leave of them."""
 
 import os
 import re
@@ -18,12 +18,18 @@ _ATTEMPTS = 10
 
 
 @contextmanager
-def staged(goal: Path, source: Path | None = None) -> Iterator[Path]:
-    """A path that the block fills and then renames to the goal; what it did not rename is removed. Raises OSError.
+def open_staging(goal: Path, source: Path | None = None) -> Iterator[Path]:
+    """Yield a path that the block fills and then renames to the goal. What it did not rename is removed.
 
-    Whatever killed processes left beside the goal is removed first.
+    What killed processes left beside the goal is removed first.
 
-    source: what is being copied. While it is gone, nothing of the copy is removed: it may be the only one.
+    Args:
+        goal: The file or folder to create.
+        source: What is being copied, if anything. While it is gone, the copy stays unless the goal is its like: it may
+            be the only one.
+
+    Raises:
+        OSError: The folder cannot be created.
     """
     goal.parent.mkdir(parents=True, exist_ok=True)
     remove_ended(goal.parent)
@@ -98,8 +104,8 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def stagings(parent: Path) -> list[Path]:
-    """What has the name of such a folder."""
+def list_stagings(parent: Path) -> list[Path]:
+    """Return what has the name of a staging folder, whoever left it."""
     try:
         return sorted(parent / name for name in os.listdir(parent) if is_staging(name))
     except OSError:
@@ -107,13 +113,13 @@ def stagings(parent: Path) -> list[Path]:
 
 
 def is_staging(name: str) -> bool:
-    """Whether only this program gives such names."""
+    """Return whether a name is one that only this program gives."""
     return bool(_NAME.fullmatch(name))
 
 
 def remove_ended(parent: Path) -> None:
     """Remove what killed processes left in a folder, where that can be known and done; nothing is raised."""
-    for folder in stagings(parent):
+    for folder in list_stagings(parent):
         try:
             if remove_staging(folder):
                 log.info("%s: what an ended process had left was removed", folder)
@@ -122,7 +128,10 @@ def remove_ended(parent: Path) -> None:
 
 
 def remove_staging(folder: Path) -> bool:
-    """Remove one, if its process has ended and its content is not the only copy of something. Raises OSError."""
+    """Remove a staging folder whose process has ended, unless its content may be the only copy of something.
+
+    Returns whether it was removed. Raises OSError.
+    """
     if folder.is_symlink() or not folder.is_dir():
         return False
     taken = take(folder / LOCK)

@@ -14,7 +14,7 @@ from ..generation.lora_files import find_loras
 from ..generation.run import STORE, Outcome, destination, run
 from ..host import PageHost
 from ..infotext import read_infotext
-from ..models.folders import model_named, model_names
+from ..models.folders import find_model, list_model_names
 from ..models.known import good_values
 from ..reading import Reader, find_readable
 from ..request import GenerationRequest
@@ -99,7 +99,7 @@ class Actions:
 
     def _generated(self, model: str, soundtrack: Any, values: Sequence[Any]) -> list[Any]:
         try:
-            folder = model_named(self._host, model)
+            folder = find_model(self._host, model)
             given = dict(zip(self._order, values, strict=True)) | {"soundtrack": file_path(soundtrack)}
             request = GenerationRequest(**given)
         except TextToVideoError as error:
@@ -146,7 +146,7 @@ class Actions:
 
     def _recommended(self, model: str) -> dict[str, Any]:
         try:
-            return dict(good_values(model_named(self._host, model).path))
+            return dict(good_values(find_model(self._host, model).path))
         except ModelError:
             return {}
 
@@ -157,7 +157,7 @@ class Actions:
 
     def refresh(self, model: str) -> list[Any]:
         """The models there are now. The chosen one stays if it can: meanwhile it may be another than was sent."""
-        names = model_names(self._host)
+        names = list_model_names(self._host)
         chosen = {} if model in names else {"value": names[0]}
         return [gr.update(choices=names, **chosen), model_note(self._host, names, fresh=True)]
 
@@ -181,7 +181,7 @@ class Actions:
     def _forecast(self, model: Any, width: Any, height: Any, frames: Any, fps: Any, draft: Any) -> str:
         try:
             length = f'<span class="text2video-length">{frames / fps:.2f} seconds</span>'
-            folder = model_named(self._host, str(model))
+            folder = find_model(self._host, str(model))
             return length + note(escaped(self._needs(folder, width, height, frames, draft)))
         except (TypeError, ZeroDivisionError, OverflowError):
             return ""
@@ -223,7 +223,7 @@ class Actions:
         found = read_infotext(text)
         if set(found) <= {"prompt", "negative_prompt"}:
             return self._not_restored("There are no settings in this text. Paste a video's settings into the prompt.")
-        names = model_names(self._host)
+        names = list_model_names(self._host)
         wanted = found.get("model", model)
         missing = "" if wanted in names else f" It was made with the model {wanted!r}, which is not here."
         updates = [found.get(name, gr.update()) for name in self._order]

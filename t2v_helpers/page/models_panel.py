@@ -8,15 +8,15 @@ import gradio as gr
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.units import format_bytes
 from ..cleanup.find_leftovers import find_leftovers
-from ..cleanup.leftovers import Leftover, clean
+from ..cleanup.leftovers import Leftover, remove_leftovers
 from ..disk import free_space
 from ..host import PageHost
-from ..models.convert import convert, converted_folder
+from ..models.convert import convert, default_goal
 from ..models.doctor import Diagnosis, examine
 from ..models.download_jobs import JOBS
-from ..models.folders import find_models, model_named
-from ..models.known import KNOWN, described, known_model
-from ..models.misplaced import Misplaced, downloads_folder, misplaced, move
+from ..models.folders import find_model, find_models
+from ..models.known import KNOWN, describe_model, find_known
+from ..models.misplaced import Misplaced, downloads_folder, find_misplaced, move
 from .events import connect
 from .outcome import error_line, escaped, note
 from .widgets import UNLIMITED, element
@@ -85,32 +85,32 @@ class ModelsPanel:
 
     def about(self, key: str) -> str:
         """What a person wants to know of a known model before downloading it."""
-        model = known_model(str(key))
+        model = find_known(str(key))
         if model is None:
             return ""
         models, loras = self._host.models_folder(), self._host.lora_folder()
         goal = model.goal(models, loras)
         free = free_space(models)
         room = "" if free is None else f"; {format_bytes(free)} are free there"
-        return note(escaped(f"{described(model, models, loras)}. It goes to {goal}{room}."))
+        return note(escaped(f"{describe_model(model, models, loras)}. It goes to {goal}{room}."))
 
     def download(self, key: str) -> Iterator[str]:
         """Download a known model, saying how far it is every second."""
-        model = known_model(str(key))
+        model = find_known(str(key))
         if model is None:
             yield error_line(f"There is no known model {key!r}.")
             return
-        job = JOBS.begun(model, model.goal(self._host.models_folder(), self._host.lora_folder()))
-        while job.alive:
+        job = JOBS.start(model, model.goal(self._host.models_folder(), self._host.lora_folder()))
+        while job.is_running:
             yield note(escaped(str(job)))
             job.wait(1)
-        yield error_line(str(job.error)) if job.error else "".join(note(escaped(line)) for line in job.said)
+        yield error_line(str(job.error)) if job.error else "".join(note(escaped(line)) for line in job.messages)
 
     def check(self, thorough: bool) -> list[Any]:
         """All models' diagnoses, and whether there is something to move or to remove."""
         try:
             files, left = self._misplaced(), find_leftovers(self._host)
-            diagnoses = examine(self._host, find_models(self._host), thorough=bool(thorough))
+            diagnoses = examine(self._host, find_models(self._host), verify_files=bool(thorough))
             parts = [_misplaced_html(files), _leftovers_html(left), *map(_diagnosis_html, diagnoses)]
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update(), gr.update()]
@@ -128,20 +128,20 @@ class ModelsPanel:
     def clean(self) -> list[Any]:
         """Remove what killed processes left, and say what was done."""
         try:
-            said = clean([one for one in find_leftovers(self._host) if one.remove])
+            said = remove_leftovers([one for one in find_leftovers(self._host) if one.remove])
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update()]
         return ["".join(note(escaped(line)) for line in said), gr.update(visible=False)]
 
     def _misplaced(self) -> list[Misplaced]:
-        return misplaced(self._host.models_folder(), downloads_folder())
+        return find_misplaced(self._host.models_folder(), downloads_folder())
 
     def convert(self, name: str) -> str:
         """Write the chosen model anew, and say what was done."""
         said: list[str] = []
         try:
-            model = model_named(self._host, str(name))
-            convert(model, converted_folder(model, self._host.models_folder()), said.append)
+            model = find_model(self._host, str(name))
+            convert(model, default_goal(model, self._host.models_folder()), said.append)
         except TextToVideoError as error:
             return error_line(str(error))
         return "".join(note(escaped(line)) for line in said)
@@ -152,7 +152,7 @@ def _button(words: str, name: str, **changes: Any) -> gr.Button:
 
 
 def _misplaced_html(files: list[Misplaced]) -> str:
-    lines = (f"{path} belongs to {goal}." for path, goal in files)
+    lines = (f"{path} belongs in {goal}." for path, goal in files)
     return "".join(note(f"⚠ {escaped(line)}") for line in lines)
 
 
@@ -163,7 +163,7 @@ def _leftovers_html(left: list[Leftover]) -> str:
 
 def _diagnosis_html(diagnosis: Diagnosis) -> str:
     rows = "".join(
-        f"<tr{'' if finding.sound else ' class=wrong'}><td>{'✔' if finding.sound else '✘'}</td>"
+        f"<tr{'' if finding.valid else ' class=wrong'}><td>{'✔' if finding.valid else '✘'}</td>"
         f"<td>{escaped(finding.subject)}</td><td>{escaped(finding.text)}</td></tr>"
         for finding in diagnosis.findings
     )

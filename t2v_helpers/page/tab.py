@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from ..host import TAB, PageHost
-from ..models.folders import make_folders, model_names
+from ..models.folders import list_model_names, make_folders
 from .actions import RESULTS, Actions
 from .events import accept_uploads_only, connect
 from .models_panel import Changes, ModelsPanel
@@ -70,7 +70,7 @@ class Tab:
                     self.clear = tool("🗑️", "clear_prompt")
 
     def _model_row(self) -> None:
-        names = model_names(self.host)
+        names = list_model_names(self.host)
         with gr.Row(elem_classes=[f"{TAB}-line"]):
             self.model = gr.Dropdown(names, value=names[0], label="Video model", elem_id=element("model"))
             self.model.do_not_save_to_config = True

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
-from sd_t2v.t2v_helpers.models.known import known_model
+from sd_t2v.t2v_helpers.models.known import find_known
 from sd_t2v.t2v_helpers.video.metadata import read_tags
 from sd_t2v.tests.helpers.chromium import drawn, opened_page
 from sd_t2v.tests.helpers.hub import Hub
@@ -450,7 +450,7 @@ def pause(page: Page) -> None:
 @pytest.fixture
 def potat1(server: Server, hub: Hub) -> Iterator[Path]:
     """Where that model goes, which the hub has; in truth it is the miniature."""
-    model = known_model("potat1")
+    model = find_known("potat1")
     assert model
     for file in model.files:
         hub.put(file.repository, file.path, (MODEL_FOLDER / file.name).read_bytes())
@@ -516,7 +516,7 @@ def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None
     page.click("#text2video_check_models")
     report = "document.querySelector('#text2video_models_report').innerText"
     page.wait_for_function(f"{report}.includes('is a web page') && {report}.includes('<b>broken</b>')")
-    assert "belongs to" in page.inner_text("#text2video_models_report")
+    assert "belongs in" in page.inner_text("#text2video_models_report")
     assert "does not match its checksum" in page.inner_text("#text2video_models_report")
     pause(page)
     page.click("#text2video_move_files")

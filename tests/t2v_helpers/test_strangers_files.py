@@ -17,7 +17,7 @@ from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
 from sd_t2v.t2v_helpers.models import convert
 from sd_t2v.t2v_helpers.models.convert import convert as convert_model
 from sd_t2v.t2v_helpers.models.doctor import Diagnosis, Finding
-from sd_t2v.t2v_helpers.models.folders import ModelFolder, model_names
+from sd_t2v.t2v_helpers.models.folders import ModelFolder, list_model_names
 from sd_t2v.t2v_helpers.models.misplaced import Misplaced, move
 from sd_t2v.t2v_helpers.page.models_panel import _diagnosis_html
 from sd_t2v.tests.helpers.support import small_model, write_model_folder
@@ -180,7 +180,7 @@ def test_no_folder_writes_lines_or_colours(
     assert "\x1b" not in out + capsys.readouterr().out
     # Such a model is not offered, in no list of any page.
     host = ConsoleHost(models=models)
-    assert not any(FOREIGN in name for name in model_names(host))
+    assert not any(FOREIGN in name for name in list_model_names(host))
     assert all("\x1b" not in record.getMessage() for record in caplog.records)
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from ...miniature.recipe import MODEL_FOLDER
-from ...modelscope.checkpoints.find_parts import around, find_part, model_config
+from ...modelscope.checkpoints.find_parts import find_library, find_part, read_model_config
 from ...modelscope.checkpoints.load import load_model
 from ...modelscope.checkpoints.parts import UNET
 from ...modelscope.checkpoints.weight_file import read_state, read_tensors, verify
@@ -75,8 +75,8 @@ class Subject:
             "weights, safetensors": _read_weights,
             "LoRA": lambda path: read_lora(path, self._model),
             "configuration": self._configured,
-            "configuration, diffusers": lambda path: model_config(path.parents[1]),
-            "index": lambda path: find_part(UNET, path.parents[1], ModelConfig(), around(path.parents[1])),
+            "configuration, diffusers": lambda path: read_model_config(path.parents[1]),
+            "index": lambda path: find_part(UNET, path.parents[1], ModelConfig(), find_library(path.parents[1])),
             "infotext": lambda path: read_infotext(read_tags(path)),
         }
 

@@ -1,4 +1,4 @@
-"""Text from files and folders made fit to be shown: it writes no lines, colours or directions of its own."""
+"""Makes text from files and folders fit to be shown: it adds no lines, colours or directions of its own."""
 
 import logging
 import re
@@ -12,17 +12,17 @@ _HIDDEN = re.compile(
     "\U000e0000-\U000e007f]"
 )
 _PYTHONS_OWN = ("  ", "\n", "Traceback ")
-"""How those parts of a traceback begin that are not an exception's own text."""
+"""The starts of those parts of a traceback that are not an exception's own text."""
 ErrorInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 def visible(text: str) -> str:
-    """Return the text with what a console or a page would obey written as Python writes it, such as \\x1b."""
+    """Return the text with all that a console or a page would obey escaped as Python does, such as \\x1b."""
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def logger(name: str) -> logging.Logger:
-    """Return the module's logger, whose messages are visible ones, whoever prints them."""
+    """Return a module's logger. Its messages are escaped, whoever prints them."""
     log = logging.getLogger(name)
     if not any(isinstance(one, _Visible) for one in log.filters):
         log.addFilter(_Visible())

@@ -1,4 +1,4 @@
-"""Files as they are on the disk: opened without waiting, read without being surprised."""
+"""Opens files without waiting, and reads from them only what is there."""
 
 import errno
 import hashlib
@@ -27,7 +27,7 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def read_at(file: io.BufferedReader, offset: int, size: int) -> bytes:
-    """Read so many bytes at a place. Raises EOFError where there are fewer, OSError where the disk fails."""
+    """Read so many bytes at a position. Raises EOFError where there are fewer, OSError where the disk fails."""
     file.seek(offset)
     data = file.read(size)
     if len(data) != size:
@@ -36,7 +36,10 @@ def read_at(file: io.BufferedReader, offset: int, size: int) -> bytes:
 
 
 def read_array(file: io.BufferedReader, offset: int, size: int) -> bytearray:
-    """Read the same to be kept and changed. The size must be one that the file has been seen to have."""
+    """Read so many bytes at a position into an array that may be changed. Raises as `read_at` does.
+
+    size: in bytes. The caller has checked that the file is large enough.
+    """
     file.seek(offset)
     data = bytearray(size)
     if file.readinto(data) != size:

@@ -27,13 +27,19 @@ def param(  # noqa: PLR0913 - each is named where it is given
     key: str = "",
     advanced: bool = False,
 ) -> Any:
-    """A dataclass field with what every surface (widgets, API, command line, infotext) needs to know of it.
+    """Return a dataclass field with all that widgets, API, command line and infotext need to know of it.
 
-    step: what a slider moves by; of an integer that is not 1, values must be multiples of it.
-    usual: where a slider ends, if not at the maximum.
-    choices: returns the allowed values.
-    info: what the label does not say; key: what an infotext calls it, if it has a place of its own there.
-    advanced: for few people; under a fold on the tab, and left out of an infotext at its default.
+    Args:
+        default: The value if none is given.
+        label: What people call it.
+        minimum: The smallest value.
+        maximum: The largest value.
+        step: What a slider moves by. Integers must be multiples of it.
+        usual: Where a slider ends, if not at the maximum.
+        choices: Returns the allowed values.
+        info: What the label does not say.
+        key: Its name in an infotext, if it has a place of its own there.
+        advanced: Whether few people need it: it is under a fold on the tab, and not in an infotext at its default.
     """
     bounds = {"minimum": minimum, "maximum": maximum, "step": step, "usual": usual, "choices": choices}
     about = {"label": label, "info": info, "key": key, "advanced": advanced}
@@ -123,7 +129,10 @@ class VideoRequest:
 
     @classmethod
     def recommended(cls: type[Request], recommended: Mapping[str, Any], given: Mapping[str, Any]) -> Request:
-        """A request of the values given, a model's recommendation for the others. Ignores names that are no field."""
+        """Return a request with the values given, and a model's recommendation for the others.
+
+        Names that are no field are ignored. Raises RequestError.
+        """
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in (*recommended.items(), *given.items()) if name in names})
 
@@ -148,9 +157,9 @@ def _validate(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
 
 
 def _convert(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
-    """The value as its field's type; text and whole floats serve as numbers, as forms and JSON send them.
+    """Return a value in its field's type. Raises RequestError.
 
-    Text with commas serves as a list.
+    Text and whole floats serve as numbers, as forms and JSON send them; text with commas serves as a list.
     """
     try:
         return _CONVERSIONS[kind](value)
@@ -176,7 +185,7 @@ def _to_number(value: Any) -> float:
 def _to_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
-    # Browsers send half an emoji where one was cut; no file and no console takes it.
+    # Browsers send half an emoji where one was cut off; no file and no console takes it.
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -14,12 +14,12 @@ CONFIG = "config.json"
 
 
 def has_part_configs(folder: Path) -> bool:
-    """Whether any part has a configuration of its own here."""
+    """Return whether any part has a configuration of its own in a model's folder."""
     return any(os.path.isfile(folder / part.folder / CONFIG) for part in PARTS)  # noqa: PTH113 - a locked one is none
 
 
 def read_diffusers_config(folder: Path) -> ModelConfig:
-    """The parts' shapes; those of the 1.7B for a part without a configuration. Raises ModelError."""
+    """Return the parts' shapes; those of the 1.7B for a part without a configuration. Raises ModelError."""
     return ModelConfig(
         unet=_read(folder / UNET.folder / CONFIG, _parse_unet, UNetConfig()),
         autoencoder=_read(folder / VAE.folder / CONFIG, _parse_autoencoder, AutoencoderConfig()),
@@ -40,7 +40,7 @@ def _read(path: Path, parse: Callable[[dict[str, Any]], Any], default: Any) -> A
 
 
 def _parse_unet(values: dict[str, Any]) -> UNetConfig:
-    """Of a UNet3DConditionModel, where attention_head_dim is what it says."""
+    """Parse the values of a UNet3DConditionModel, where attention_head_dim is what it says."""
     widths = values["block_out_channels"]
     blocks = values.get("down_block_types", ["CrossAttn"] * 3 + [""])
     return UNetConfig(
@@ -69,7 +69,7 @@ def _parse_autoencoder(values: dict[str, Any]) -> AutoencoderConfig:
 
 
 def _parse_text(values: dict[str, Any]) -> TextConfig:
-    """diffusers leaves out the block that is not used, or has all 24."""
+    """Parse the values of a CLIPTextModel: diffusers leaves out the block that is not used, or has all 24."""
     return TextConfig(
         context_length=int(values.get("max_position_embeddings", 77)),
         vocab_size=int(values["vocab_size"]),

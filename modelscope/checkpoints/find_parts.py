@@ -1,4 +1,4 @@
-"""Where the parts of a model lie: the original's four files, diffusers' folders, or whatever else people have."""
+"""Finds the parts of a model: the original's four files, diffusers' folders, or other files that people have."""
 
 import contextlib
 import os
@@ -14,24 +14,30 @@ from .parts import PARTS, UNET, VAE, Part, detect_format
 from .weight_file import read_tensors
 
 WEIGHTS = (".safetensors", ".pth", ".bin", ".ckpt", ".pt")
-"""Endings of weight files, the ones that are read soonest first."""
+"""Endings of weight files, the preferred ones first."""
 SNAPSHOTS = "snapshots"
-"""The folder of the hub's cache in which a model's versions lie."""
+"""The folder of the hub's cache that holds a model's versions."""
 MAX_SHARDS = 1000
-"""Files into which a part may be split."""
+"""Most files into which a part may be split."""
 UNFINISHED = (".crdownload", ".part", ".partial", ".download", ".opdownload", ".tmp")
 """What browsers add to the name of a file that they are downloading."""
 
 
 class Library(NamedTuple):
-    """What surrounds a model. root: no file is taken from outside of it; lenders: other models' folders."""
+    """Where a model's parts may be besides its own folder.
+
+    root: no file is read from outside of it; lenders: folders of other models.
+    """
 
     root: Path
     lenders: tuple[Path, ...] = ()
 
 
 class Source(NamedTuple):
-    """The file of a part, or the files into which it is split. named: the one that errors name."""
+    """The file of a part, or the files into which it is split.
+
+    named: the one that errors name; lender: the folder of the model that it is borrowed from.
+    """
 
     named: Path
     files: tuple[Path, ...]
@@ -39,7 +45,7 @@ class Source(NamedTuple):
 
 
 def find_library(folder: Path) -> Library:
-    """What surrounds a folder that was named by itself: the folder above with its other models."""
+    """Return where the parts of a model may be that was named by itself: the folder above, with its other models."""
     above = Path(os.path.abspath(folder)).parent
     # In the hub's cache a model's files are links to folders beside its snapshots.
     root = above.parent if above.name == SNAPSHOTS else above
@@ -47,7 +53,11 @@ def find_library(folder: Path) -> Library:
 
 
 def read_model_config(model: Path) -> ModelConfig:
-    """As configuration.json says, else diffusers' files, else the 1.7B's. Raises ModelError."""
+    """Return the configuration in configuration.json, else that in diffusers' files, else the 1.7B's.
+
+    Raises:
+        ModelError: A file cannot be read, or is not a configuration.
+    """
     if not os.path.exists(model):  # noqa: PTH110 - False for what is no path at all, too
         return ModelConfig()
     folder = model.parent if model.is_file() else model
@@ -57,7 +67,7 @@ def read_model_config(model: Path) -> ModelConfig:
 
 
 def is_model(folder: Path) -> bool:
-    """Whether weights lie in the folder as they do in a model's."""
+    """Return whether a folder holds weights as a model's folder does."""
     return _has_weights(folder) or _has_weights(folder / "unet")
 
 
@@ -66,9 +76,16 @@ def _has_weights(folder: Path) -> bool:
 
 
 def find_part(part: Part, model: Path, config: ModelConfig, library: Library) -> Source:
-    """The part's files in a model's folder, or in the one file that a model is. Raises ModelError.
+    """Return the files of a part. An autoencoder that is missing is borrowed from another model: all have the same one.
 
-    An autoencoder that is missing is borrowed from another model: they all have the same one.
+    Args:
+        part: The part to find.
+        model: The folder of the model, or the one file that it is.
+        config: The model's configuration, which names files.
+        library: Where files may be besides there.
+
+    Raises:
+        ModelError: There is none, or it cannot be read.
     """
     unread: list[ModelError] = []
     if os.path.isfile(model):  # noqa: PTH113 - False for what is no path at all, too
@@ -84,7 +101,7 @@ def find_part(part: Part, model: Path, config: ModelConfig, library: Library) ->
 
 
 def _find_in_file(part: Part, model: Path, library: Library) -> Iterator[Source]:
-    """The file, but for an autoencoder that a model's file lacks."""
+    """Yield the model's one file, unless the part is an autoencoder that it lacks. Raises ModelError."""
     if model.suffix.lower() not in WEIGHTS:
         raise ModelError(f"{model}: is a file, and not one of weights. Choose the folder of the model's files.")
     names = read_tensors(_check_inside(model, library.root))
@@ -93,7 +110,7 @@ def _find_in_file(part: Part, model: Path, library: Library) -> Iterator[Source]
 
 
 def _find_lent(config: ModelConfig, library: Library) -> Iterator[Source]:
-    """Other models' autoencoders of the same size; what is wrong with those models does not matter here."""
+    """Yield other models' autoencoders of the same shape; what is wrong with those models does not matter here."""
     for lender in library.lenders:
         with contextlib.suppress(ModelError, OSError):
             theirs = read_model_config(lender)
@@ -103,7 +120,7 @@ def _find_lent(config: ModelConfig, library: Library) -> Iterator[Source]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raises ModelError if the folder is none, or may not be looked into."""
+    """Check that a folder can be listed. Raises ModelError."""
     try:
         os.listdir(folder)
     except FileNotFoundError as error:
@@ -117,7 +134,10 @@ def _check_folder(folder: Path) -> None:
 def _find_sources(
     part: Part, folder: Path, config: ModelConfig, library: Library, unread: list[ModelError]
 ) -> Iterator[Source]:
-    """Where the part may lie in a folder, the likeliest first. unread: gets what is wrong with files of any name."""
+    """Yield where a part may be in a folder, the most likely place first.
+
+    unread: collects what is wrong with files of other names.
+    """
     for path in _list_twins(folder / getattr(config.files, part.file)):
         # False for what cannot be looked at, too.
         if os.path.isfile(path):  # noqa: PTH113
@@ -128,7 +148,7 @@ def _find_sources(
 
 
 def _list_twins(path: Path) -> tuple[Path, ...]:
-    """The file in the other format and the file itself; none for what is no file's name."""
+    """Return a file with the ending .safetensors, and the file itself; nothing for what cannot be a file's name."""
     try:
         return path.with_suffix(".safetensors"), path
     except ValueError:
@@ -136,7 +156,7 @@ def _list_twins(path: Path) -> tuple[Path, ...]:
 
 
 def _find_diffusers_files(part: Part, folder: Path) -> Iterator[Path]:
-    """Half precision before single, which was half once; whole files before split ones."""
+    """Yield a part's files in diffusers' folder: half precision before single, whole files before split ones."""
     for ending in WEIGHTS:
         for variant in (".fp16", ""):
             for stem in part.stems:
@@ -145,7 +165,7 @@ def _find_diffusers_files(part: Part, folder: Path) -> Iterator[Path]:
 
 
 def _list_shards(path: Path) -> tuple[Path, ...]:
-    """The files that an index names, which lie beside it. Raises ModelError."""
+    """Return the files that an index beside them names, or the file itself. Raises ModelError."""
     if path.suffix != ".json":
         return (path,)
     try:
@@ -173,7 +193,7 @@ def _check_beside(name: Any) -> str:
 def _find_by_content(
     part: Part, folder: Path, config: ModelConfig, library: Library, unread: list[ModelError]
 ) -> Iterator[Source]:
-    """Files under any other name that hold the part."""
+    """Yield files under other names that hold the part."""
     taken = {Path(getattr(config.files, other.file)).stem for other in PARTS if other is not part}
     names = (name for name in _list_names(folder) if name.lower().endswith(WEIGHTS) and Path(name).stem not in taken)
     files = [folder / name for name in names if os.path.isfile(folder / name)]  # noqa: PTH113
@@ -186,7 +206,7 @@ def _find_by_content(
 
 
 def _check_inside(path: Path, *roots: Path) -> Path:
-    """The path, if it leads to a place below one of the roots, links followed. Raises ModelError."""
+    """Return the path if it leads to a place below one of the roots, links followed. Raises ModelError."""
     real = os.path.realpath(path)
     for root in roots:
         # ValueError: another drive.
@@ -216,7 +236,7 @@ def _explain_missing(part: Part, model: Path, config: ModelConfig, unread: list[
 
 
 def _expected_place(part: Part, model: Path, config: ModelConfig) -> tuple[Path, str]:
-    """Folder and name of the file that a model like this one has for the part."""
+    """Return the folder and the name of the file that a model like this one has for the part."""
     folder = model if model.is_dir() else model.parent
     if has_part_configs(folder) or "model_index.json" in _list_names(folder):
         return folder / part.folder, f"{part.stems[0]}.safetensors"

@@ -69,18 +69,21 @@ _OTHERS = {
     r"model\.diffusion_model\.": "a Stable Diffusion checkpoint, which makes pictures, not videos",
     r"^down_blocks\.": "a network for pictures",
 }
-"""Patterns in names by which other kinds of model are known, the surest first."""
+"""Patterns in names by which other kinds of model are recognized, the most certain first."""
 
 
 class PartFormat(NamedTuple):
-    """How a file names a part's weights."""
+    """How a file names a part's weights.
+
+    prefix: the start of all names; by_diffusers: whether they are diffusers' names, not the original's.
+    """
 
     prefix: str
     by_diffusers: bool
 
 
 def detect_format(part: Part, names: Iterable[str]) -> PartFormat | None:
-    """How the part is written in a file with these names; None if it is not in it."""
+    """Return how a file with these names of weights holds a part; None where it does not."""
     found = [
         PartFormat(name[: -len(mark)], by_diffusers)
         for name in names
@@ -94,9 +97,13 @@ def detect_format(part: Part, names: Iterable[str]) -> PartFormat | None:
 def select_part(
     part: Part, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: ModelConfig
 ) -> dict[str, Tensor]:
-    """The part's tensors under the original's names; what is in its place and no part of it keeps its own.
+    """Return a part's tensors under the original's names; tensors that are no part of it keep their own.
 
-    expected: the original's names and shapes.
+    Args:
+        part: The part to select.
+        tensors: All tensors in the part's files, by name.
+        expected: The original's names, with tensors of its shapes.
+        config: The model's configuration.
     """
     how = detect_format(part, tensors) or PartFormat("", by_diffusers=False)
     own = {name.removeprefix(how.prefix): x for name, x in tensors.items() if name.startswith(how.prefix)}
@@ -108,7 +115,7 @@ def select_part(
 
 
 def _select_text_tower(tensors: dict[str, Tensor], unused_block: int) -> dict[str, Tensor]:
-    """What is used of a CLIP file: not the image tower, the projections or the last block."""
+    """Return what is used of a CLIP file: neither the image tower nor the projections nor the last block."""
     unused = (
         "visual.", "text_projection", "logit_scale", "attn_mask",
         f"transformer.resblocks.{unused_block}.", f"encoder.layers.{unused_block}.",
@@ -117,14 +124,14 @@ def _select_text_tower(tensors: dict[str, Tensor], unused_block: int) -> dict[st
 
 
 def _drop_other_parts(own: dict[str, Tensor], expected: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
-    """Of a file that holds several parts."""
+    """Return the tensors of one part, from a file that holds several."""
     known = {*expected, *(one.removeprefix(TEXT_PREFIX) for name in expected for one in names(name))}
     begins = {name.partition(".")[0] for name in known}
     return {name: tensor for name, tensor in own.items() if name.partition(".")[0] in begins}
 
 
 def describe_mismatch(names: Iterable[str], wanted: Part) -> str:
-    """What a file with these names is, if not the part it should be: the rest of an error, or nothing."""
+    """Return what a file with these names holds instead of a part, as the end of an error; nothing if it holds it."""
     listed = list(names)
     if not detect_format(UNET, listed) and (kind := _recognize_other(listed)):
         return f"looks like {kind}. Nothing of a ModelScope model is in it."

@@ -1,4 +1,4 @@
-"""safetensors files, read as the format's description says, with bounds: a list in JSON, then the numbers."""
+"""Reads safetensors files as the format's description says, with bounds: a list in JSON, then the numbers."""
 
 import math
 import struct
@@ -15,7 +15,7 @@ from .weight_bytes import MAX_DIMENSIONS, Layout, Piece, UnusableTensor, WeightF
 METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
 MAX_HEADER = 8 << 20
-"""Bytes of the list. That of a model takes a tenth of it, and what trainers say of a LoRA about as much."""
+"""Most bytes of the list. A model's takes a tenth of it, and so does what trainers note in a LoRA."""
 _TYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
     "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
@@ -39,7 +39,7 @@ def read_safetensors(file: WeightFile) -> dict[str, Tensor]:
 
 
 def read_metadata(file: WeightFile) -> dict[str, Any]:
-    """Return what the file says of itself. Raises as above."""
+    """Return the file's metadata. Raises as `read_safetensors` does."""
     found = _read_header(file)[0].get(METADATA, {})
     if not isinstance(found, dict):
         raise ValueError("its metadata is none")
@@ -58,7 +58,7 @@ def _read_header(file: WeightFile) -> tuple[dict[str, Any], int]:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether this says what a tensor is: its type, its shape, and where it begins and ends."""
+    """Return whether this describes a tensor: its type, its shape, and where it begins and ends."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
@@ -83,5 +83,5 @@ def _read_tensor(file: WeightFile, start: int, name: str, entry: Any) -> Tensor:
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return those of numbers in a row."""
+    """Return the strides of a tensor whose numbers follow each other."""
     return tuple(math.prod(shape[place + 1 :]) for place in range(len(shape)))

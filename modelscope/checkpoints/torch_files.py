@@ -1,4 +1,4 @@
-"""torch's two formats of weight files, read without torch's own readers: zip files, and what came before 1.6."""
+"""Reads torch's two formats of weight files without torch's own readers: zip files, and those from before 1.6."""
 
 import struct
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from .weight_bytes import Piece, WeightFile, view_tensor
 from .zips import Member, read_members
 
 _MOST_PICKLE = 64 << 20
-"""Bytes of the list of tensors, numbers excluded."""
+"""Most bytes of the list of tensors, without their numbers."""
 _LIST, _BYTEORDER, _NUMBERS = "/data.pkl", "/byteorder", "/data/"
 _PROGRAM = "/constants.pkl"
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -22,19 +22,19 @@ ZIP = b"PK"
 
 
 class ProgramFile(Exception):
-    """A file of code, or an archive of other files."""
+    """A file is a program, or an archive of other files."""
 
 
 class PackedFile(Exception):
-    """A file that unpacks to more than it is."""
+    """A file unpacks to more than it is."""
 
 
 class ForeignByteOrder(Exception):
-    """A file of a machine that writes numbers the other way round."""
+    """A file comes from a machine with the other order of bytes."""
 
 
 class _Storages:
-    """The storages of a file, each made once, so that tensors share them as they did."""
+    """The storages of a file, each created once, so that tensors share them as they did when they were saved."""
 
     def __init__(self, file: WeightFile, pieces: Mapping[str, Piece]) -> None:
         self._file, self._pieces = file, pieces
@@ -54,7 +54,12 @@ class _Storages:
 
 
 def read_torch(file: WeightFile) -> Any:
-    """Return what was saved. Raises ValueError and its kin for damage, and the errors above and of the pickles."""
+    """Return what was saved.
+
+    Raises:
+        ValueError, EOFError, struct.error: The file is damaged.
+        ProgramFile, PackedFile, ForeignByteOrder, ForeignCode, UnusableTensor: It is no file of weights to use.
+    """
     return _read_zip(file) if file.read(Piece(0, min(2, file.size))) == ZIP else _read_old(file)
 
 
@@ -105,7 +110,7 @@ def _read_old(file: WeightFile) -> Any:
 
 
 def _skim(data: bytes, start: int) -> Unpickled:
-    """Read a pickle without its tensors."""
+    """Read a pickle, and leave out its tensors."""
     return unpickle(data, start, lambda _: None)
 
 

@@ -1,4 +1,4 @@
-"""The table of contents of a zip file as torch writes it: members that are stored as they are, none in another."""
+"""Reads the table of contents of a zip file as torch writes it: members are stored as they are, none inside another."""
 
 import os
 import struct
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..files import read_at
 
 _MOST_DIRECTORY = 8 << 20
-"""Bytes: a hundred thousand members. A model has some thousand."""
+"""Most bytes of it: a hundred thousand members. A model has some thousand."""
 _END, _END_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 _WHERE_END_64 = struct.Struct("<4sLQL")
 _ENTRY, _HEADER = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
@@ -20,7 +20,10 @@ _PIECE = 1 << 20
 
 
 class Member(NamedTuple):
-    """A file in a zip file. start, size: of its bytes; packed: in a way that torch never uses."""
+    """A file in a zip file.
+
+    start, size: where its bytes are in the zip file; packed: whether they are, which torch never does.
+    """
 
     name: str
     start: int
@@ -114,7 +117,10 @@ def _find_start(file: BufferedReader, header: int) -> int:
 
 
 def find_damaged(file: BufferedReader) -> str:
-    """Return the name of the first member whose bytes do not match its checksum, or nothing. Raises as above."""
+    """Return the name of the first member whose bytes do not match its checksum, or nothing.
+
+    Raises as `read_members` does.
+    """
     for member in read_members(file).values():
         crc, at, end = 0, member.start, member.start + member.size
         while at < end:

@@ -1,4 +1,4 @@
-"""What the WebUI runs at every start: installs the packages that are missing, changes none that is there."""
+"""Installs the packages that are missing, and changes none that is there. The WebUI runs this at every start."""
 
 import importlib.util
 import re
@@ -27,12 +27,12 @@ _VERSION = re.compile(
 
 
 def find_missing() -> list[str]:
-    """What pip calls the packages that are not there."""
+    """Return pip's names of the packages that are not there."""
     return [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
 
 
 def install(packages: list[str]) -> None:
-    """Install packages beside what is there, every version of which is held."""
+    """Install packages, and keep the version of every package that is there."""
     from launch import run_pip
 
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +42,7 @@ def install(packages: list[str]) -> None:
 
 
 def list_installed() -> list[str]:
-    """Every package as pip's constraints write it: the one that is imported, not what a broken update left behind."""
+    """Return every package as pip's constraints write it: the one that is imported, not what a broken update left."""
     found: dict[str, str] = {}
     for package in distributions():
         about = package.metadata

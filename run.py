@@ -1,8 +1,8 @@
-"""Runs the project's commands inside .venv, which it makes once beside this file. Standard library only."""
+"""Runs the project's commands inside .venv, which it creates once beside this file. Standard library only."""
 
 import sys
 
-# Above all that an old Python would stumble over; the whole file has to parse there.
+# Before anything that an old Python cannot run; the whole file has to parse there.
 if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit(f"run.py needs Python 3.10 or newer; this is Python {sys.version.split()[0]} at {sys.executable}.")
 
@@ -51,9 +51,9 @@ from sd_t2v.tools.make_venv import (
     say,
 )
 
-# How a child looks that Ctrl-C ended without a word of its own.
+# Exit codes of a child that Ctrl-C ended, and that says nothing of it.
 INTERRUPTED_CODES = (-signal.SIGINT, 0xC000013A)
-# Else a file in the person's folder could stand in for a module of ours.
+# Else a file in the person's folder could replace a module of ours.
 SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
 
 
@@ -74,7 +74,7 @@ LAUNCHER = "sd_t2v.t2v_helpers.commands.launcher"
 
 
 def launch(name: str) -> tuple[tuple[str, ...], ...]:
-    """The steps of a command that the launcher starts."""
+    """Return the steps of a command that the launcher starts."""
     return (("-m", LAUNCHER, name),)
 
 
@@ -124,7 +124,7 @@ def main(arguments: list[str]) -> int:
 
 
 def help_text() -> str:
-    """The help with the table of commands."""
+    """Return the help with the table of commands."""
     commands = "\n".join(f"  {name:10} {command.summary}" for name, command in COMMANDS.items())
     return HELP.format(commands=commands, newest=dotted(NEWEST_PYTHON))
 
@@ -169,7 +169,7 @@ def start(command: Command, arguments: list[str]) -> int:
 def become(line: list[str], launcher: bool) -> None:
     """Go on as another program: signals and the exit code need no passing on.
 
-    launcher: it obeys signals when it is ready; until then they wait. Another would not hear them at all.
+    launcher: whether that is the launcher, which obeys signals once it is ready; until then they wait.
     """
     if launcher:
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
@@ -185,13 +185,13 @@ def run_to_end(line: list[str]) -> int:
     if code in INTERRUPTED_CODES or code == -signal.SIGTERM:
         leave(-code if code < 0 else signal.SIGINT, words="the command was not finished")
     if code == INTERRUPTED:
-        # It has said so itself.
+        # The child has printed it.
         sys.exit(code)
     return 128 - code if code < 0 else code
 
 
 def pass_on(child: Child, signals: list[int]) -> None:
-    """End the child where that was asked of us alone."""
+    """End the child where only this process was asked to end."""
     if signal.SIGTERM in signals:
         child.terminate()
 

@@ -115,7 +115,7 @@ def parse_storage(name: Any) -> StoredNumbers:
 
 
 def fill(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
-    """Put pairs into a dictionary, if their keys may be names of weights; others have no use here. Raises ValueError."""
+    """Put pairs whose keys may be names of weights into a dictionary; others have no use here. Raises ValueError."""
     for key, value in pairs:
         if isinstance(key, str) and len(key) <= MAX_KEY:
             target[key] = value

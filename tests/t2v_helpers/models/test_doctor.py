@@ -425,7 +425,7 @@ read_tensors(Path({str(path)!r}))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "ModelError" in done.stderr
-    assert "too little memory to read it. It may be sound" in done.stderr
+    assert "too little memory to read it. The file may be fine" in done.stderr
 
 
 def test_a_thorough_look_says_where_there_is_nothing_to_compare(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the WebUI runs at every start: installs the packages that are missing, changes none that is there."""
+"""Installs the packages that are missing, and changes none that is there. The WebUI runs this at every start."""
 
 import importlib.util
 import re
@@ -27,23 +27,23 @@ _VERSION = re.compile(
 )
 
 
-def missing() -> list[str]:
-    """What pip calls the packages that are not there."""
+def find_missing() -> list[str]:
+    """Return pip's names of the packages that are not there."""
     return [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
 
 
 def install(packages: list[str]) -> None:
-    """Install packages beside what is there, every version of which is held."""
+    """Install packages, and keep the version of every package that is there."""
     from launch import run_pip
 
     with tempfile.TemporaryDirectory() as folder:
         held = Path(folder, "held.txt")
-        held.write_text("\n".join(sorted(installed())), encoding="utf-8")
+        held.write_text("\n".join(sorted(list_installed())), encoding="utf-8")
         run_pip(f'install -c "{held}" {" ".join(packages)}', f"what text2video needs: {', '.join(packages)}")
 
 
-def installed() -> list[str]:
-    """Every package as pip's constraints write it: the one that is imported, not what a broken update left behind."""
+def list_installed() -> list[str]:
+    """Return every package as pip's constraints write it: the one that is imported, not what a broken update left."""
     found: dict[str, str] = {}
     for package in distributions():
         about = package.metadata
@@ -53,5 +53,5 @@ def installed() -> list[str]:
     return list(found.values())
 
 
-if __name__ == "__main__" and missing():
-    install(missing())
+if __name__ == "__main__" and find_missing():
+    install(find_missing())

@@ -1,8 +1,8 @@
-"""Runs the project's commands inside .venv, which it makes once beside this file. Standard library only."""
+"""Runs the project's commands inside .venv, which it creates once beside this file. Standard library only."""
 
 import sys
 
-# Above all that an old Python would stumble over; the whole file has to parse there.
+# Before anything that an old Python cannot run; the whole file has to parse there.
 if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit(f"run.py needs Python 3.10 or newer; this is Python {sys.version.split()[0]} at {sys.executable}.")
 
@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 
 def leave(number: int, _: object = None, words: str = "the command had not begun") -> None:
-    """End at once, with one line. An installation that was under way is begun anew by the next start."""
+    """End at once, with one line. The next start does again what an installation had begun."""
     try:
         os.write(2, f"\nInterrupted; {words}.\n".encode())
     finally:
@@ -31,30 +31,29 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-# By its path: with -I or -P Python does not look beside a script.
-spec = spec_from_file_location("run_venv", Path(__file__).with_name("run_venv.py"))
+# The package by its path: with -I or -P Python does not look beside a script.
+spec = spec_from_file_location("sd_t2v", Path(__file__).with_name("sd_t2v.py"))
 assert spec and spec.loader
-sys.modules["run_venv"] = module_from_spec(spec)
-spec.loader.exec_module(sys.modules["run_venv"])
+sys.modules["sd_t2v"] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules["sd_t2v"])
 
-from run_venv import (
+from sd_t2v.tools.children import Child, attend
+from sd_t2v.tools.make_venv import (
     NEWEST_PYTHON,
     PYTHON,
     ROOT,
     TORCH,
     VENV,
-    Child,
     Problem,
-    attend,
     dotted,
     free_space,
     prepare,
     say,
 )
 
-# How a child looks that Ctrl-C ended without a word of its own.
+# Exit codes of a child that Ctrl-C ended, and that says nothing of it.
 INTERRUPTED_CODES = (-signal.SIGINT, 0xC000013A)
-# Else a file in the person's folder could stand in for a module of ours.
+# Else a file in the person's folder could replace a module of ours.
 SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
 
 
@@ -68,36 +67,36 @@ class Command(NamedTuple):
 
 
 ENGINE = (TORCH, "demo.txt")
-LINT = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), (".ci/typecheck.py",))
+LINT = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), ("tools/typecheck.py",))
 # Some files at once, which is quicker than threads inside of operations. In their order: the longest come first.
 PYTEST = (("-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"),)
 LAUNCHER = "sd_t2v.t2v_helpers.commands.launcher"
 
 
-def launched(name: str) -> tuple[tuple[str, ...], ...]:
-    """The steps of a command that the launcher starts."""
+def launch(name: str) -> tuple[tuple[str, ...], ...]:
+    """Return the steps of a command that the launcher starts."""
     return (("-m", LAUNCHER, name),)
 
 
 COMMANDS = {
-    "demo": Command("make a video from a prompt with the bundled miniature", ENGINE, launched("demo")),
-    "ui": Command("serve the tab on a page of its own", (*ENGINE, "ui.txt"), launched("ui")),
+    "demo": Command("make a video from a prompt with the bundled miniature", ENGINE, launch("demo")),
+    "ui": Command("serve the tab on a page of its own", (*ENGINE, "ui.txt"), launch("ui")),
     "test": Command("run the tests", (*ENGINE, "ui.txt", "rivals.txt", "test.txt"), PYTEST, at_root=True),
     "lint": Command("check style and types", (*ENGINE, "lint.txt"), LINT, at_root=True),
-    "download": Command("list or download known models", ENGINE, launched("download")),
-    "doctor": Command("say what is right or wrong with each model", ENGINE, launched("doctor")),
-    "convert": Command("write a model anew: half precision, safetensors", ENGINE, launched("convert")),
-    "train": Command("train the miniature anew", ENGINE, launched("train")),
-    "train-lora": Command("train the miniature's LoRA anew", ENGINE, launched("train-lora")),
-    "judge": Command("judge the miniature's videos", ENGINE, launched("judge")),
-    "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), launched("bench")),
+    "download": Command("list or download known models", ENGINE, launch("download")),
+    "doctor": Command("say what is right or wrong with each model", ENGINE, launch("doctor")),
+    "convert": Command("write a converted copy of a model (half precision, safetensors)", ENGINE, launch("convert")),
+    "train": Command("train the miniature again", ENGINE, launch("train")),
+    "train-lora": Command("train the miniature's LoRA again", ENGINE, launch("train-lora")),
+    "judge": Command("judge the miniature's videos", ENGINE, launch("judge")),
+    "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), launch("bench")),
 }
 
 HELP = """usage: python run.py [--own-torch] COMMAND [ARGUMENTS...]
 
 {commands}
 
-COMMAND --help lists a command's own arguments. The first start makes .venv beside run.py and installs what the
+COMMAND --help lists a command's own arguments. The first start creates .venv beside run.py and installs what the
 command needs; later starts find it there. Delete .venv to start afresh. TEXT2VIDEO_VENV, an environment variable,
 names another folder for it, a new or an empty one.
 
@@ -121,11 +120,11 @@ def main(arguments: list[str]) -> int:
     if name not in COMMANDS:
         show(help_text() + (f"\nrun.py: unknown command {name!r}\n" if name else ""), sys.stderr)
         return 2
-    return guarded(name, rest, own_torch)
+    return run_guarded(name, rest, own_torch)
 
 
 def help_text() -> str:
-    """The help with the table of commands."""
+    """Return the help with the table of commands."""
     commands = "\n".join(f"  {name:10} {command.summary}" for name, command in COMMANDS.items())
     return HELP.format(commands=commands, newest=dotted(NEWEST_PYTHON))
 
@@ -142,7 +141,7 @@ def show(text: str, stream: TextIO | None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def guarded(name: str, arguments: list[str], own_torch: bool) -> int:
+def run_guarded(name: str, arguments: list[str], own_torch: bool) -> int:
     """Prepare and start a command; a person sees messages, never a traceback."""
     try:
         prepare(name, COMMANDS[name].requirements, own_torch)
@@ -170,7 +169,7 @@ def start(command: Command, arguments: list[str]) -> int:
 def become(line: list[str], launcher: bool) -> None:
     """Go on as another program: signals and the exit code need no passing on.
 
-    launcher: it obeys signals when it is ready; until then they wait. Another would not hear them at all.
+    launcher: whether that is the launcher, which obeys signals once it is ready; until then they wait.
     """
     if launcher:
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
@@ -186,13 +185,13 @@ def run_to_end(line: list[str]) -> int:
     if code in INTERRUPTED_CODES or code == -signal.SIGTERM:
         leave(-code if code < 0 else signal.SIGINT, words="the command was not finished")
     if code == INTERRUPTED:
-        # It has said so itself.
+        # The child has printed it.
         sys.exit(code)
     return 128 - code if code < 0 else code
 
 
 def pass_on(child: Child, signals: list[int]) -> None:
-    """End the child where that was asked of us alone."""
+    """End the child where only this process was asked to end."""
     if signal.SIGTERM in signals:
         child.terminate()
 

@@ -1,4 +1,4 @@
-"""Load time, memory and speed beside others' networks: python run.py bench.
+"""Measures load time, memory and speed beside others' networks: python run.py bench.
 
 Rivals get the same weights in the same process; synthetic weights, since only sizes matter. Ratios are worth reading,
 seconds are this machine's.
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _files() -> Iterator[str]:
-    """What reads files of full size, which are written for it and removed."""
+    """Measure what reads files of full size, which are written for it and removed."""
     for title, header, measure in (
         ("Loading the full-size UNet, half precision on disk", load.HEADER, load.measure),
         ("Loading a whole model of full size", layouts.HEADER, layouts.measure),

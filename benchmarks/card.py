@@ -56,14 +56,14 @@ CASES = {
 
 
 class Figures(NamedTuple):
-    """Of one way. None where memory ran out."""
+    """The figures of one way. None where memory ran out."""
 
     seconds: float | None
     gib: float
 
 
 def measure() -> list[list[str]]:
-    """A row per size and way; the smallest plan also within its limit."""
+    """Return a row per size and way; the smallest plan also within its limit."""
     rows = []
     for name, case in CASES.items():
         found = {way: _in_a_process(name, way) for way in (*(plan.name for plan in LADDER), *RIVALS)}
@@ -83,7 +83,7 @@ def _in_a_process(name: str, way: str, limit_gib: float = 0) -> Figures:
 
 
 def figures(case: Case, way: str, limit_gib: float, config: UNetConfig, place: Place) -> Figures:
-    """Time one way. limit_gib: what torch may reserve; 0 for all there is."""
+    """Time one way. limit_gib: how many GiB torch may reserve; 0 for all there is."""
     on_card = place.device.type == "cuda"
     if limit_gib:
         torch.cuda.set_per_process_memory_fraction(limit_gib * GIB / torch.cuda.get_device_properties(0).total_memory)

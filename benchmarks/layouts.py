@@ -1,4 +1,4 @@
-"""Loading a whole model of full size from each layout, and writers of those layouts."""
+"""Measures loading a whole model of full size from each layout, and writes those layouts."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ Write = Callable[[dict[str, Tensor], Path, str], None]
 
 
 def write_diffusers(folder: Path, write: Write, model: Model, blocks: int | None = None) -> Path:
-    """A model as diffusers writes it, in half precision. blocks: of the text tower, if more than are used."""
+    """Write a model as diffusers does, in half precision. blocks: those of the text tower, if more than are used."""
     config, used = model.config, model.config.text.layers - 1
     text = to_diffusers(model.text_encoder.state_dict(), text_names)
     last = f"layers.{used - 1}."
@@ -72,7 +72,7 @@ def _text_config(config: TextConfig, blocks: int) -> dict[str, Any]:
 
 
 def write_original(folder: Path, model: Model, dtype: torch.dtype = torch.float16) -> Path:
-    """The original's files, with the configuration."""
+    """Write the original's files, with the configuration."""
     folder.mkdir(parents=True)
     files = model.config.files
     vae = {f"first_stage_model.{name}": x.to(dtype) for name, x in model.autoencoder.state_dict().items()}
@@ -84,23 +84,23 @@ def write_original(folder: Path, model: Model, dtype: torch.dtype = torch.float1
 
 
 def as_safetensors(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """One file, as today."""
+    """Write one file, as today."""
     save_file(tensors, folder / f"{stem or 'model'}.safetensors")
 
 
 def as_bin(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """One pickle, as in 2023."""
+    """Write one pickle, as in 2023."""
     torch.save(tensors, folder / f"{stem or 'pytorch_model'}.bin")
 
 
 def as_half_variant(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """The variant in half precision, beside a file of zeros in place of the one in single precision."""
+    """Write the variant in half precision, beside a file of zeros in place of the one in single precision."""
     torch.save(tensors, folder / f"{stem or 'pytorch_model'}.fp16.bin")
     torch.save({name: torch.zeros_like(x) for name, x in tensors.items()}, folder / f"{stem or 'pytorch_model'}.bin")
 
 
 def as_shards(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """Two files and an index."""
+    """Write two files and an index."""
     stem = stem or "model"
     names = sorted(tensors)
     halves = names[: len(names) // 2], names[len(names) // 2 :]
@@ -113,7 +113,7 @@ def as_shards(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
 
 
 def as_in_2023(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """With the autoencoder's old names, and positions beside the text tower's weights."""
+    """Write the autoencoder's old names, and positions beside the text tower's weights."""
     if folder.name == "vae":
         for today, before in {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}.items():
             tensors = {name.replace(f".{today}.", f".{before}."): x for name, x in tensors.items()}
@@ -123,7 +123,7 @@ def as_in_2023(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
 
 
 def as_transformers_5(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """Without the text tower's prefix."""
+    """Write one file without the text tower's prefix."""
     as_safetensors({name.removeprefix("text_model."): x for name, x in tensors.items()}, folder, stem)
 
 
@@ -151,7 +151,7 @@ def measure(folder: Path) -> list[list[str]]:
 
 
 def _model() -> Model:
-    """Of full size, all numbers the same."""
+    """Return a model of full size, all numbers the same."""
     model = outline(ModelConfig(), CPU, CPU)
     for part in (model.text_encoder, model.unet, model.autoencoder):
         shapes = part.state_dict().items()

@@ -1,4 +1,4 @@
-"""Loading the UNet from disk, each way in a process of its own, with its peak of resident memory."""
+"""Measures loading the UNet from disk, each way in a process of its own, with its peak of resident memory."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def measure(folder: Path) -> list[list[str]]:
 
 
 def write_checkpoints(folder: Path) -> None:
-    """The full-size UNet in half precision: the original's .pth and diffusers' folder."""
+    """Write the full-size UNet in half precision: the original's .pth and diffusers' folder."""
     from safetensors.torch import save_file
 
     with torch.device("meta"):
@@ -52,7 +52,7 @@ def write_checkpoints(folder: Path) -> None:
 
 
 def load(way: str, folder: Path) -> dict[str, Tensor]:
-    """The loaded network's weights."""
+    """Load a network one way, and return its weights."""
     if way == "this project":
         path = folder / PTH
         return load_part(UNET, Source(path, (path,)), ModelConfig()).state_dict()
@@ -68,7 +68,7 @@ def load(way: str, folder: Path) -> dict[str, Tensor]:
 
 
 def peak_gigabytes() -> float:
-    """Peak of this process's resident memory so far."""
+    """Return the peak of this process's resident memory so far, in GB."""
     if sys.platform == "win32":
         raise SystemExit("The load benchmark needs Linux or macOS.")
     if Path("/proc/self/status").exists():

@@ -20,7 +20,7 @@ open_clip_module("transformer")
 
 
 def diffusers_unet(config: UNetConfig, state: dict[str, Tensor]) -> nn.Module:
-    """diffusers' UNet3DConditionModel sharing the given weights."""
+    """Return diffusers' UNet3DConditionModel sharing the given weights."""
     from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 
     with torch.device("meta"):
@@ -30,7 +30,7 @@ def diffusers_unet(config: UNetConfig, state: dict[str, Tensor]) -> nn.Module:
 
 
 def diffusers_config(config: UNetConfig) -> dict[str, Any]:
-    """The constructor arguments of diffusers' network for one of ours."""
+    """Return the constructor arguments of diffusers' network for one of ours."""
     attends = [config.attends_at(level) for level in range(len(config.dim_mult))]
     down = ["CrossAttnDownBlock3D" if yes else "DownBlock3D" for yes in attends]
     up = ["CrossAttnUpBlock3D" if yes else "UpBlock3D" for yes in reversed(attends)]
@@ -47,7 +47,7 @@ def diffusers_config(config: UNetConfig) -> dict[str, Any]:
 
 
 def modelscope_unet(config: UNetConfig, state: dict[str, Tensor] | None) -> nn.Module:
-    """modelscope's own UNetSD sharing the given weights, or initialised at random as its pipeline does.
+    """Return modelscope's own UNetSD sharing the given weights, or initialised at random as its pipeline does.
 
     Its decoder takes contexts of 1024 only.
     """
@@ -67,7 +67,7 @@ def _original_arguments(config: UNetConfig) -> dict[str, Any]:
 
 
 def extension_unet(checkout: Path, config: UNetConfig, state: dict[str, Tensor]) -> nn.Module:
-    """The 2023 extension's UNetSD from a checkout of it, sharing the given weights.
+    """Return the 2023 extension's UNetSD from a checkout of it, sharing the given weights.
 
     As it runs in a WebUI with --opt-sdp-attention, the best that a CPU lets it have.
     """
@@ -87,7 +87,7 @@ def extension_unet(checkout: Path, config: UNetConfig, state: dict[str, Tensor])
 
 
 class _Anything(types.ModuleType):
-    """A module in which every name is a class that nobody makes anything of."""
+    """A module in which every name is a class that is never used."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -97,7 +97,7 @@ class _Anything(types.ModuleType):
 
 @contextmanager
 def _webui_of_2023() -> Iterator[None]:
-    """The modules that the extension's network imports from the WebUI and does not use on a CPU."""
+    """Provide the modules that the extension's network imports from the WebUI and does not use on a CPU."""
     names = (
         "ldm", "ldm.util", "ldm.modules", "ldm.modules.diffusionmodules", "ldm.modules.diffusionmodules.model",
         "ldm.modules.diffusionmodules.util", "ldm.modules.distributions", "ldm.modules.distributions.distributions",

@@ -1,4 +1,4 @@
-"""One guided step: ours and the rivals' networks in turn, so that the machine's moods hit all alike.
+"""Measures one guided step of our network and the rivals' in turn, so that the machine's moods affect all alike.
 
 Each case has a process of its own: what a process did before changes how it gets memory, and by that the ratios.
 """
@@ -44,7 +44,7 @@ CASES = {
 
 
 def measure(name: str, runs: int, extension: Path | None) -> list[list[str]]:
-    """A row per network, ours first. extension: a checkout of the 2023 extension, if it shall take part."""
+    """Return a row per network, ours first. extension: a checkout of the 2023 extension, if it is to take part."""
     command = [sys.executable, "-m", __spec__.name, name, str(runs), *([str(extension)] if extension else [])]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     rows: list[list[str]] = json.loads(output.splitlines()[-1])
@@ -52,8 +52,8 @@ def measure(name: str, runs: int, extension: Path | None) -> list[list[str]]:
 
 
 @torch.inference_mode()
-def compared(case: Case, runs: int, extension: Path | None) -> list[list[str]]:
-    """The rows, measured in this process."""
+def compare(case: Case, runs: int, extension: Path | None) -> list[list[str]]:
+    """Measure in this process, and return the rows."""
     steps = _steps(case, extension)
     outputs, flops = {}, {}
     for name, step in steps.items():
@@ -70,7 +70,7 @@ def compared(case: Case, runs: int, extension: Path | None) -> list[list[str]]:
 
 
 def _steps(case: Case, extension: Path | None) -> dict[str, Step]:
-    """Each way as its pipeline goes: diffusers' takes both texts as one batch, the originals' one after the other."""
+    """Return a step of each network as its pipeline does it: diffusers' takes both texts in one batch."""
     unet = random_unet(case.config)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, case.config.in_dim, *case.size, generator=generator)
@@ -94,7 +94,7 @@ def _steps(case: Case, extension: Path | None) -> dict[str, Step]:
 
 
 def random_unet(config: UNetConfig) -> UNet3D:
-    """Our network with random weights."""
+    """Return our network with random weights."""
     with torch.device("meta"):
         unet = UNet3D(config)
     unet.load_state_dict(random_weights(unet), assign=True)
@@ -112,5 +112,5 @@ def _row(name: str, seconds: dict[str, list[float]], outputs: dict[str, Tensor],
 
 if __name__ == "__main__":
     case_name, number, *checkout = sys.argv[1:]
-    found = compared(CASES[case_name], int(number), Path(checkout[0]) if checkout else None)
+    found = compare(CASES[case_name], int(number), Path(checkout[0]) if checkout else None)
     sys.stdout.write(json.dumps(found) + "\n")

@@ -4,6 +4,6 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A titled table."""
+    """Return a table with a title."""
     lines = [header, ["---"] * len(header), *rows]
     return f"## {title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

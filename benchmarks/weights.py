@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 def random_weights(module: nn.Module) -> dict[str, Tensor]:
-    """For a module on the meta device: weights that keep activations near unit size."""
+    """Return weights for a module on the meta device that keep activations near unit size."""
     generator = torch.Generator().manual_seed(0)
     return {name: _random(value, generator) for name, value in module.state_dict().items()}
 

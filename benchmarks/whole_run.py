@@ -1,4 +1,4 @@
-"""A whole run at full size, from files to frames, in a process of its own: its time and its peak of resident memory."""
+"""Measures a whole run at full size, from files to frames, in a process of its own: time and peak memory."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def measure(folder: Path) -> list[list[str]]:
 
 
 def write_model(folder: Path) -> None:
-    """The 1.7B's files in half precision."""
+    """Write the 1.7B's files in half precision."""
     model, files = outline(ModelConfig(), CPU, CPU), FilesConfig()
     parts: dict[str, nn.Module] = {
         files.ckpt_unet: model.unet,

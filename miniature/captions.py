@@ -15,12 +15,12 @@ PARTIAL = ("a {colour} {shape}", "a {shape} moving {direction}", "something {col
 
 
 def choice(items: tuple[str, ...], generator: torch.Generator) -> str:
-    """One of the items."""
+    """Return one of the items."""
     return items[int(torch.randint(len(items), (), generator=generator))]
 
 
 def caption(label: Label, generator: torch.Generator, empty: float = 0.0, partial: float = 0.0) -> str:
-    """A caption of the label; empty or partial with the given probabilities."""
+    """Return a caption of the label; empty or partial with the given probabilities."""
     chance = float(torch.rand((), generator=generator))
     if chance < empty:
         return ""

@@ -21,28 +21,28 @@ PARTS = ("colour", "shape", "direction", "all")
 
 
 def request(model: Model, prompt: str, seed: int, **changes: object) -> VideoRequest:
-    """A request with the miniature's recommended settings."""
+    """Return a request with the miniature's recommended settings."""
     return VideoRequest.recommended(model.config.recommended, {"prompt": prompt, "seed": seed, **changes})
 
 
-def verdicts(
+def judge_videos(
     model: Model, labels: Iterable[Label], seeds: Iterable[int], plan: Plan = FAST, **changes: object
 ) -> Iterator[tuple[Label, Verdict]]:
-    """What the judge sees in a video of each label and seed."""
+    """Return what the judge sees in a video of each label and seed."""
     for label in labels:
         for seed in seeds:
             yield label, judge(generate(model, request(model, label.caption, seed, **changes), plan=plan))
 
 
-def shares(results: Iterable[tuple[Label, Verdict]]) -> dict[str, float]:
-    """How often colour, shape, direction, and all three are right, 0..1."""
+def count_shares(results: Iterable[tuple[Label, Verdict]]) -> dict[str, float]:
+    """Return how often colour, shape, direction, and all three are right, 0..1."""
     marks = [verdict.agrees(label) for label, verdict in results]
     rows = [{**mark, "all": all(mark.values())} for mark in marks]
     return {part: sum(row[part] for row in rows) / len(rows) for part in PARTS}
 
 
-def without_prompt(model: Model, seeds: Iterable[int]) -> Counter[str | None]:
-    """How often each colour, shape and direction appears when nothing is asked for."""
+def judge_without_prompt(model: Model, seeds: Iterable[int]) -> Counter[str | None]:
+    """Return how often each colour, shape and direction appears when nothing is asked for."""
     seen: Counter[str | None] = Counter()
     for seed in seeds:
         # Guidance away from nothing towards nothing takes a second pass and changes nothing.
@@ -65,15 +65,20 @@ def main() -> None:
     model = load_model(options.model, Place(device, best_dtype(device)))
     out = sys.stdout.write
     out("| clips | " + " | ".join(PARTS) + " |\n|---|---|---|---|---|\n")
-    results = list(verdicts(model, LABELS, range(options.seeds)))
-    out(_row("all combinations", shares(results)))
-    out(_row("seen in training", shares(r for r in results if r[0] not in HELD_OUT)))
-    out(_row("held out", shares(r for r in results if r[0] in HELD_OUT)))
+    results = list(judge_videos(model, LABELS, range(options.seeds)))
+    out(_row("all combinations", count_shares(results)))
+    out(_row("seen in training", count_shares(r for r in results if r[0] not in HELD_OUT)))
+    out(_row("held out", count_shares(r for r in results if r[0] in HELD_OUT)))
     if options.samplers:
         for name in sampler_names():
             steps = get_sampler(name).default_steps
-            out(_row(f"{name}, {steps} steps", shares(verdicts(model, LABELS[::2], (0,), sampler=name, steps=steps))))
-    out(f"\nWithout a prompt: {dict(without_prompt(model, range(24)))}\n")
+            out(
+                _row(
+                    f"{name}, {steps} steps",
+                    count_shares(judge_videos(model, LABELS[::2], (0,), sampler=name, steps=steps)),
+                )
+            )
+    out(f"\nWithout a prompt: {dict(judge_without_prompt(model, range(24)))}\n")
 
 
 if __name__ == "__main__":

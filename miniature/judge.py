@@ -1,4 +1,4 @@
-"""Says what a clip shows (colour, shape, direction), from its frames alone."""
+"""Recognizes what a clip shows (colour, shape, direction), from its frames alone."""
 
 import math
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Verdict:
     direction: str | None
 
     def agrees(self, label: Label) -> dict[str, bool]:
-        """Which parts of the label are right."""
+        """Return which parts of the label are right."""
         return {name: getattr(self, name) == value for name, value in vars(label).items()}
 
 
@@ -61,7 +61,7 @@ def judge(clip: Tensor) -> Verdict:
 
 
 def find_blob(frame: Tensor) -> Blob | None:
-    """The one thing that differs from a plain background, in a frame [h, w, 3] of 0..1."""
+    """Return the one thing that differs from a plain background, in a frame [h, w, 3] of 0..1."""
     border = torch.cat(
         [frame[:2].flatten(0, 1), frame[-2:].flatten(0, 1), frame[:, :2].flatten(0, 1), frame[:, -2:].flatten(0, 1)]
     )
@@ -83,7 +83,7 @@ def find_blob(frame: Tensor) -> Blob | None:
 
 
 def name_colour(colour: Tensor) -> str | None:
-    """The world's colour nearest in hue and saturation, if any is near."""
+    """Return the world's colour nearest in hue and saturation, if any is near."""
     hue, saturation = _hue_saturation(colour)
     if saturation < 0.25:
         return None
@@ -104,14 +104,14 @@ def _hue_gap(a: float, b: float) -> float:
 
 
 def name_shape(blob: Blob) -> str | None:
-    """The shape whose outline of the same area and place covers the mask best."""
+    """Return the shape whose outline of the same area and place covers the mask best."""
     overlaps = {name: _best_overlap(name, blob.mask) for name in SIGNED_DISTANCES}
     best = max(overlaps, key=lambda name: overlaps[name])
     return best if overlaps[best] > MIN_OVERLAP else None
 
 
 def _best_overlap(shape: str, mask: Tensor) -> float:
-    """Intersection over union with the shape fitted to the mask's bounding box, tried a little around it."""
+    """Return the best intersection over union with a shape fitted to the mask's bounding box, or close to it."""
     ys, xs = mask.nonzero(as_tuple=True)
     left, right, top, bottom = (float(v) for v in (xs.min(), xs.max() + 1, ys.min(), ys.max() + 1))
     area = float(mask.sum())
@@ -132,7 +132,7 @@ _UNIT_AREA = {"ball": math.pi, "square": (2 * 0.9) ** 2, "triangle": 2.0, NEW_SH
 
 
 def name_direction(track: list[tuple[int, float, float]], size: int) -> str | None:
-    """Where a track of (frame, x, y) goes, by the slope of a line through it."""
+    """Return where a track of (frame, x, y) goes, by the slope of a line through it."""
     points = torch.tensor(track, dtype=torch.float64)
     time = points[:, 0] - points[:, 0].mean()
     if float(time.abs().sum()) == 0:

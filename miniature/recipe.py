@@ -6,9 +6,9 @@ from pathlib import Path
 from ..modelscope.config import AutoencoderConfig, ModelConfig, TextConfig, UNetConfig
 
 MODEL_FOLDER = Path(__file__).parent / "model"
-"""Where the trained weights lie."""
+"""Where the trained weights are."""
 LORA_FILE = Path(__file__).parent / "lora" / "bar.safetensors"
-"""What `train_lora.py` makes: it knows bars."""
+"""What `train_lora.py` writes: a LoRA that knows bars."""
 
 MINIATURE = ModelConfig(
     unet=UNetConfig(
@@ -82,4 +82,4 @@ class LoraRecipe:
             ema_decay=0.99, checkpoint_every=50,
         )
     )  # fmt: skip
-    """What it has in common with the training of the model."""
+    """What the training has in common with that of the model."""

@@ -21,7 +21,7 @@ UNSAID = -100
 
 
 def pick(generator: torch.Generator, count: int) -> list[Label]:
-    """Random training labels."""
+    """Return random training labels."""
     return [TRAINED[i] for i in torch.randint(len(TRAINED), (count,), generator=generator).tolist()]
 
 
@@ -40,7 +40,7 @@ class TextStage(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(MINIATURE.text.width, len(names)) for names in _NAMES)
 
     def loss(self, generator: torch.Generator, device: torch.device) -> Tensor:
-        """Cross-entropy over the parts that the captions name."""
+        """Return the cross-entropy over the parts that the captions name."""
         labels = pick(generator, self.recipe.text_batch)
         captions = [caption(label, generator, partial=0.3) for label in labels]
         tokens = tokenize(captions).to(device)
@@ -56,7 +56,7 @@ class TextStage(nn.Module):
 
     @torch.no_grad()
     def finish(self) -> TextEncoder:
-        """The tower, with the rows of words it never saw set to zero."""
+        """Return the tower, with the rows of words it never saw set to zero."""
         generator = torch.Generator().manual_seed(0)
         seen = tokenize([caption(x, generator, partial=0.3) for x in TRAINED for _ in range(40)]).unique()
         rows = torch.zeros(MINIATURE.text.vocab_size, 1, device=self.tower.token_embedding.weight.device)
@@ -69,7 +69,7 @@ _NAMES = (list(COLOURS), list(SHAPES), list(DIRECTIONS))
 
 
 class AutoencoderStage(nn.Module):
-    """Frames through a noisy bottleneck and back."""
+    """The autoencoder learns to bring frames through a noisy bottleneck and back."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -77,7 +77,7 @@ class AutoencoderStage(nn.Module):
         self.autoencoder = Autoencoder(MINIATURE.autoencoder)
 
     def loss(self, generator: torch.Generator, device: torch.device) -> Tensor:
-        """Squared error, weighted towards the shape, and a pull of the latents towards unit size."""
+        """Return the squared error, weighted towards the shape, and a pull of the latents towards unit size."""
         clips = [draw(label, 2, generator) for label in pick(generator, self.recipe.autoencoder_batch // 2)]
         frames = torch.cat(clips).to(device) * 2 - 1
         mean, _ = self.autoencoder.encode(frames)
@@ -91,7 +91,7 @@ class AutoencoderStage(nn.Module):
 
     @torch.no_grad()
     def finish(self) -> Autoencoder:
-        """The autoencoder, its latents rescaled so that they have unit variance after LATENT_SCALE."""
+        """Return the autoencoder, its latents rescaled so that they have unit variance after LATENT_SCALE."""
         generator = torch.Generator().manual_seed(0)
         device = self.autoencoder.quant_conv.weight.device
         frames = torch.cat([draw(label, 2, generator) for label in TRAINED]).to(device) * 2 - 1
@@ -139,11 +139,11 @@ class UNetStage(nn.Module):
 
     @torch.no_grad()
     def text(self, tokens: Tensor) -> Tensor:
-        """Features of captions."""
+        """Return the features of captions."""
         return self._frozen[0](tokens)
 
     def loss(self, generator: torch.Generator, device: torch.device) -> Tensor:
-        """Weighted squared error of the predicted noise."""
+        """Return the weighted squared error of the predicted noise."""
         _, clips = self._frozen
         long = float(torch.rand((), generator=generator)) < self.recipe.long_clips
         chosen = torch.randint(len(clips.labels), (self.recipe.unet_batch // (1 + long),), generator=generator)

@@ -117,7 +117,7 @@ def train(work: Path, output: Path, recipe: Recipe, device: torch.device) -> Non
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints to resume from")
     parser.add_argument("--output", type=Path, default=MODEL_FOLDER, help="where the model goes")

@@ -34,7 +34,7 @@ class LoraStage(UNetStage):
         self.downs = nn.ParameterList(torch.randn(rank, columns) * columns**-0.5 for _, columns in sizes)
 
     def text(self, tokens: Tensor) -> Tensor:
-        """Features of captions, with gradients for the text encoder's pairs."""
+        """Return the features of captions, with gradients for the text encoder's pairs."""
         return self.tower(tokens)
 
     def loss(self, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -87,7 +87,7 @@ def train_lora(work: Path, output: Path, recipe: LoraRecipe) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints to resume from")
     parser.add_argument("--output", type=Path, default=LORA_FILE, help="the file to write")

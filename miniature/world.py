@@ -17,7 +17,7 @@ COLOURS = {
 }
 SHAPES = ("ball", "square", "triangle")
 NEW_SHAPE = "bar"
-"""No part of the model's world: what its LoRA adds."""
+"""The shape that the model does not know, and that its LoRA adds."""
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 BACKGROUND = (0.92, 0.92, 0.90)
 
@@ -32,7 +32,7 @@ class Label:
 
     @property
     def caption(self) -> str:
-        """The prompt that describes the clip."""
+        """Return the prompt that describes the clip."""
         return f"a {self.colour} {self.shape} moving {self.direction}"
 
 
@@ -49,9 +49,9 @@ NEW_LABELS = [Label(colour, NEW_SHAPE, direction) for colour in COLOURS for dire
 
 
 def draw(label: Label, frames: int, generator: torch.Generator) -> Tensor:
-    """A clip of the label with random size and path: [frames, 3, SIZE, SIZE] in 0..1.
+    """Draw a clip of the label with random size and path: [frames, 3, SIZE, SIZE] in 0..1.
 
-    The shape sets out near the middle. If paths were symmetric around it, a direction would be an exclusive or of place
+    The shape starts near the middle. If paths were symmetric around it, a direction would be an exclusive or of place
     and time, which a network without a clock takes very long to find; so, each direction has its side.
     """
     size, travel, aside, delay = torch.rand(4, generator=generator).tolist()
@@ -67,7 +67,7 @@ def draw(label: Label, frames: int, generator: torch.Generator) -> Tensor:
 
 
 def _coverage(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
-    """How much of each pixel the shape covers: [frames, SIZE, SIZE], antialiased over one pixel."""
+    """Return how much of each pixel the shape covers: [frames, SIZE, SIZE], antialiased over one pixel."""
     grid = torch.arange(SIZE) + 0.5
     u = grid[None, None, :] - x[:, None, None]
     v = grid[None, :, None] - y[:, None, None]
@@ -83,13 +83,13 @@ def _square(u: Tensor, v: Tensor, radius: float) -> Tensor:
 
 
 def _triangle(u: Tensor, v: Tensor, radius: float) -> Tensor:
-    """Upright, as wide and high as the ball."""
+    """Return the distance from an upright triangle, as wide and high as the ball."""
     slope = 5**-0.5
     return torch.maximum(v - radius, (2 * u.abs() - v - radius) * slope).expand(len(u), SIZE, SIZE)
 
 
 def _bar(u: Tensor, v: Tensor, radius: float) -> Tensor:
-    """Lying, nearly three times as long as high."""
+    """Return the distance from a lying bar, nearly three times as long as high."""
     return torch.maximum(u.abs() - 1.4 * radius, v.abs() - 0.5 * radius)
 
 

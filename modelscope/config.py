@@ -1,4 +1,4 @@
-"""configuration.json as typed dataclasses; the 1.7B's values are the defaults, so the file may be missing."""
+"""configuration.json as typed dataclasses. The 1.7B's values are the defaults, so that the file may be missing."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ MAX_SIZE, MAX_LAYERS, MAX_LEVELS = 65_536, 64, 8
 MISTAKES = (
     OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, OmegaConfBaseException,
 )  # fmt: skip
-"""What a wrong configuration makes its readers raise."""
+"""What the readers of a wrong configuration raise."""
 Section = TypeVar("Section")
 
 
@@ -43,7 +43,7 @@ class UNetConfig:
         return len(self.dim_mult) - 1
 
     def attends_at(self, level: int) -> bool:
-        """Whether level (0 is full resolution) has transformers."""
+        """Return whether a level of the UNet has transformers; level 0 is full resolution."""
         return 0.5**level in self.attn_scales
 
 
@@ -61,7 +61,7 @@ class AutoencoderConfig:
 
     @property
     def scale(self) -> int:
-        """Pixels per latent, each way: each level but the last halves."""
+        """Pixels per latent, in height and width: each level but the last halves both."""
         return int(2 ** (len(self.ch_mult) - 1))
 
 
@@ -97,14 +97,14 @@ class ModelConfig:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The folder's configuration.json, or the 1.7B's where there is none. Raises ModelError."""
+    """Return a folder's configuration.json, or the 1.7B's where there is none. Raises ModelError."""
     path = folder / CONFIGURATION
     try:
         if not path.exists():
             return ModelConfig()
         document = read_json(path)
         _refuse_references(document)
-        return _parse(_names_in(document, "model"))
+        return _parse(_get_mapping(document, "model"))
     except MISTAKES as error:
         raise ModelError(
             f"{path}: is not the model's configuration ({first_line(error)}). Delete it to use the 1.7B's, or download "
@@ -113,7 +113,7 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def _refuse_references(value: Any) -> None:
-    """Whoever else reads the file may look up what it refers to, such as the environment; nobody does here."""
+    """Refuse references, to the environment for instance: other readers of the file look them up. Raises ValueError."""
     if isinstance(value, str) and "${" in value:
         raise ValueError("it refers to something outside of itself")
     if isinstance(value, dict):
@@ -124,59 +124,62 @@ def _refuse_references(value: Any) -> None:
 
 
 def _parse(model: dict[str, Any]) -> ModelConfig:
-    """`vae_*`, `text_*` and `recommended` are this project's additions to the original's keys."""
-    parts, recommended = _names_in(model, "model_cfg"), model.get("recommended", {})
+    """Parse the document. `vae_*`, `text_*` and `recommended` are this project's additions to the original's keys."""
+    parts, recommended = _get_mapping(model, "model_cfg"), model.get("recommended", {})
     if str(parts.get("temporal_attention", True)) != "True":
         raise ValueError("temporal_attention must be True")
     if not isinstance(recommended, dict):
         raise ValueError("recommended must hold names and values")
     return ModelConfig(
-        files=_section(FilesConfig, _names_in(model, "model_args"), ""),
-        unet=_section(UNetConfig, parts, "unet_"),
-        autoencoder=_section(AutoencoderConfig, parts, "vae_"),
-        text=_section(TextConfig, parts, "text_"),
+        files=_read_section(FilesConfig, _get_mapping(model, "model_args"), ""),
+        unet=_read_section(UNetConfig, parts, "unet_"),
+        autoencoder=_read_section(AutoencoderConfig, parts, "vae_"),
+        text=_read_section(TextConfig, parts, "text_"),
         recommended=recommended,
     )
 
 
-def _names_in(values: Any, key: str) -> dict[str, Any]:
-    """What the key holds, names and values. Raises ValueError."""
+def _get_mapping(values: Any, key: str) -> dict[str, Any]:
+    """Return what a key holds, which must be names and values. Raises ValueError."""
     found = values.get(key) if isinstance(values, dict) else None
     if not isinstance(found, dict):
         raise ValueError(f"{key} must hold names and values")
     return found
 
 
-def _section(kind: type[Section], values: dict[str, Any], prefix: str) -> Section:
-    """The values whose prefixed names are fields of the dataclass, type-checked; others do not matter here."""
+def _read_section(kind: type[Section], values: dict[str, Any], prefix: str) -> Section:
+    """Return a dataclass filled with the values whose prefixed names are its fields. Others do not matter here."""
     names = {field.name: _key(prefix, field.name) for field in fields(kind)}  # type: ignore[arg-type]
-    known = {name: _plain(key, values[key]) for name, key in names.items() if key in values}
+    known = {name: _check_plain(key, values[key]) for name, key in names.items() if key in values}
     section: Section = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), known))  # type: ignore[assignment]
-    return checked(section, names)
+    return validate(section, names)
 
 
-def _plain(key: str, value: Any) -> Any:
-    """The value, if it is a number, a text or a list of these: OmegaConf has more in mind for some others."""
+def _check_plain(key: str, value: Any) -> Any:
+    """Return a value that is a number, a text or a list of these: OmegaConf interprets others. Raises ValueError."""
     values = value if isinstance(value, list) else [value]
     if len(values) > MAX_LEVELS or not all(isinstance(one, str | int | float) and one != MISSING for one in values):
         raise ValueError(f"{key} must be a number, a text, or a list of up to {MAX_LEVELS} of these")
     return value
 
 
-def checked(section: Section, names: Mapping[str, str] | None = None) -> Section:
-    """The section, if a network can have its sizes. names: of its fields, for errors. Raises ValueError."""
+def validate(section: Section, names: Mapping[str, str] | None = None) -> Section:
+    """Return a section if a network can have its sizes. Raises ValueError.
+
+    names: what errors call its fields.
+    """
     for one in fields(section):  # type: ignore[arg-type]
         _check_size((names or {}).get(one.name, one.name), getattr(section, one.name))
     return section
 
 
 def _key(prefix: str, name: str) -> str:
-    """The original calls the UNet's num_res_blocks unet_res_blocks."""
+    """Return the original's key for a field: it calls the UNet's num_res_blocks unet_res_blocks."""
     return "unet_res_blocks" if (prefix, name) == ("unet_", "num_res_blocks") else prefix + name
 
 
 def _check_size(key: str, value: Any) -> None:
-    """Refuse what no network has, before anything is built of it."""
+    """Refuse sizes that no network has, before anything is built with them. Raises ValueError."""
     values = value if isinstance(value, list) else [value]
     if not 1 <= len(values) <= MAX_LEVELS:
         raise ValueError(f"{key} must have 1 to {MAX_LEVELS} entries")

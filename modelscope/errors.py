@@ -25,7 +25,7 @@ class ModelError(TextToVideoError):
 
 
 class OutOfMemory(TextToVideoError):
-    """The device's memory does not suffice."""
+    """The device has too little memory."""
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def memory_errors(doing: str, remedy: str) -> Iterator[None]:
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Whether an error means that memory ran out; torch has several words for it, Windows another."""
+    """Return whether an error means that memory ran out. torch says that in several ways, Windows in another."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
@@ -55,10 +55,10 @@ _MEMORY_SIGNS = (
 
 
 def first_line(error: BaseException) -> str:
-    """The start of an error's text, for use within a sentence."""
+    """Return the start of an error's text, for use within a sentence."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:160]
 
 
-def some(names: Sequence[str], shown: int) -> str:
-    """The first of these, for use within a sentence; a name may be as long as a file likes."""
+def shorten(names: Sequence[str], shown: int) -> str:
+    """Return the first of these names, for use within a sentence; long names are cut."""
     return ", ".join(name[:300] for name in names[:shown]) + (", …" if len(names) > shown else "")

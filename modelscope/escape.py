@@ -1,4 +1,4 @@
-"""Text from files and folders made fit to be shown: it writes no lines, colours or directions of its own."""
+"""Makes text from files and folders fit to be shown: it adds no lines, colours or directions of its own."""
 
 import logging
 import re
@@ -12,17 +12,17 @@ _HIDDEN = re.compile(
     "\U000e0000-\U000e007f]"
 )
 _PYTHONS_OWN = ("  ", "\n", "Traceback ")
-"""How those parts of a traceback begin that are not an exception's own text."""
+"""The starts of those parts of a traceback that are not an exception's own text."""
 ErrorInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 def visible(text: str) -> str:
-    """Return the text with what a console or a page would obey written as Python writes it, such as \\x1b."""
+    """Return the text with all that a console or a page would obey escaped as Python does, such as \\x1b."""
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def logger(name: str) -> logging.Logger:
-    """Return the module's logger, whose messages are visible ones, whoever prints them."""
+    """Return a module's logger. Its messages are escaped, whoever prints them."""
     log = logging.getLogger(name)
     if not any(isinstance(one, _Visible) for one in log.filters):
         log.addFilter(_Visible())
@@ -35,11 +35,11 @@ class _Visible(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = visible(record.getMessage()), ()
         if record.exc_info and not record.exc_text:
-            record.exc_text = _visible_traceback(record.exc_info)
+            record.exc_text = _escape_traceback(record.exc_info)
         return True
 
 
-def _visible_traceback(error: ErrorInfo) -> str:
+def _escape_traceback(error: ErrorInfo) -> str:
     """Return a traceback whose exceptions' texts are one line each."""
     parts = (part.removesuffix("\n") for part in traceback.format_exception(*error))
     return "\n".join(

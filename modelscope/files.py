@@ -1,12 +1,20 @@
-"""Files as they are on the disk: opened without waiting, read without being surprised."""
+"""Opens files without waiting, and reads from them only what is there."""
 
 import errno
+import hashlib
 import io
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
+_PIECE = 1 << 20
+"""Bytes that are hashed at once."""
 
 
 def open_file(path: Path) -> io.BufferedReader:
@@ -19,7 +27,7 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def read_at(file: io.BufferedReader, offset: int, size: int) -> bytes:
-    """Read so many bytes at a place. Raises EOFError where there are fewer, OSError where the disk fails."""
+    """Read so many bytes at a position. Raises EOFError where there are fewer, OSError where the disk fails."""
     file.seek(offset)
     data = file.read(size)
     if len(data) != size:
@@ -28,9 +36,31 @@ def read_at(file: io.BufferedReader, offset: int, size: int) -> bytes:
 
 
 def read_array(file: io.BufferedReader, offset: int, size: int) -> bytearray:
-    """Read the same to be kept and changed. The size must be one that the file has been seen to have."""
+    """Read so many bytes at a position into an array that may be changed. Raises as `read_at` does.
+
+    size: in bytes. The caller has checked that the file is large enough.
+    """
     file.seek(offset)
     data = bytearray(size)
     if file.readinto(data) != size:
         raise EOFError("it is shorter than it says")
     return data
+
+
+def hash_file(path: Path, begun: "_Hash | None" = None, on_piece: Callable[[], None] = lambda: None) -> str:
+    """Return a file's hash in hexadecimal digits.
+
+    Args:
+        path: A file of any size.
+        begun: A hash to go on with; a new SHA-256 if not given.
+        on_piece: Called after each megabyte; whatever it raises ends the reading.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    hashed = begun or hashlib.sha256()
+    with open_file(path) as file:
+        while piece := file.read(_PIECE):
+            hashed.update(piece)
+            on_piece()
+    return hashed.hexdigest()

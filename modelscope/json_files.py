@@ -1,4 +1,4 @@
-"""JSON from strangers: bounded in size and depth, and nothing in it that JSON does not have."""
+"""Reads JSON from strangers: bounded in size and depth, and with nothing in it that JSON does not have."""
 
 import json
 import math
@@ -9,10 +9,10 @@ from typing import Any
 from .files import open_file
 
 MAX_BYTES = 1 << 20
-"""Of a document in a file of its own. The longest there are, of hundreds of split files, take a fifth of this."""
+"""Most bytes of a document in a file of its own. The longest, an index of hundreds of files, takes a fifth of this."""
 MAX_DEPTH = 32
 MAX_ENTRIES = 400_000
-"""Commas and brackets: what stands between them takes memory of its own, however short it is."""
+"""Most commas and brackets: each value between them takes memory, however short it is."""
 MAX_DIGITS = 40
 # A text without an end goes to the end: else each quotation mark in it would be tried as another beginning.
 _TEXT = re.compile(rb'"(?:\\.|[^"\\])*\\?(?:"|\Z)', re.DOTALL)
@@ -20,27 +20,38 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def read_json(path: Path) -> Any:
-    """Return a file's content. Raises OSError, ValueError."""
+    """Return a file's content.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not JSON, or too large.
+    """
     with open_file(path) as file:
         return parse_json(file.read(MAX_BYTES + 1))
 
 
 def parse_json(data: bytes, longest: int = MAX_BYTES) -> Any:
-    """Return what the bytes say. Raises ValueError, also for doubled names and for numbers that are none."""
+    """Return what the bytes say. Raises ValueError, also for repeated names and for numbers that JSON does not have.
+
+    longest: most bytes that are read.
+    """
     if len(data) > longest:
         raise ValueError(f"it is longer than {longest >> 20} MB")
     _check_depth(data)
     return json.loads(
         data.decode("utf-8-sig"),
-        object_pairs_hook=_pairs,
-        parse_int=_whole,
-        parse_float=_number,
-        parse_constant=_constant,
+        object_pairs_hook=_build_object,
+        parse_int=_parse_whole,
+        parse_float=_parse_number,
+        parse_constant=_refuse_constant,
     )
 
 
 def _check_depth(data: bytes) -> None:
-    """Take the innermost brackets away, again and again: one by one, millions of them would take seconds."""
+    """Check how deep lists are nested, by removing the innermost brackets again and again. Raises ValueError.
+
+    To count millions of them one by one would take seconds.
+    """
     bare = _TEXT.sub(b"", data)
     brackets = bare.translate(None, _NO_BRACKETS)
     if bare.count(b",") + len(brackets) > MAX_ENTRIES:
@@ -51,25 +62,25 @@ def _check_depth(data: bytes) -> None:
         raise ValueError(f"it has lists in lists, more than {MAX_DEPTH} deep, or without an end")
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("it has one name twice")
     return found
 
 
-def _whole(text: str) -> int:
+def _parse_whole(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise ValueError("it has a number of too many digits")
     return int(text)
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError("it has a number that is too large")
     return number
 
 
-def _constant(text: str) -> Any:
+def _refuse_constant(text: str) -> Any:
     raise ValueError(f"it has {text}, which is no number")

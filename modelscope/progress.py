@@ -9,7 +9,10 @@ Stage = Literal["encode", "sample", "decode"]
 
 
 class Step(NamedTuple):
-    """One step done. denoised: the clip [1, c, f, h, w] as the network now expects it to become, while sampling."""
+    """A step that is done.
+
+    done, total: steps of this stage; denoised: the latents [1, c, f, h, w] that sampling now predicts.
+    """
 
     stage: Stage
     done: int

@@ -27,13 +27,19 @@ def param(  # noqa: PLR0913 - each is named where it is given
     key: str = "",
     advanced: bool = False,
 ) -> Any:
-    """A dataclass field with what every surface (widgets, API, command line, infotext) needs to know of it.
+    """Return a dataclass field with all that widgets, API, command line and infotext need to know of it.
 
-    step: what a slider moves by; of an integer that is not 1, values must be multiples of it.
-    usual: where a slider ends, if not at the maximum.
-    choices: returns the allowed values.
-    info: what the label does not say; key: what an infotext calls it, if it has a place of its own there.
-    advanced: for few people; under a fold on the tab, and left out of an infotext at its default.
+    Args:
+        default: The value if none is given.
+        label: What people call it.
+        minimum: The smallest value.
+        maximum: The largest value.
+        step: What a slider moves by. Integers must be multiples of it.
+        usual: Where a slider ends, if not at the maximum.
+        choices: Returns the allowed values.
+        info: What the label does not say.
+        key: Its name in an infotext, if it has a place of its own there.
+        advanced: Whether few people need it: it is under a fold on the tab, and not in an infotext at its default.
     """
     bounds = {"minimum": minimum, "maximum": maximum, "step": step, "usual": usual, "choices": choices}
     about = {"label": label, "info": info, "key": key, "advanced": advanced}
@@ -114,7 +120,7 @@ class VideoRequest:
         types = get_type_hints(type(self))
         for field in dataclasses.fields(self):
             if "label" in field.metadata:
-                value = _checked(field, types[field.name], getattr(self, field.name))
+                value = _validate(field, types[field.name], getattr(self, field.name))
                 setattr(self, field.name, value)
         if self.cfg_from > self.cfg_until:
             raise RequestError(f"CFG from ({self.cfg_from}) must not be more than CFG until ({self.cfg_until}).")
@@ -123,13 +129,16 @@ class VideoRequest:
 
     @classmethod
     def recommended(cls: type[Request], recommended: Mapping[str, Any], given: Mapping[str, Any]) -> Request:
-        """A request of the values given, a model's recommendation for the others. Ignores names that are no field."""
+        """Return a request with the values given, and a model's recommendation for the others.
+
+        Names that are no field are ignored. Raises RequestError.
+        """
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in (*recommended.items(), *given.items()) if name in names})
 
 
-def _checked(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
-    value = _converted(field, kind, value)
+def _validate(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
+    value = _convert(field, kind, value)
     label, minimum, maximum = (field.metadata[name] for name in ("label", "minimum", "maximum"))
     if isinstance(value, float) and not math.isfinite(value):
         raise RequestError(f"{label} must be a finite number, not {value}.")
@@ -147,10 +156,10 @@ def _checked(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
     return value
 
 
-def _converted(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
-    """The value as its field's type; text and whole floats serve as numbers, as forms and JSON send them.
+def _convert(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
+    """Return a value in its field's type. Raises RequestError.
 
-    Text with commas serves as a list.
+    Text and whole floats serve as numbers, as forms and JSON send them; text with commas serves as a list.
     """
     try:
         return _CONVERSIONS[kind](value)
@@ -159,32 +168,37 @@ def _converted(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
         raise RequestError(f"{field.metadata['label']} must be {noun}, not {repr(value)[:80]}.") from None
 
 
-def _whole(value: Any) -> int:
+def _to_whole(value: Any) -> int:
     # Not by way of float, which rounds large seeds.
-    number = value if type(value) is int else _number(value)
+    number = value if type(value) is int else _to_number(value)
     if number != int(number):
         raise ValueError
     return int(number)
 
 
-def _number(value: Any) -> float:
+def _to_number(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError
     return float(value)
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
-    # Browsers send half an emoji where one was cut; no file and no console takes it.
+    # Browsers send half an emoji where one was cut off; no file and no console takes it.
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _to_names(value: Any) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
         raise TypeError
-    return tuple(dict.fromkeys(_text(part).strip() for part in parts if part != ""))
+    return tuple(dict.fromkeys(_to_text(part).strip() for part in parts if part != ""))
 
 
-_CONVERSIONS: dict[Any, Callable[[Any], Any]] = {int: _whole, float: _number, str: _text, tuple[str, ...]: _names}
+_CONVERSIONS: dict[Any, Callable[[Any], Any]] = {
+    int: _to_whole,
+    float: _to_number,
+    str: _to_text,
+    tuple[str, ...]: _to_names,
+}

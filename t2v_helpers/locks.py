@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..modelscope.json_files import parse_json
+
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK}
 """What the system says where another has the lock; all else means that there are no locks on that drive."""
 _FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -21,10 +23,14 @@ _PATIENCE, _PAUSE = 5.0, 0.002
 
 
 class Note(NamedTuple):
-    """What its owner wrote into the file. locked: whether it could be locked; source: what is being copied, if so."""
+    """What its owner wrote into the file.
+
+    locked: whether it could be locked; source, goal: what is being copied, and to where; empty where nothing is.
+    """
 
     locked: bool = True
     source: str = ""
+    goal: str = ""
 
     def to_bytes(self) -> bytes:
         """JSON, which says whose it is."""
@@ -67,10 +73,10 @@ class Lock:
         content = os.read(self.descriptor, _LONGEST_NOTE)
         if not content:
             return None
-        with suppress(KeyError, TypeError, RecursionError):
-            said = json.loads(content)
+        with suppress(KeyError, TypeError):
+            said = parse_json(content)
             if said["by"] == "text2video":
-                return Note(bool(said["locked"]), str(said["source"]))
+                return Note(bool(said["locked"]), str(said["source"]), str(said.get("goal", "")))
         raise ValueError(f"{self.path}: not a mark of this program")
 
     def close(self) -> None:
@@ -93,8 +99,11 @@ class Lock:
             self.close()
 
 
-def create(path: Path, source: Path | None = None) -> Lock:
-    """Make a file that nobody has and lock it, where the drive has locks. Raises FileExistsError, OSError."""
+def create(path: Path, note: Note | None = None) -> Lock:
+    """Create a file that nobody has and lock it, where the drive has locks. Raises FileExistsError, OSError.
+
+    note: what to write into it besides whether it could be locked.
+    """
     ends = time.monotonic() + _PATIENCE
     while True:
         lock = Lock(path, os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666))
@@ -103,7 +112,7 @@ def create(path: Path, source: Path | None = None) -> Lock:
             while (held := lock.holds()) is False and lock.is_in_place() and time.monotonic() < ends:
                 time.sleep(_PAUSE)
             if held is not False and lock.is_in_place():
-                lock.write(Note(locked=bool(held), source=str(source or "")))
+                lock.write((note or Note())._replace(locked=bool(held)))
                 return lock
         except BaseException:
             with suppress(OSError):

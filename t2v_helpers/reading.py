@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..modelscope.errors import RequestError
+from .disk import split_folders
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """Begins an address such as http://... or data:...; a drive's letter stands alone."""
@@ -51,11 +52,9 @@ def is_url(name: str) -> bool:
     return _ADDRESS.match(name.strip()) is not None
 
 
-def split_folders(text: str) -> tuple[Path, ...]:
-    """Return the folders in a setting's text, which separates them by semicolons; relative ones are left out."""
-    # Not Path's own expanduser, which raises where there is no such user.
-    folders = (Path(os.path.expanduser(one.strip())) for one in text.split(";") if one.strip())  # noqa: PTH111
-    return tuple(folder for folder in folders if folder.is_absolute())
+def readable_folders(text: str) -> tuple[Path, ...]:
+    """Return the folders in the setting's text; relative ones are left out."""
+    return tuple(folder for folder in split_folders(text) if folder.is_absolute())
 
 
 def _is_below(path: str, folders: "Iterable[str | Path]") -> bool:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sd_t2v.tests.modelscope.checkpoints.test_weight_files import TENSOR, text
-from sd_t2v.tools.fuzzing.mutants import unzipped, zipped
+from sd_t2v.tools.fuzzing.mutants import write_old_file, zip_pickle
 from sd_t2v.tools.fuzzing.supervisor import GOOD, Supervisor
 
 
@@ -89,21 +89,21 @@ ZIP, OLD, SAFE, LORA = "weights, zip", "weights, before torch 1.6", "weights, sa
 LORA_NAMES = names(16_000, "unet.a{}.b.c.d.lora_A.weight")
 PATTERNS = json.dumps({"unet.lora_alpha": 1, "unet.alpha_pattern": dict.fromkeys(names(50_000, "b.c{}"), 2)})
 BOMBS: dict[str, tuple[str, str, Callable[[], bytes]]] = {
-    "dictionaries": (ZIP, "x.pth", lambda: zipped(b"\x80\2" + b"}" * 2_000_000 + b".")),
-    "dictionaries that are remembered": (OLD, "x.pth", lambda: unzipped(b"\x80\4" + b"}\x94" * 2_000_000 + b".")),
-    "lists in lists": (ZIP, "x.pth", lambda: zipped(b"\x80\2" + b"]" * 400_000 + b"a" * 399_999 + b".")),
-    "tuples in tuples": (ZIP, "x.pth", lambda: zipped(b"\x80\2)" + b"\x85" * 900_000 + b".")),
-    "a long text": (ZIP, "x.pth", lambda: zipped(b"\x80\2" + text("\U0001f3ac" + "a" * 60_000_000) + b".")),
-    "a text too long": (OLD, "x.pth", lambda: unzipped(b"\x80\2" + text("a" * 70_000_000) + b".")),
-    "tensors": (ZIP, "x.pth", lambda: zipped(tensors(names(16_000)))),
-    "more tensors": (ZIP, "x.pth", lambda: zipped(tensors(names(20_000)))),
-    "long names": (LORA, "x.pt", lambda: zipped(tensors(names(16_000, "a_lora_A." * 50 + "{}")))),
-    "a LoRA of tensors": (LORA, "x.pt", lambda: zipped(tensors(LORA_NAMES))),
+    "dictionaries": (ZIP, "x.pth", lambda: zip_pickle(b"\x80\2" + b"}" * 2_000_000 + b".")),
+    "dictionaries that are remembered": (OLD, "x.pth", lambda: write_old_file(b"\x80\4" + b"}\x94" * 2_000_000 + b".")),
+    "lists in lists": (ZIP, "x.pth", lambda: zip_pickle(b"\x80\2" + b"]" * 400_000 + b"a" * 399_999 + b".")),
+    "tuples in tuples": (ZIP, "x.pth", lambda: zip_pickle(b"\x80\2)" + b"\x85" * 900_000 + b".")),
+    "a long text": (ZIP, "x.pth", lambda: zip_pickle(b"\x80\2" + text("\U0001f3ac" + "a" * 60_000_000) + b".")),
+    "a text too long": (OLD, "x.pth", lambda: write_old_file(b"\x80\2" + text("a" * 70_000_000) + b".")),
+    "tensors": (ZIP, "x.pth", lambda: zip_pickle(tensors(names(16_000)))),
+    "more tensors": (ZIP, "x.pth", lambda: zip_pickle(tensors(names(20_000)))),
+    "long names": (LORA, "x.pt", lambda: zip_pickle(tensors(names(16_000, "a_lora_A." * 50 + "{}")))),
+    "a LoRA of tensors": (LORA, "x.pt", lambda: zip_pickle(tensors(LORA_NAMES))),
     "a LoRA with patterns": (LORA, "x.safetensors", lambda: header(LORA_NAMES, lora_adapter_metadata=PATTERNS)),
     "a LoRA of the same numbers": (LORA, "x.pt", same_numbers),
-    "one key": (ZIP, "x.pth", lambda: zipped(one_key_often(300_000))),
-    "one list": (ZIP, "x.pth", lambda: zipped(one_list_often(50_000, 150_000))),
-    "one shape": (OLD, "x.pth", lambda: unzipped(one_shape_often(400_000, 15_000))),
+    "one key": (ZIP, "x.pth", lambda: zip_pickle(one_key_often(300_000))),
+    "one list": (ZIP, "x.pth", lambda: zip_pickle(one_list_often(50_000, 150_000))),
+    "one shape": (OLD, "x.pth", lambda: write_old_file(one_shape_often(400_000, 15_000))),
     "members": (ZIP, "x.pth", lambda: directory(30_000)),
     "more members": (ZIP, "x.pth", lambda: b"PK\3\4" + bytes(9 << 20) + END),
     "a list in JSON": (SAFE, "x.safetensors", lambda: header(names(16_000))),

@@ -31,7 +31,7 @@ def sources(*folders: str) -> list[Path]:
 WEBUI = set(sources("t2v_helpers/hosts/webui"))
 MODEL, HELPERS, WHOLE = sources("modelscope"), sources("t2v_helpers"), sources(*PACKAGE)
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
-STARTERS = [ROOT / "run.py", ROOT / "run_venv.py"]
+STARTERS = [ROOT / "run.py", *(ROOT / "tools" / name for name in ("children.py", "make_venv.py"))]
 EVERYTHING = [*WHOLE, *SCRIPTS, *sorted(ROOT.glob("*.py")), *sources("tests")]
 
 
@@ -98,7 +98,7 @@ def imported(nodes: Iterator[ast.AST], path: Path) -> Iterator[str]:
 def foreign(path: Path) -> set[str]:
     """Top names of the packages that a file imports from outside the standard library and the project."""
     names = {name.partition(".")[0] for name in imported(ast.walk(tree(path)), path)}
-    return names - set(sys.stdlib_module_names) - {"sd_t2v", "run_venv", ""}
+    return names - set(sys.stdlib_module_names) - {"sd_t2v", ""}
 
 
 def at_load(path: Path, seen: set[Path]) -> set[str]:

@@ -20,7 +20,7 @@ def test_it_needs_what_the_project_declares() -> None:
 
 
 def test_nothing_is_missing_where_all_is_there() -> None:
-    assert install.missing() == []
+    assert install.find_missing() == []
 
 
 def test_what_is_held_is_what_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def test_what_is_held_is_what_is_imported(tmp_path: Path, monkeypatch: pytest.Mo
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    held = install.installed()
+    held = install.list_installed()
     assert [line for line in held if line.startswith(("~", "-"))] == []
     assert len([line for line in held if line.startswith("tqdm==")]) == 1
     assert "tqdm==0.1" not in held
@@ -58,6 +58,6 @@ def test_pip_can_read_every_line(
     (folder / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *lines, ""]))
     (tmp_path / "y.dist-info").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert install.installed() == ([f"{name}=={version}"] if held else [])
-    for line in install.installed():
+    assert install.list_installed() == ([f"{name}=={version}"] if held else [])
+    for line in install.list_installed():
         Requirement(line)

@@ -28,12 +28,14 @@ def main():
     return len(sys.argv) - 1
 """
 INSTALLING = "installing what"
+IMPORT = "from sd_t2v.tools import make_venv"
 posix_only = pytest.mark.skipif(os.name == "nt", reason="signals and links as POSIX has them")
 
 
 def lay_out(folder: Path) -> Path:
     """run.py with requirements that need nothing and a command line that says how it was started."""
-    for name in ("run.py", "run_venv.py", "sd_t2v.py"):
+    (folder / "tools").mkdir()
+    for name in ("run.py", "sd_t2v.py", "tools/children.py", "tools/make_venv.py"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "requirements").mkdir()
     for file in (ROOT / "requirements").iterdir():
@@ -136,7 +138,7 @@ def test_a_failed_installation_says_so_and_spoils_nothing(checkout: Path) -> Non
     assert run(checkout, "demo").stderr == ""
 
 
-def test_an_installation_cut_off_is_made_anew(checkout: Path) -> None:
+def test_an_installation_cut_off_is_created_again(checkout: Path) -> None:
     edit_stamp(checkout, complete=False)
     result = run(checkout, "demo")
     assert result.returncode == 0
@@ -148,7 +150,7 @@ def test_a_venv_whose_python_is_gone_is_noticed(checkout: Path) -> None:
     python = checkout / ".venv" / "bin" / "python"
     python.unlink()
     python.symlink_to("/nowhere/python")
-    ask = "import run_venv as r; stamp = r._read_stamp(); print(r._defect(stamp, stamp.torch))"
+    ask = f"{IMPORT}; print(make_venv.find_defect(make_venv.read_stamp(), False))"
     result = subprocess.run([sys.executable, "-c", ask], cwd=checkout, capture_output=True, text=True, check=True)
     assert "the Python that .venv was made with is gone" in result.stdout
 
@@ -214,7 +216,7 @@ def test_own_torch_shares_the_packages_of_this_python(checkout: Path) -> None:
     (checkout / "requirements" / "torch.txt").write_text("torch==99\n")
     result = run(checkout, "--own-torch", "demo", "torch")
     assert result.stdout.startswith("2.")
-    assert "making it anew" in result.stderr
+    assert "creating it again" in result.stderr
 
 
 def test_own_torch_wants_a_torch(checkout: Path) -> None:
@@ -273,16 +275,16 @@ def test_a_damaged_stamp_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / ".venv").mkdir()
     for text in DAMAGED:
         (tmp_path / ".venv" / "run.py.json").write_bytes(text.encode(errors="surrogateescape"))
-        ask = "import run_venv as r; print(r._read_stamp())"
+        ask = f"{IMPORT}; print(make_venv.read_stamp())"
         result = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (result.stdout, result.stderr) == ("None\n", ""), text[:80]
 
 
-def test_a_venv_with_a_damaged_stamp_is_made_anew(checkout: Path) -> None:
+def test_a_venv_with_a_damaged_stamp_is_created_again(checkout: Path) -> None:
     (checkout / ".venv" / "run.py.json").write_text("[" * 100_000)
     result = run(checkout, "demo")
     assert result.returncode == 0, result.stderr
-    assert "making it anew" in result.stderr and "Traceback" not in result.stderr
+    assert "creating it again" in result.stderr and "Traceback" not in result.stderr
     assert not list(checkout.glob(".venv-*"))
 
 
@@ -328,7 +330,17 @@ def test_a_named_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
         result = run(tmp_path, "demo", env={**os.environ, "TEXT2VIDEO_VENV": str(named)})
         assert result.returncode == 1
         assert "a new or an empty folder" in result.stderr and "Traceback" not in result.stderr
+        assert not named.with_name(f"{named.name}.lock").exists()
     assert [path.name for path in theirs.iterdir()] == ["precious"] and file.exists()
+
+
+def test_the_home_of_an_unknown_user_is_no_place(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    result = run(tmp_path, "demo", env={**os.environ, "TEXT2VIDEO_VENV": "~no-such-user-1f3a/x"})
+    assert result.returncode == 1
+    assert "no such user is known here" in result.stderr and "Traceback" not in result.stderr
+    assert sorted(path for path in tmp_path.iterdir() if path.name != "__pycache__") == before
 
 
 def test_a_file_named_as_our_stamp_makes_no_folder_ours(tmp_path: Path) -> None:

@@ -22,11 +22,14 @@ ROOT = Path(__file__).resolve().parents[1]
 LAUNCHER = [sys.executable, "-m", "sd_t2v.t2v_helpers.commands.launcher"]
 OUTCOMES = ("as it should be", "had finished", "traceback", "wrong exit code", "not one line", "left something")
 LONGEST = 120
-"""Seconds that a command may take."""
+"""Most seconds that a command may take."""
 
 
 class Trial(NamedTuple):
-    """A command to end. arguments: for a folder of its own; begun: what is half made in a folder; seconds: it takes."""
+    """A command to end.
+
+    arguments: returns them for a folder of its own; begun: patterns of half-made files there; seconds: its duration.
+    """
 
     name: str
     arguments: Callable[[Path], list[str]]
@@ -63,7 +66,7 @@ def main() -> int:
     wrong = 0
     for trial in TRIALS:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            found = _ended_often(trial, number, options.times, Random(options.seed))
+            found = _end_often(trial, number, options.times, Random(options.seed))
             print(_row(trial.name, number.name, str(options.times), *(str(found[one]) for one in OUTCOMES)), flush=True)
             wrong += sum(found[one] for one in OUTCOMES[2:])
     return int(wrong > 0)
@@ -73,28 +76,28 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _ended_often(trial: Trial, number: signal.Signals, times: int, random: Random) -> Counter[str]:
+def _end_often(trial: Trial, number: signal.Signals, times: int, random: Random) -> Counter[str]:
     found: Counter[str] = Counter()
     for _ in range(times):
         with tempfile.TemporaryDirectory() as folder:
-            found[_ended(trial, Path(folder), number, random.uniform(0, trial.seconds))] += 1
+            found[_end_once(trial, Path(folder), number, random.uniform(0, trial.seconds))] += 1
     return found
 
 
-def _ended(trial: Trial, folder: Path, number: signal.Signals, after: float) -> str:
+def _end_once(trial: Trial, folder: Path, number: signal.Signals, after: float) -> str:
     """End a command once, and return how that went."""
-    with _started(trial.arguments(folder)) as child:
+    with _start(trial.arguments(folder)) as child:
         time.sleep(after)
         os.killpg(child.pid, number)
         said = child.communicate(timeout=LONGEST)[1]
     if number == signal.SIGKILL:
-        with _started(trial.arguments(folder)) as again:
+        with _start(trial.arguments(folder)) as again:
             said = again.communicate(timeout=LONGEST)[1]
-    return _judged(said, child.returncode, number, any(list(folder.glob(one)) for one in trial.begun))
+    return _judge(said, child.returncode, number, any(list(folder.glob(one)) for one in trial.begun))
 
 
-def _started(arguments: list[str]) -> "subprocess.Popen[str]":
-    """A command whose signals wait until it obeys them, as run.py starts it."""
+def _start(arguments: list[str]) -> "subprocess.Popen[str]":
+    """Start a command whose signals wait until it obeys them, as run.py starts it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     options |= {"env": environment, "start_new_session": True, "preexec_fn": _block}
@@ -107,8 +110,8 @@ def _block() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
-def _judged(said: str, code: int, number: signal.Signals, left: bool) -> str:
-    """The first of these that is true."""
+def _judge(said: str, code: int, number: signal.Signals, left: bool) -> str:
+    """Return the first verdict that is true."""
     killed = number == signal.SIGKILL
     lines = sum(line.startswith("Interrupted") for line in said.splitlines())
     verdicts = {

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..config import MISTAKES, AutoencoderConfig, ModelConfig, TextConfig, UNetConfig, checked
+from ..config import MISTAKES, AutoencoderConfig, ModelConfig, TextConfig, UNetConfig, validate
 from ..errors import ModelError, first_line
 from ..json_files import read_json
 from .parts import PARTS, TEXT, UNET, VAE
@@ -13,17 +13,17 @@ from .parts import PARTS, TEXT, UNET, VAE
 CONFIG = "config.json"
 
 
-def describes(folder: Path) -> bool:
-    """Whether any part has a configuration of its own here."""
+def has_part_configs(folder: Path) -> bool:
+    """Return whether any part has a configuration of its own in a model's folder."""
     return any(os.path.isfile(folder / part.folder / CONFIG) for part in PARTS)  # noqa: PTH113 - a locked one is none
 
 
 def read_diffusers_config(folder: Path) -> ModelConfig:
-    """The parts' shapes; those of the 1.7B for a part without a configuration. Raises ModelError."""
+    """Return the parts' shapes; those of the 1.7B for a part without a configuration. Raises ModelError."""
     return ModelConfig(
-        unet=_read(folder / UNET.folder / CONFIG, _unet, UNetConfig()),
-        autoencoder=_read(folder / VAE.folder / CONFIG, _autoencoder, AutoencoderConfig()),
-        text=_read(folder / TEXT.folder / CONFIG, _text, TextConfig()),
+        unet=_read(folder / UNET.folder / CONFIG, _parse_unet, UNetConfig()),
+        autoencoder=_read(folder / VAE.folder / CONFIG, _parse_autoencoder, AutoencoderConfig()),
+        text=_read(folder / TEXT.folder / CONFIG, _parse_text, TextConfig()),
     )
 
 
@@ -31,7 +31,7 @@ def _read(path: Path, parse: Callable[[dict[str, Any]], Any], default: Any) -> A
     try:
         if not path.is_file():
             return default
-        return checked(parse(read_json(path)))
+        return validate(parse(read_json(path)))
     except MISTAKES as error:
         raise ModelError(
             f"{path}: is not this part's configuration ({first_line(error)}). Delete it to use the 1.7B's, or download "
@@ -39,15 +39,15 @@ def _read(path: Path, parse: Callable[[dict[str, Any]], Any], default: Any) -> A
         ) from error
 
 
-def _unet(values: dict[str, Any]) -> UNetConfig:
-    """Of a UNet3DConditionModel, where attention_head_dim is what it says."""
+def _parse_unet(values: dict[str, Any]) -> UNetConfig:
+    """Parse the values of a UNet3DConditionModel, where attention_head_dim is what it says."""
     widths = values["block_out_channels"]
     blocks = values.get("down_block_types", ["CrossAttn"] * 3 + [""])
     return UNetConfig(
         in_dim=int(values.get("in_channels", 4)),
         out_dim=int(values.get("out_channels", 4)),
         dim=int(widths[0]),
-        dim_mult=_multiples(widths),
+        dim_mult=_divide_widths(widths),
         context_dim=int(values["cross_attention_dim"]),
         head_dim=int(values["attention_head_dim"]),
         num_res_blocks=int(values.get("layers_per_block", 2)),
@@ -55,7 +55,7 @@ def _unet(values: dict[str, Any]) -> UNetConfig:
     )
 
 
-def _autoencoder(values: dict[str, Any]) -> AutoencoderConfig:
+def _parse_autoencoder(values: dict[str, Any]) -> AutoencoderConfig:
     widths = values["block_out_channels"]
     return AutoencoderConfig(
         in_channels=int(values.get("in_channels", 3)),
@@ -63,13 +63,13 @@ def _autoencoder(values: dict[str, Any]) -> AutoencoderConfig:
         z_channels=int(values.get("latent_channels", 4)),
         embed_dim=int(values.get("latent_channels", 4)),
         ch=int(widths[0]),
-        ch_mult=_multiples(widths),
+        ch_mult=_divide_widths(widths),
         num_res_blocks=int(values.get("layers_per_block", 2)),
     )
 
 
-def _text(values: dict[str, Any]) -> TextConfig:
-    """diffusers leaves out the block that is not used, or has all 24."""
+def _parse_text(values: dict[str, Any]) -> TextConfig:
+    """Parse the values of a CLIPTextModel: diffusers leaves out the block that is not used, or has all 24."""
     return TextConfig(
         context_length=int(values.get("max_position_embeddings", 77)),
         vocab_size=int(values["vocab_size"]),
@@ -79,7 +79,7 @@ def _text(values: dict[str, Any]) -> TextConfig:
     )
 
 
-def _multiples(widths: list[int]) -> list[int]:
+def _divide_widths(widths: list[int]) -> list[int]:
     if any(width % widths[0] for width in widths):
         raise ValueError(f"the widths {widths} are no multiples of the first")
     return [width // widths[0] for width in widths]

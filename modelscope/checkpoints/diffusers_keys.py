@@ -33,11 +33,11 @@ _RES_BLOCK = {
 }
 _TRANSFORMERS = {"1": "attentions", "2": "temp_attentions"}
 _MIDDLE = {"0": "0", "3": "1", "1": "0", "2": "0"}
-"""Position in the middle block -> position among the layers of its kind."""
+"""Positions in the middle block -> positions among the layers of their kind."""
 
 _VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 _NEW_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""diffusers had other names before 0.18."""
+"""The names of diffusers before 0.18 -> those of today."""
 
 _TEXT_ENDS = {
     "positional_embedding": "embeddings.position_embedding.weight",
@@ -53,14 +53,14 @@ _TEXT_BLOCK = {
     "attn.out_proj": "self_attn.out_proj",
 }
 TEXT_PREFIX = "text_model."
-"""Begins the text tower's names in files; transformers 5 does without it."""
+"""The start of the text tower's names in files; transformers 5 leaves it out."""
 
 _MATRIX = re.compile(r"\.(proj_in|proj_out|to_q|to_k|to_v|to_out\.0)\.weight$")
-"""What is a matrix at diffusers, whatever it is in the original."""
+"""Names of what is a matrix in diffusers, whatever it is in the original."""
 
 
 def unet_name(name: str, config: UNetConfig) -> str:
-    """diffusers' name for a weight or a module of UNet3D."""
+    """Return diffusers' name for a weight or a module of UNet3D."""
     for ours, theirs in _UNET_ENDS.items():
         if name == ours or name.startswith(ours + "."):
             return theirs + name[len(ours) :]
@@ -78,16 +78,19 @@ def unet_name(name: str, config: UNetConfig) -> str:
 
 
 def _layer(part: str, position: str, rest: str) -> str:
-    """part: place in the block; position: among the layers of its kind; rest: the name within the layer."""
+    """Return diffusers' name for a layer.
+
+    part: its place in the block; position: that among the layers of its kind; rest: the name within the layer.
+    """
     if part in _TRANSFORMERS:
         return f"{_TRANSFORMERS[part]}.{position}.{rest}"
     if rest.startswith("temopral_conv."):
         return f"temp_convs.{position}.{rest.partition('.')[2]}"
-    return f"resnets.{position}.{_replaced(rest, _RES_BLOCK)}"
+    return f"resnets.{position}.{_replace_start(rest, _RES_BLOCK)}"
 
 
-def _replaced(name: str, table: Mapping[str, str]) -> str:
-    """The name with its beginning replaced, up to a dot or its end. Raises KeyError."""
+def _replace_start(name: str, table: Mapping[str, str]) -> str:
+    """Return a name with its start replaced, up to a dot or its end. Raises KeyError."""
     for ours, theirs in table.items():
         if name == ours or name.startswith(ours + "."):
             return theirs + name[len(ours) :]
@@ -95,10 +98,10 @@ def _replaced(name: str, table: Mapping[str, str]) -> str:
 
 
 def vae_name(name: str, config: AutoencoderConfig) -> str:
-    """diffusers' name for a weight of Autoencoder."""
+    """Return diffusers' name for a weight of Autoencoder."""
     attention = re.fullmatch(r"(encoder|decoder)\.mid\.attn_1\.(.+)", name)
     if attention:
-        return f"{attention[1]}.mid_block.attentions.0.{_replaced(attention[2], _VAE_ATTENTION)}"
+        return f"{attention[1]}.mid_block.attentions.0.{_replace_start(attention[2], _VAE_ATTENTION)}"
     middle = re.fullmatch(r"(encoder|decoder)\.mid\.block_(\d)\.(.+)", name)
     if middle:
         return f"{middle[1]}.mid_block.resnets.{int(middle[2]) - 1}.{middle[3]}"
@@ -114,7 +117,7 @@ def vae_name(name: str, config: AutoencoderConfig) -> str:
 
 
 def text_names(name: str) -> tuple[str, ...]:
-    """diffusers' names for a weight of TextEncoder."""
+    """Return diffusers' names for a weight of TextEncoder, one or three."""
     if name in _TEXT_ENDS:
         return (TEXT_PREFIX + _TEXT_ENDS[name],)
     number, rest = name.removeprefix("transformer.resblocks.").split(".", 1)
@@ -122,36 +125,39 @@ def text_names(name: str) -> tuple[str, ...]:
     fused = re.fullmatch(r"attn\.in_proj_(weight|bias)", rest)
     if fused:
         return tuple(f"{block}.self_attn.{kind}_proj.{fused[1]}" for kind in "qkv")
-    return (f"{block}.{_replaced(rest, _TEXT_BLOCK)}",)
+    return (f"{block}.{_replace_start(rest, _TEXT_BLOCK)}",)
 
 
 def unet_names(config: ModelConfig) -> Names:
-    """For the UNet's weights."""
+    """Return what gives diffusers' names for the UNet's weights."""
     return lambda name: (unet_name(name, config.unet),)
 
 
 def vae_names(config: ModelConfig) -> Names:
-    """For the autoencoder's weights."""
+    """Return what gives diffusers' names for the autoencoder's weights."""
     return lambda name: (vae_name(name, config.autoencoder),)
 
 
 def from_diffusers(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
-    """The tensors under the original's names and in its shapes; those without a counterpart keep their names.
+    """Return tensors under the original's names and in its shapes; those without a counterpart keep their names.
 
-    expected: the original's names and shapes.
+    Args:
+        tensors: Tensors under diffusers' names.
+        expected: The original's names, with tensors of its shapes.
+        names: Gives diffusers' names for one of the original's.
     """
-    left = {_today(name): tensor for name, tensor in tensors.items() if not name.endswith("position_ids")}
+    left = {_modernize(name): tensor for name, tensor in tensors.items() if not name.endswith("position_ids")}
     found = {}
     for name, shaped in expected.items():
         theirs = names(name)
         if all(one in left for one in theirs):
-            whole = _joined([left.pop(one) for one in theirs], shaped)
-            found[name] = whole.view(shaped.shape) if _same_but_for_ones(whole, shaped) else whole
+            whole = _join([left.pop(one) for one in theirs], shaped)
+            found[name] = whole.view(shaped.shape) if _differ_by_ones(whole, shaped) else whole
     return {**found, **left}
 
 
-def _joined(parts: list[Tensor], whole: Tensor) -> Tensor:
-    """The rows of all; of parts that do not make such a whole, one that does not fit."""
+def _join(parts: list[Tensor], whole: Tensor) -> Tensor:
+    """Return the rows of all parts as one tensor; where they do not fit the whole, a part that does not."""
     shape = (whole.shape[0] // len(parts), *whole.shape[1:])
     odd = [part for part in parts if part.shape != shape or not part.is_floating_point()]
     if len(parts) == 1 or odd:
@@ -159,14 +165,14 @@ def _joined(parts: list[Tensor], whole: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _same_but_for_ones(one: Tensor, other: Tensor) -> bool:
+def _differ_by_ones(one: Tensor, other: Tensor) -> bool:
     rank = max(one.ndim, other.ndim)
     first, second = (tuple(x.shape) + (1,) * (rank - x.ndim) for x in (one, other))
     return first == second
 
 
 def to_diffusers(tensors: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
-    """The tensors under diffusers' names and in its shapes; they share their memory."""
+    """Return tensors under diffusers' names and in its shapes. They share the memory of those given."""
     found = {}
     for name, tensor in tensors.items():
         theirs = names(name)
@@ -175,8 +181,8 @@ def to_diffusers(tensors: Mapping[str, Tensor], names: Names) -> dict[str, Tenso
     return found
 
 
-def _today(name: str) -> str:
-    """The name as today's diffusers has it in files."""
+def _modernize(name: str) -> str:
+    """Return a name as today's diffusers has it in files."""
     attention = re.fullmatch(r"(.+\.mid_block\.attentions\.0\.)(query|key|value|proj_attn)(\..+)", name)
     if attention:
         return attention[1] + _NEW_VAE_ATTENTION[attention[2]] + attention[3]

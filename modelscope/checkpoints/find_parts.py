@@ -1,4 +1,4 @@
-"""Where the parts of a model lie: the original's four files, diffusers' folders, or whatever else people have."""
+"""Finds the parts of a model: the original's four files, diffusers' folders, or other files that people have."""
 
 import contextlib
 import os
@@ -7,103 +7,120 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import CONFIGURATION, ModelConfig, read_config
-from ..errors import ModelError, first_line, some
+from ..errors import ModelError, first_line, shorten
 from ..json_files import read_json
-from .diffusers_config import describes, read_diffusers_config
-from .parts import PARTS, UNET, VAE, Part, written
+from .diffusers_config import has_part_configs, read_diffusers_config
+from .parts import PARTS, UNET, VAE, Part, detect_format
 from .weight_file import read_tensors
 
 WEIGHTS = (".safetensors", ".pth", ".bin", ".ckpt", ".pt")
-"""Endings of weight files, the ones that are read soonest first."""
+"""Endings of weight files, the preferred ones first."""
 SNAPSHOTS = "snapshots"
-"""The folder of the hub's cache in which a model's versions lie."""
+"""The folder of the hub's cache that holds a model's versions."""
 MAX_SHARDS = 1000
-"""Files into which a part may be split."""
+"""Most files into which a part may be split."""
 UNFINISHED = (".crdownload", ".part", ".partial", ".download", ".opdownload", ".tmp")
 """What browsers add to the name of a file that they are downloading."""
 
 
 class Library(NamedTuple):
-    """What surrounds a model. root: no file is taken from outside of it; lenders: other models' folders."""
+    """Where a model's parts may be besides its own folder.
+
+    root: no file is read from outside of it; lenders: folders of other models.
+    """
 
     root: Path
     lenders: tuple[Path, ...] = ()
 
 
 class Source(NamedTuple):
-    """The file of a part, or the files into which it is split. named: the one that errors name."""
+    """The file of a part, or the files into which it is split.
+
+    named: the one that errors name; lender: the folder of the model that it is borrowed from.
+    """
 
     named: Path
     files: tuple[Path, ...]
     lender: Path | None = None
 
 
-def around(folder: Path) -> Library:
-    """What surrounds a folder that was named by itself: the folder above with its other models."""
+def find_library(folder: Path) -> Library:
+    """Return where the parts of a model may be that was named by itself: the folder above, with its other models."""
     above = Path(os.path.abspath(folder)).parent
     # In the hub's cache a model's files are links to folders beside its snapshots.
     root = above.parent if above.name == SNAPSHOTS else above
-    return Library(root, (above, *_folders(above)))
+    return Library(root, (above, *_list_folders(above)))
 
 
-def model_config(model: Path) -> ModelConfig:
-    """As configuration.json says, else diffusers' files, else the 1.7B's. Raises ModelError."""
+def read_model_config(model: Path) -> ModelConfig:
+    """Return the configuration in configuration.json, else that in diffusers' files, else the 1.7B's.
+
+    Raises:
+        ModelError: A file cannot be read, or is not a configuration.
+    """
     if not os.path.exists(model):  # noqa: PTH110 - False for what is no path at all, too
         return ModelConfig()
     folder = model.parent if model.is_file() else model
-    if not (folder / CONFIGURATION).exists() and describes(folder):
+    if not (folder / CONFIGURATION).exists() and has_part_configs(folder):
         return read_diffusers_config(folder)
     return read_config(folder)
 
 
 def is_model(folder: Path) -> bool:
-    """Whether weights lie in the folder as they do in a model's."""
+    """Return whether a folder holds weights as a model's folder does."""
     return _has_weights(folder) or _has_weights(folder / "unet")
 
 
 def _has_weights(folder: Path) -> bool:
-    return any(name.lower().endswith(WEIGHTS) for name in _names(folder))
+    return any(name.lower().endswith(WEIGHTS) for name in _list_names(folder))
 
 
 def find_part(part: Part, model: Path, config: ModelConfig, library: Library) -> Source:
-    """The part's files in a model's folder, or in the one file that a model is. Raises ModelError.
+    """Return the files of a part. An autoencoder that is missing is borrowed from another model: all have the same one.
 
-    An autoencoder that is missing is borrowed from another model: they all have the same one.
+    Args:
+        part: The part to find.
+        model: The folder of the model, or the one file that it is.
+        config: The model's configuration, which names files.
+        library: Where files may be besides there.
+
+    Raises:
+        ModelError: There is none, or it cannot be read.
     """
     unread: list[ModelError] = []
     if os.path.isfile(model):  # noqa: PTH113 - False for what is no path at all, too
-        own = _in_one_file(part, model, library)
+        own = _find_in_file(part, model, library)
     else:
-        _look_into(model)
-        own = _sources(part, model, config, library, unread)
+        _check_folder(model)
+        own = _find_sources(part, model, config, library, unread)
     if found := next(own, None):
         return found
-    if part is VAE and (lent := next(_lent(config, library), None)):
+    if part is VAE and (lent := next(_find_lent(config, library), None)):
         return lent
-    raise _missing(part, model, config, unread)
+    raise _explain_missing(part, model, config, unread)
 
 
-def _in_one_file(part: Part, model: Path, library: Library) -> Iterator[Source]:
-    """The file, but for an autoencoder that a model's file lacks."""
+def _find_in_file(part: Part, model: Path, library: Library) -> Iterator[Source]:
+    """Yield the model's one file, unless the part is an autoencoder that it lacks. Raises ModelError."""
     if model.suffix.lower() not in WEIGHTS:
         raise ModelError(f"{model}: is a file, and not one of weights. Choose the folder of the model's files.")
-    names = read_tensors(_inside(model, library.root))
-    if part is not VAE or written(VAE, names) or not written(UNET, names):
+    names = read_tensors(_check_inside(model, library.root))
+    if part is not VAE or detect_format(VAE, names) or not detect_format(UNET, names):
         yield Source(model, (model,))
 
 
-def _lent(config: ModelConfig, library: Library) -> Iterator[Source]:
-    """Other models' autoencoders of the same size; what is wrong with those models does not matter here."""
+def _find_lent(config: ModelConfig, library: Library) -> Iterator[Source]:
+    """Yield other models' autoencoders of the same shape; what is wrong with those models does not matter here."""
     for lender in library.lenders:
         with contextlib.suppress(ModelError, OSError):
-            theirs = model_config(lender)
+            theirs = read_model_config(lender)
             if theirs.autoencoder == config.autoencoder:
-                for source in _sources(VAE, lender, theirs, library, []):
+                for source in _find_sources(VAE, lender, theirs, library, []):
                     yield source._replace(lender=lender)
 
 
-def _look_into(folder: Path) -> None:
-    """Raises ModelError if the folder is none, or may not be looked into."""
+def _check_folder(folder: Path) -> None:
+    """Check that a folder can be listed. Raises ModelError."""
     try:
         os.listdir(folder)
     except FileNotFoundError as error:
@@ -114,29 +131,32 @@ def _look_into(folder: Path) -> None:
         raise ModelError(f"{folder}: cannot be read ({error}). Choose a folder that you may read.") from error
 
 
-def _sources(
+def _find_sources(
     part: Part, folder: Path, config: ModelConfig, library: Library, unread: list[ModelError]
 ) -> Iterator[Source]:
-    """Where the part may lie in a folder, the likeliest first. unread: gets what is wrong with files of any name."""
-    for path in _twins(folder / getattr(config.files, part.file)):
+    """Yield where a part may be in a folder, the most likely place first.
+
+    unread: collects what is wrong with files of other names.
+    """
+    for path in _list_twins(folder / getattr(config.files, part.file)):
         # False for what cannot be looked at, too.
         if os.path.isfile(path):  # noqa: PTH113
-            yield Source(path, (_inside(path, library.root, folder),))
-    for path in _diffusers_files(part, folder / part.folder):
-        yield Source(path, tuple(_inside(file, library.root, folder) for file in _shards(path)))
-    yield from _by_content(part, folder, config, library, unread)
+            yield Source(path, (_check_inside(path, library.root, folder),))
+    for path in _find_diffusers_files(part, folder / part.folder):
+        yield Source(path, tuple(_check_inside(file, library.root, folder) for file in _list_shards(path)))
+    yield from _find_by_content(part, folder, config, library, unread)
 
 
-def _twins(path: Path) -> tuple[Path, ...]:
-    """The file in the other format and the file itself; none for what is no file's name."""
+def _list_twins(path: Path) -> tuple[Path, ...]:
+    """Return a file with the ending .safetensors, and the file itself; nothing for what cannot be a file's name."""
     try:
         return path.with_suffix(".safetensors"), path
     except ValueError:
         return ()
 
 
-def _diffusers_files(part: Part, folder: Path) -> Iterator[Path]:
-    """Half precision before single, which was half once; whole files before split ones."""
+def _find_diffusers_files(part: Part, folder: Path) -> Iterator[Path]:
+    """Yield a part's files in diffusers' folder: half precision before single, whole files before split ones."""
     for ending in WEIGHTS:
         for variant in (".fp16", ""):
             for stem in part.stems:
@@ -144,12 +164,12 @@ def _diffusers_files(part: Part, folder: Path) -> Iterator[Path]:
                 yield from (folder / name for name in names if os.path.isfile(folder / name))  # noqa: PTH113
 
 
-def _shards(path: Path) -> tuple[Path, ...]:
-    """The files that an index names, which lie beside it. Raises ModelError."""
+def _list_shards(path: Path) -> tuple[Path, ...]:
+    """Return the files that an index beside them names, or the file itself. Raises ModelError."""
     if path.suffix != ".json":
         return (path,)
     try:
-        names = {_beside(name) for name in read_json(path)["weight_map"].values()}
+        names = {_check_beside(name) for name in read_json(path)["weight_map"].values()}
         if not names:
             raise ValueError("it names no files beside itself")
         if len(names) > MAX_SHARDS:
@@ -160,33 +180,33 @@ def _shards(path: Path) -> tuple[Path, ...]:
     # False for what is no path at all, too.
     missing = sorted(name for name in names if not os.path.isfile(path.parent / name))  # noqa: PTH113
     if missing:
-        raise ModelError(f"{path}: of its {len(names)} files {some(missing, 4)} are missing. Download them, too.")
+        raise ModelError(f"{path}: of its {len(names)} files {shorten(missing, 4)} are missing. Download them, too.")
     return tuple(path.parent / name for name in sorted(names))
 
 
-def _beside(name: Any) -> str:
+def _check_beside(name: Any) -> str:
     if not isinstance(name, str) or Path(name).name != name:
         raise ValueError("it names no files beside itself")
     return name
 
 
-def _by_content(
+def _find_by_content(
     part: Part, folder: Path, config: ModelConfig, library: Library, unread: list[ModelError]
 ) -> Iterator[Source]:
-    """Files under any other name that hold the part."""
+    """Yield files under other names that hold the part."""
     taken = {Path(getattr(config.files, other.file)).stem for other in PARTS if other is not part}
-    names = (name for name in _names(folder) if name.lower().endswith(WEIGHTS) and Path(name).stem not in taken)
+    names = (name for name in _list_names(folder) if name.lower().endswith(WEIGHTS) and Path(name).stem not in taken)
     files = [folder / name for name in names if os.path.isfile(folder / name)]  # noqa: PTH113
     for path in sorted(files, key=lambda path: WEIGHTS.index(path.suffix.lower())):
         try:
-            if written(part, read_tensors(_inside(path, library.root, folder))):
+            if detect_format(part, read_tensors(_check_inside(path, library.root, folder))):
                 yield Source(path, (path,))
         except ModelError as error:
             unread.append(error)
 
 
-def _inside(path: Path, *roots: Path) -> Path:
-    """The path, if it leads to a place below one of the roots, links followed. Raises ModelError."""
+def _check_inside(path: Path, *roots: Path) -> Path:
+    """Return the path if it leads to a place below one of the roots, links followed. Raises ModelError."""
     real = os.path.realpath(path)
     for root in roots:
         # ValueError: another drive.
@@ -200,9 +220,9 @@ def _inside(path: Path, *roots: Path) -> Path:
     )
 
 
-def _missing(part: Part, model: Path, config: ModelConfig, unread: list[ModelError]) -> ModelError:
-    where, name = _home(part, model, config)
-    present = _names(where)
+def _explain_missing(part: Part, model: Path, config: ModelConfig, unread: list[ModelError]) -> ModelError:
+    where, name = _expected_place(part, model, config)
+    present = _list_names(where)
     remedy = "Download it into this folder."
     if part is VAE:
         remedy = "Download it into this folder, or install a model that has one: it is borrowed then."
@@ -215,20 +235,20 @@ def _missing(part: Part, model: Path, config: ModelConfig, unread: list[ModelErr
     return ModelError(f"{where / name}: is missing (the folder holds {', '.join(present[:8]) or 'nothing'}). {remedy}")
 
 
-def _home(part: Part, model: Path, config: ModelConfig) -> tuple[Path, str]:
-    """Folder and name of the file that a model like this one has for the part."""
+def _expected_place(part: Part, model: Path, config: ModelConfig) -> tuple[Path, str]:
+    """Return the folder and the name of the file that a model like this one has for the part."""
     folder = model if model.is_dir() else model.parent
-    if describes(folder) or "model_index.json" in _names(folder):
+    if has_part_configs(folder) or "model_index.json" in _list_names(folder):
         return folder / part.folder, f"{part.stems[0]}.safetensors"
     return folder, getattr(config.files, part.file)
 
 
-def _names(folder: Path) -> Sequence[str]:
+def _list_names(folder: Path) -> Sequence[str]:
     try:
         return sorted(os.listdir(folder))
     except OSError:
         return ()
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [folder / name for name in _names(folder) if (folder / name).is_dir()]
+def _list_folders(folder: Path) -> list[Path]:
+    return [folder / name for name in _list_names(folder) if (folder / name).is_dir()]

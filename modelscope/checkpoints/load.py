@@ -1,4 +1,4 @@
-"""A model as modules, without a second copy of any weight in memory."""
+"""Loads a model as modules, without a second copy of any weight in memory."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..config import CONFIGURATION, ModelConfig
 from ..device import Place
-from ..errors import ModelError, first_line, memory_errors, some
+from ..errors import ModelError, first_line, memory_errors, shorten
 from ..model import Model
 from ..network.autoencoder import Autoencoder
 from ..network.streamable import assign
@@ -15,24 +15,30 @@ from ..network.text_encoder import TextEncoder
 from ..network.unet3d import UNet3D
 from .diffusers_config import CONFIG
 from .drives import is_remote
-from .find_parts import Library, Source, around, find_part, model_config
-from .parts import PARTS, VAE, Part, described, taken
+from .find_parts import Library, Source, find_library, find_part, read_model_config
+from .parts import PARTS, VAE, Part, describe_mismatch, select_part
 from .weight_file import read_tensors
 
 SHOWN_KEYS = 4
-"""How many keys an error lists."""
+"""Keys that an error lists."""
 
 
 def load_model(model: Path, place: Place, vae_place: Place | None = None, library: Library | None = None) -> Model:
-    """Load all three parts of a model's folder, or of the one file that it is.
+    """Load all three parts of a model.
 
-    vae_place: where the autoencoder computes, if elsewhere than the others. library: what may be taken from outside of
-    the folder; what lies beside it, if not given. Raises ModelError that names the folder or file and the remedy, or
-    OutOfMemory.
+    Args:
+        model: The model's folder, or the one file that it is.
+        place: Where the parts compute, and in which precision.
+        vae_place: Where the autoencoder computes, if elsewhere than the others.
+        library: Where files may be besides the folder; what is beside it, if not given.
+
+    Raises:
+        ModelError: A part cannot be used. It names the folder or file, and the remedy.
+        OutOfMemory: There is not enough memory for the weights.
     """
-    library = library or around(model)
+    library = library or find_library(model)
     with memory_errors("the model's weights", "Close other programs."):
-        config = model_config(model)
+        config = read_model_config(model)
         sources = {part: find_part(part, model, config, library) for part in PARTS}
         parts = [load_part(part, source, config, to_keep=True) for part, source in sources.items()]
         check_parts_agree(config)
@@ -46,26 +52,33 @@ def load_model(model: Path, place: Place, vae_place: Place | None = None, librar
 
 
 def load_part(part: Part, source: Source, config: ModelConfig, *, to_keep: bool = False) -> nn.Module:
-    """Build a part without memory and give it the files' tensors. Raises ModelError on any mismatch.
+    """Build a part without memory, and give it the tensors in its files.
 
-    to_keep: for longer than a look; files of a network's drive are copied then.
+    Args:
+        part: The part to build.
+        source: Its files.
+        config: The model's configuration.
+        to_keep: Whether it is used for long: files on a network drive are copied then.
+
+    Raises:
+        ModelError: The tensors do not fit the configuration.
     """
-    module = _built(part, source.named, config)
+    module = _build(part, source.named, config)
     expected = module.state_dict()
     tensors = read_source(source, to_keep=to_keep)
-    found = taken(part, tensors, expected, config)
-    _check_match(source.named, part, expected, found, described(tensors, part))
+    found = select_part(part, tensors, expected, config)
+    _check_match(source.named, part, expected, found, describe_mismatch(tensors, part))
     assign(module, found)
     return module.eval().requires_grad_(requires_grad=False)
 
 
 def read_source(source: Source, *, to_keep: bool = False) -> dict[str, Tensor]:
-    """All tensors of a part's files, mapped, or copied as `load_part` says. Raises ModelError."""
+    """Return all tensors in a part's files, mapped, or copied as `load_part` says. Raises ModelError."""
     read = {file: read_tensors(file, mapped=not (to_keep and is_remote(file))) for file in source.files}
     return {name: tensor for tensors in read.values() for name, tensor in tensors.items()}
 
 
-def _built(part: Part, path: Path, config: ModelConfig) -> nn.Module:
+def _build(part: Part, path: Path, config: ModelConfig) -> nn.Module:
     try:
         with torch.device("meta"):
             return part.build(config)
@@ -78,7 +91,7 @@ def _built(part: Part, path: Path, config: ModelConfig) -> nn.Module:
 
 
 def check_parts_agree(config: ModelConfig) -> None:
-    """Whether the parts' shapes belong to one model. Raises ModelError."""
+    """Check that the parts' shapes belong to one model. Raises ModelError."""
     if config.text.width != config.unet.context_dim:
         raise ModelError(
             f"The text encoder's features are {config.text.width} wide, the UNet wants {config.unet.context_dim}: they "
@@ -103,7 +116,7 @@ def _check_match(path: Path, part: Part, expected: dict[str, Tensor], found: dic
         ],
         "without numbers": [name for name, x in common.items() if x.is_meta or not x.is_floating_point()],
     }
-    said = [f"{len(names)} {kind} ({some(names, SHOWN_KEYS)})" for kind, names in problems.items() if names]
+    said = [f"{len(names)} {kind} ({shorten(names, SHOWN_KEYS)})" for kind, names in problems.items() if names]
     if said:
         differs = (
             f"does not fit the {part.title} that the configuration describes. It belongs to another model, or to "

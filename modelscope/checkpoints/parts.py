@@ -69,20 +69,23 @@ _OTHERS = {
     r"model\.diffusion_model\.": "a Stable Diffusion checkpoint, which makes pictures, not videos",
     r"^down_blocks\.": "a network for pictures",
 }
-"""Patterns in names by which other kinds of model are known, the surest first."""
+"""Patterns in names by which other kinds of model are recognized, the most certain first."""
 
 
-class Written(NamedTuple):
-    """How a file names a part's weights."""
+class PartFormat(NamedTuple):
+    """How a file names a part's weights.
+
+    prefix: the start of all names; by_diffusers: whether they are diffusers' names, not the original's.
+    """
 
     prefix: str
     by_diffusers: bool
 
 
-def written(part: Part, names: Iterable[str]) -> Written | None:
-    """How the part is written in a file with these names; None if it is not in it."""
+def detect_format(part: Part, names: Iterable[str]) -> PartFormat | None:
+    """Return how a file with these names of weights holds a part; None where it does not."""
     found = [
-        Written(name[: -len(mark)], by_diffusers)
+        PartFormat(name[: -len(mark)], by_diffusers)
         for name in names
         for mark, by_diffusers in zip(part.mark, (False, True), strict=True)
         if name == mark or name.endswith("." + mark)
@@ -91,24 +94,28 @@ def written(part: Part, names: Iterable[str]) -> Written | None:
     return min(ours, key=lambda one: len(one.prefix), default=None)
 
 
-def taken(
+def select_part(
     part: Part, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: ModelConfig
 ) -> dict[str, Tensor]:
-    """The part's tensors under the original's names; what is in its place and no part of it keeps its own.
+    """Return a part's tensors under the original's names; tensors that are no part of it keep their own.
 
-    expected: the original's names and shapes.
+    Args:
+        part: The part to select.
+        tensors: All tensors in the part's files, by name.
+        expected: The original's names, with tensors of its shapes.
+        config: The model's configuration.
     """
-    how = written(part, tensors) or Written("", by_diffusers=False)
+    how = detect_format(part, tensors) or PartFormat("", by_diffusers=False)
     own = {name.removeprefix(how.prefix): x for name, x in tensors.items() if name.startswith(how.prefix)}
     if part is TEXT:
-        own = _text_tower(own, config.text.layers - 1)
-    if sum(written(one, tensors) is not None for one in PARTS) > 1:
-        own = _without_others(own, expected, part.names(config))
+        own = _select_text_tower(own, config.text.layers - 1)
+    if sum(detect_format(one, tensors) is not None for one in PARTS) > 1:
+        own = _drop_other_parts(own, expected, part.names(config))
     return from_diffusers(own, expected, part.names(config)) if how.by_diffusers else own
 
 
-def _text_tower(tensors: dict[str, Tensor], unused_block: int) -> dict[str, Tensor]:
-    """What is used of a CLIP file: not the image tower, the projections or the last block."""
+def _select_text_tower(tensors: dict[str, Tensor], unused_block: int) -> dict[str, Tensor]:
+    """Return what is used of a CLIP file: neither the image tower nor the projections nor the last block."""
     unused = (
         "visual.", "text_projection", "logit_scale", "attn_mask",
         f"transformer.resblocks.{unused_block}.", f"encoder.layers.{unused_block}.",
@@ -116,25 +123,25 @@ def _text_tower(tensors: dict[str, Tensor], unused_block: int) -> dict[str, Tens
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}
 
 
-def _without_others(own: dict[str, Tensor], expected: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
-    """Of a file that holds several parts."""
+def _drop_other_parts(own: dict[str, Tensor], expected: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
+    """Return the tensors of one part, from a file that holds several."""
     known = {*expected, *(one.removeprefix(TEXT_PREFIX) for name in expected for one in names(name))}
     begins = {name.partition(".")[0] for name in known}
     return {name: tensor for name, tensor in own.items() if name.partition(".")[0] in begins}
 
 
-def described(names: Iterable[str], wanted: Part) -> str:
-    """What a file with these names is, if not the part it should be: the rest of an error, or nothing."""
+def describe_mismatch(names: Iterable[str], wanted: Part) -> str:
+    """Return what a file with these names holds instead of a part, as the end of an error; nothing if it holds it."""
     listed = list(names)
-    if not written(UNET, listed) and (kind := _other_kind(listed)):
+    if not detect_format(UNET, listed) and (kind := _recognize_other(listed)):
         return f"looks like {kind}. Nothing of a ModelScope model is in it."
-    if written(wanted, listed):
+    if detect_format(wanted, listed):
         return ""
-    parts = [part.title for part in PARTS if written(part, listed)]
+    parts = [part.title for part in PARTS if detect_format(part, listed)]
     if parts:
         return f"holds the {' and the '.join(parts)}, not the {wanted.title}. Put the {wanted.title}'s file there."
     return ""
 
 
-def _other_kind(names: list[str]) -> str:
+def _recognize_other(names: list[str]) -> str:
     return next((kind for sign, kind in _OTHERS.items() if any(re.search(sign, name) for name in names)), "")

@@ -8,9 +8,9 @@ import torch
 from .weight_bytes import MAX_DIMENSIONS, Layout, UnusableTensor, is_size
 
 MAX_KEY = 500
-"""Characters. Longer keys of dictionaries name no weights."""
+"""Most characters of a dictionary's key: longer ones name no weights."""
 MAX_TENSORS = 1 << 14
-"""In one file. A model with all that its training kept has some thousand."""
+"""Most tensors in one file. A model with all that its training kept has some thousand."""
 _MAX_STORAGE_KEY = 100
 _DEEPEST_KEY = 3
 _BEFORE_MEANING = 6
@@ -20,7 +20,7 @@ _TRAINER_MODULES = (
     "pytorch_lightning", "lightning", "lightning_fabric", "numpy", "_codecs", "omegaconf", "argparse", "pathlib",
     "datetime", "decimal", "uuid",
 )  # fmt: skip
-"""Packages whose objects training frameworks leave in checkpoints, or people among their settings."""
+"""Packages whose objects training frameworks leave in checkpoints."""
 _BUILTIN_DATA = (
     "bool", "bytearray", "complex", "dict", "float", "frozenset", "int", "list", "object", "range", "set", "slice",
     "str", "tuple", "xrange",
@@ -33,7 +33,7 @@ _PLAIN_DATA = {
     *(("torch.nn.parameter", name) for name in ("Parameter", "Buffer")),
     ("torch.serialization", "_get_layout"),
 }
-"""Harmless, and of no use here."""
+"""Names of what is harmless, and of no use here."""
 _STORAGES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
@@ -49,23 +49,23 @@ class ForeignCode(Exception):
     """A pickle names something that is neither a tensor nor a trainer's leftover."""
 
 
-class Stored(NamedTuple):
-    """A storage: so many numbers of a kind, under a key."""
+class StoredNumbers(NamedTuple):
+    """A storage: so many numbers of a type, under a key."""
 
     dtype: torch.dtype
     key: str
     length: int
 
 
-class Described(NamedTuple):
-    """A tensor: how it lies in a storage."""
+class TensorDescription(NamedTuple):
+    """A tensor: its storage, its type, and its place in the storage."""
 
-    stored: Stored
+    stored: StoredNumbers
     dtype: torch.dtype
     layout: Layout
 
 
-Build = Callable[[Described], Any]
+Build = Callable[[TensorDescription], Any]
 
 
 class Inert:
@@ -104,18 +104,18 @@ def function_named(module: str, name: str) -> Function | StorageKind | torch.dty
     raise ForeignCode(f"{module}.{name}")
 
 
-def storage_of(name: Any) -> Stored:
-    """Return the storage of which a pickle speaks. Raises ValueError."""
+def parse_storage(name: Any) -> StoredNumbers:
+    """Return the storage that a pickle describes. Raises ValueError."""
     word, kind, key, _, count, *view = name if isinstance(name, tuple) and len(name) in (5, 6) else (None,) * 5
     if word != "storage" or not isinstance(kind, StorageKind) or any(view):
         raise ValueError("it has a storage of a kind that torch does not write")
     if not isinstance(key, str) or len(key) > _MAX_STORAGE_KEY or not is_size(count):
         raise ValueError("it has a storage without a name or a size")
-    return Stored(kind.dtype, key, count)
+    return StoredNumbers(kind.dtype, key, count)
 
 
 def fill(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
-    """Put those into a dictionary whose keys may be names of weights. Others have no use here."""
+    """Put pairs whose keys may be names of weights into a dictionary; others have no use here. Raises ValueError."""
     for key, value in pairs:
         if isinstance(key, str) and len(key) <= MAX_KEY:
             target[key] = value
@@ -124,7 +124,7 @@ def fill(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
 
 
 def _is_deep(key: Any) -> bool:
-    """Whether a name lies in others as no trainer's does. By its first parts alone: all of them may be endless."""
+    """Return whether a key is nested more deeply than any trainer's, by its first parts: all may be endless."""
     for _ in range(_DEEPEST_KEY):
         if not isinstance(key, tuple) or not key:
             return False
@@ -132,8 +132,8 @@ def _is_deep(key: Any) -> bool:
     return isinstance(key, tuple)
 
 
-def _dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
-    """Of an OrderedDict. Python 2 gave its pairs as a list."""
+def _build_dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
+    """Return an OrderedDict's content. Python 2 gave its pairs as a list. Raises ValueError."""
     found: dict[str, Any] = {}
     if arguments:
         (pairs,) = arguments
@@ -145,29 +145,29 @@ def _dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
     return found
 
 
-def _tensor(arguments: tuple[Any, ...], build: Build) -> Any:
-    """_rebuild_tensor(storage, offset, size, stride), and what later versions of it add.
+def _build_tensor(arguments: tuple[Any, ...], build: Build) -> Any:
+    """Build what _rebuild_tensor(storage, offset, size, stride, ...) does.
 
-    Of that only the last counts, if it is there: whether the numbers are meant with another sign.
+    Of what later versions of it add, only the last counts: whether the numbers are meant with another sign.
     """
     stored, *layout = arguments[:4]
     if len(arguments) > _BEFORE_MEANING and isinstance(arguments[6], dict) and arguments[6]:
         raise UnusableTensor("torch._utils._rebuild_tensor_v2 with a changed meaning")
-    if not isinstance(stored, Stored):
+    if not isinstance(stored, StoredNumbers):
         raise ValueError("a tensor has no storage")
-    return build(Described(stored, stored.dtype, _layout(*layout)))
+    return build(TensorDescription(stored, stored.dtype, _check_layout(*layout)))
 
 
-def _tensor_of_type(arguments: tuple[Any, ...], build: Build) -> Any:
-    """_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, ...)."""
+def _build_typed_tensor(arguments: tuple[Any, ...], build: Build) -> Any:
+    """Build what _rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, ...) does."""
     stored, *layout = arguments[:4]
     dtype = arguments[6]
-    if not isinstance(stored, Stored) or not isinstance(dtype, torch.dtype):
+    if not isinstance(stored, StoredNumbers) or not isinstance(dtype, torch.dtype):
         raise ValueError("a tensor has no storage")
-    return build(Described(stored, dtype, _layout(*layout)))
+    return build(TensorDescription(stored, dtype, _check_layout(*layout)))
 
 
-def _layout(offset: Any, shape: Any, strides: Any) -> Layout:
+def _check_layout(offset: Any, shape: Any, strides: Any) -> Layout:
     if not isinstance(shape, list | tuple) or not isinstance(strides, list | tuple):
         raise ValueError("a tensor has no shape")
     # Before they are copied: a pickle could name long ones again and again.
@@ -176,26 +176,26 @@ def _layout(offset: Any, shape: Any, strides: Any) -> Layout:
     return Layout(offset, tuple(shape), tuple(strides))
 
 
-def _first(arguments: tuple[Any, ...], _: Build) -> Any:
-    """Of a parameter its tensor; of torch.Size its numbers."""
+def _return_first(arguments: tuple[Any, ...], _: Build) -> Any:
+    """Return a parameter's tensor, or the numbers of a torch.Size."""
     return arguments[0]
 
 
-def _subclass(arguments: tuple[Any, ...], build: Build) -> Any:
-    """_rebuild_from_type_v2(function, type, arguments, state): a tensor with attributes."""
+def _build_subclass(arguments: tuple[Any, ...], build: Build) -> Any:
+    """Build what _rebuild_from_type_v2(function, type, arguments, state) does: a tensor without its attributes."""
     function, _, inner, _ = arguments
-    if not isinstance(function, Function) or function.result is _subclass or not isinstance(inner, tuple):
+    if not isinstance(function, Function) or function.result is _build_subclass or not isinstance(inner, tuple):
         raise ValueError("a tensor is of no kind that torch writes")
     return function.result(inner, build)
 
 
 _FUNCTIONS = {
-    ("collections", "OrderedDict"): Function(_dictionary),
-    ("torch._utils", "_rebuild_tensor"): Function(_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): Function(_tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): Function(_tensor_of_type),
-    ("torch._utils", "_rebuild_parameter"): Function(_first),
-    ("torch._utils", "_rebuild_parameter_with_state"): Function(_first),
-    ("torch._tensor", "_rebuild_from_type_v2"): Function(_subclass),
-    ("torch", "Size"): Function(_first),
+    ("collections", "OrderedDict"): Function(_build_dictionary),
+    ("torch._utils", "_rebuild_tensor"): Function(_build_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(_build_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Function(_build_typed_tensor),
+    ("torch._utils", "_rebuild_parameter"): Function(_return_first),
+    ("torch._utils", "_rebuild_parameter_with_state"): Function(_return_first),
+    ("torch._tensor", "_rebuild_from_type_v2"): Function(_build_subclass),
+    ("torch", "Size"): Function(_return_first),
 }

@@ -1,4 +1,4 @@
-"""safetensors files, read as the format's description says, with bounds: a list in JSON, then the numbers."""
+"""Reads safetensors files as the format's description says, with bounds: a list in JSON, then the numbers."""
 
 import math
 import struct
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..json_files import parse_json
 from .pickle_names import MAX_KEY, MAX_TENSORS
-from .weight_bytes import MAX_DIMENSIONS, Layout, Piece, UnusableTensor, WeightFile, is_size, tensor_in
+from .weight_bytes import MAX_DIMENSIONS, Layout, Piece, UnusableTensor, WeightFile, is_size, view_tensor
 
 METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
 MAX_HEADER = 8 << 20
-"""Bytes of the list. That of a model takes a tenth of it, and what trainers say of a LoRA about as much."""
+"""Most bytes of the list. A model's takes a tenth of it, and so does what trainers note in a LoRA."""
 _TYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
     "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
@@ -26,7 +26,7 @@ _TYPES = {
 
 def read_safetensors(file: WeightFile) -> dict[str, Tensor]:
     """Return all tensors by name. Raises ValueError, EOFError or struct.error for damage."""
-    header, start = _header(file)
+    header, start = _read_header(file)
     listed = [(name, entry) for name, entry in header.items() if name != METADATA]
     if len(listed) > MAX_TENSORS:
         raise ValueError("it has more tensors than any model")
@@ -35,18 +35,18 @@ def read_safetensors(file: WeightFile) -> dict[str, Tensor]:
     places = sorted((entry["data_offsets"][0], entry["data_offsets"][1]) for _, entry in listed)
     if any(end > following for (_, end), (following, _) in pairwise(places)):
         raise ValueError("its tensors overlap")
-    return {name: _tensor(file, start, name, entry) for name, entry in listed}
+    return {name: _read_tensor(file, start, name, entry) for name, entry in listed}
 
 
 def read_metadata(file: WeightFile) -> dict[str, Any]:
-    """Return what the file says of itself. Raises as above."""
-    found = _header(file)[0].get(METADATA, {})
+    """Return the file's metadata. Raises as `read_safetensors` does."""
+    found = _read_header(file)[0].get(METADATA, {})
     if not isinstance(found, dict):
         raise ValueError("its metadata is none")
     return found
 
 
-def _header(file: WeightFile) -> tuple[dict[str, Any], int]:
+def _read_header(file: WeightFile) -> tuple[dict[str, Any], int]:
     """Return the list, and where the numbers begin."""
     (length,) = _LENGTH.unpack(file.read(Piece(0, _LENGTH.size)))
     if length > MAX_HEADER:
@@ -58,7 +58,7 @@ def _header(file: WeightFile) -> tuple[dict[str, Any], int]:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether this says what a tensor is: its type, its shape, and where it begins and ends."""
+    """Return whether this describes a tensor: its type, its shape, and where it begins and ends."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
@@ -67,7 +67,7 @@ def _is_entry(entry: Any) -> bool:
     return len(shape) <= MAX_DIMENSIONS and len(offsets) == 2 and all(map(is_size, (*shape, *offsets)))
 
 
-def _tensor(file: WeightFile, start: int, name: str, entry: Any) -> Tensor:
+def _read_tensor(file: WeightFile, start: int, name: str, entry: Any) -> Tensor:
     dtype = getattr(torch, _TYPES.get(entry["dtype"], ""), None)
     if dtype is None:
         raise UnusableTensor(str(entry["dtype"])[:MAX_KEY])
@@ -79,9 +79,9 @@ def _tensor(file: WeightFile, start: int, name: str, entry: Any) -> Tensor:
     storage = file.storage(Piece(start + begin, end - begin), dtype.itemsize)
     if storage.nbytes() != math.prod(shape) * dtype.itemsize:
         raise ValueError("a tensor has fewer numbers than it says, or more")
-    return tensor_in(storage, dtype, Layout(0, shape, _strides(shape)))
+    return view_tensor(storage, dtype, Layout(0, shape, _strides(shape)))
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return those of numbers in a row."""
+    """Return the strides of a tensor whose numbers follow each other."""
     return tuple(math.prod(shape[place + 1 :]) for place in range(len(shape)))

@@ -1,4 +1,4 @@
-"""torch's two formats of weight files, read without torch's own readers: zip files, and what came before 1.6."""
+"""Reads torch's two formats of weight files without torch's own readers: zip files, and those from before 1.6."""
 
 import struct
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .pickle_names import Described, Stored
+from .pickle_names import StoredNumbers, TensorDescription
 from .unpickle import Unpickled, unpickle
-from .weight_bytes import Piece, WeightFile, tensor_in
+from .weight_bytes import Piece, WeightFile, view_tensor
 from .zips import Member, read_members
 
 _MOST_PICKLE = 64 << 20
-"""Bytes of the list of tensors, numbers excluded."""
+"""Most bytes of the list of tensors, without their numbers."""
 _LIST, _BYTEORDER, _NUMBERS = "/data.pkl", "/byteorder", "/data/"
 _PROGRAM = "/constants.pkl"
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -22,31 +22,31 @@ ZIP = b"PK"
 
 
 class ProgramFile(Exception):
-    """A file of code, or an archive of other files."""
+    """A file is a program, or an archive of other files."""
 
 
 class PackedFile(Exception):
-    """A file that unpacks to more than it is."""
+    """A file unpacks to more than it is."""
 
 
 class ForeignByteOrder(Exception):
-    """A file of a machine that writes numbers the other way round."""
+    """A file comes from a machine with the other order of bytes."""
 
 
 class _Storages:
-    """The storages of a file, each made once, so that tensors share them as they did."""
+    """The storages of a file, each created once, so that tensors share them as they did when they were saved."""
 
     def __init__(self, file: WeightFile, pieces: Mapping[str, Piece]) -> None:
         self._file, self._pieces = file, pieces
         self._made: dict[str, torch.UntypedStorage] = {}
 
-    def build(self, tensor: Described) -> Tensor:
+    def build(self, tensor: TensorDescription) -> Tensor:
         stored = tensor.stored
         if stored.key not in self._made:
             self._made[stored.key] = self._make(stored)
-        return tensor_in(self._made[stored.key], tensor.dtype, tensor.layout)
+        return view_tensor(self._made[stored.key], tensor.dtype, tensor.layout)
 
-    def _make(self, stored: Stored) -> torch.UntypedStorage:
+    def _make(self, stored: StoredNumbers) -> torch.UntypedStorage:
         piece, size = self._pieces.get(stored.key), stored.length * stored.dtype.itemsize
         if piece is None or piece.size < size:
             raise ValueError("a tensor has fewer numbers than it says")
@@ -54,7 +54,12 @@ class _Storages:
 
 
 def read_torch(file: WeightFile) -> Any:
-    """Return what was saved. Raises ValueError and its kin for damage, and the errors above and of the pickles."""
+    """Return what was saved.
+
+    Raises:
+        ValueError, EOFError, struct.error: The file is damaged.
+        ProgramFile, PackedFile, ForeignByteOrder, ForeignCode, UnusableTensor: It is no file of weights to use.
+    """
     return _read_zip(file) if file.read(Piece(0, min(2, file.size))) == ZIP else _read_old(file)
 
 
@@ -73,7 +78,7 @@ def _read_zip(file: WeightFile) -> Any:
         raise ForeignByteOrder
     start = folder + _NUMBERS
     pieces = {name.removeprefix(start): _piece(one) for name, one in members.items() if name.startswith(start)}
-    data = file.read(_bounded(_piece(members[lists[0]])))
+    data = file.read(_check_length(_piece(members[lists[0]])))
     return unpickle(data, 0, _Storages(file, pieces).build).value
 
 
@@ -81,7 +86,7 @@ def _piece(member: Member) -> Piece:
     return Piece(member.start, member.size)
 
 
-def _bounded(piece: Piece) -> Piece:
+def _check_length(piece: Piece) -> Piece:
     if piece.size > _MOST_PICKLE:
         raise ValueError("its list of tensors is longer than any model's")
     return piece
@@ -90,26 +95,28 @@ def _bounded(piece: Piece) -> Piece:
 def _read_old(file: WeightFile) -> Any:
     """Read five pickles, the fourth with the tensors and the fifth with the order of the storages after them."""
     data = file.read(Piece(0, min(file.size, _MOST_PICKLE)))
-    magic = _nothing(data, 0)
-    version = _nothing(data, magic.end)
+    magic = _skim(data, 0)
+    version = _skim(data, magic.end)
     if magic.value != _MAGIC or version.value != _VERSION:
         raise ValueError("it is a pickle, but not one of torch's")
-    system = _nothing(data, version.end)
+    system = _skim(data, version.end)
     if isinstance(system.value, dict) and system.value.get("little_endian") is False:
         raise ForeignByteOrder
     # Where the numbers are is known only after their list, which comes after the tensors.
-    listed = _nothing(data, system.end)
-    keys = _nothing(data, listed.end)
-    pieces = _old_pieces(file, keys.end, keys.value, listed.storages)
+    listed = _skim(data, system.end)
+    keys = _skim(data, listed.end)
+    pieces = _find_old_pieces(file, keys.end, keys.value, listed.storages)
     return unpickle(data, system.end, _Storages(file, pieces).build).value
 
 
-def _nothing(data: bytes, start: int) -> Unpickled:
-    """Read a pickle without its tensors."""
+def _skim(data: bytes, start: int) -> Unpickled:
+    """Read a pickle, and leave out its tensors."""
     return unpickle(data, start, lambda _: None)
 
 
-def _old_pieces(file: WeightFile, start: int, keys: Any, storages: Mapping[str, Stored]) -> dict[str, Piece]:
+def _find_old_pieces(
+    file: WeightFile, start: int, keys: Any, storages: Mapping[str, StoredNumbers]
+) -> dict[str, Piece]:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
         raise ValueError("it has no list of its storages")
     pieces = {}

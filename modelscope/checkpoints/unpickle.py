@@ -1,7 +1,7 @@
-"""Pickles as torch writes them, read by a small machine that knows a closed list of opcodes and calls nothing.
+"""Reads pickles as torch writes them, by a small machine that knows a closed list of opcodes and calls nothing.
 
-What a pickle makes is text, numbers, lists, tuples and dictionaries, tensors by way of their descriptions, and one
-inert object for everything else.
+It builds text, numbers, lists, tuples and dictionaries, tensors from their descriptions, and one inert object for
+everything else.
 """
 
 import pickle
@@ -10,30 +10,55 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .pickle_names import INERT, MAX_KEY, MAX_TENSORS, Build, Function, Inert, Stored, fill, function_named, storage_of
+from .pickle_names import (
+    INERT,
+    MAX_KEY,
+    MAX_TENSORS,
+    Build,
+    Function,
+    Inert,
+    StoredNumbers,
+    fill,
+    function_named,
+    parse_storage,
+)
 
 MAX_STEPS = 1_000_000
-"""Opcodes of one pickle. A model of thousands of tensors takes a tenth of it."""
+"""Most opcodes of one pickle. A model of thousands of tensors takes a tenth of it."""
 _LENGTHS = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
 _NEWEST = 5
 _METHODS = set(dir(OrderedDict))
-"""Attributes that no dictionary is given, but by somebody who wants to be called."""
+"""Attributes that only somebody who wants code to run gives to a dictionary."""
 
 
 class PickleDamage(ValueError):
-    """A pickle is none, or does what torch's never do."""
+    """A file is no pickle, or one that does what torch's never do."""
 
 
 class Unpickled(NamedTuple):
-    """An object, where its pickle ended, and the storages that it names, by their keys."""
+    """What a pickle holds.
+
+    value: the object; end: the position behind the pickle; storages: those that it names, by their keys.
+    """
 
     value: Any
     end: int
-    storages: dict[str, Stored]
+    storages: dict[str, StoredNumbers]
 
 
 def unpickle(data: bytes, start: int, build: Build) -> Unpickled:
-    """Read one object. build: makes a tensor of its description. Raises PickleDamage, ForeignCode, UnusableTensor."""
+    """Read one object.
+
+    Args:
+        data: The bytes of a file.
+        start: Where the pickle begins in them.
+        build: Builds a tensor from its description.
+
+    Raises:
+        PickleDamage: It is none, or damaged.
+        ForeignCode: It names code.
+        UnusableTensor: It holds a tensor of a kind that cannot be used.
+    """
     machine = _Machine(data, start, build)
     try:
         value = machine.run()
@@ -47,7 +72,7 @@ class _Machine:
 
     def __init__(self, data: bytes, at: int, build: Build) -> None:
         self.at = at
-        self.storages: dict[str, Stored] = {}
+        self.storages: dict[str, StoredNumbers] = {}
         self._data, self._build = data, build
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
@@ -173,7 +198,7 @@ class _Machine:
             raise PickleDamage("it changes what it has made")
 
     def find_storage(self) -> None:
-        stored = storage_of(self._stack.pop())
+        stored = parse_storage(self._stack.pop())
         self.storages.setdefault(stored.key, stored)
         self._stack.append(stored)
 
@@ -240,4 +265,4 @@ _STEPS: dict[int, Callable[[_Machine], object]] = {
         (pickle.LONG_BINGET, lambda m: m.recall(m.number(4))),
     )
 }
-"""All that Python's protocols 2 to 5 write of plain data and of what torch saves; not what makes room for more."""
+"""All that Python's protocols 2 to 5 write of plain data and of what torch saves, but nothing that claims memory."""

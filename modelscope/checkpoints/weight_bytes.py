@@ -1,4 +1,4 @@
-"""The bytes of a weight file as tensors: mapped, or read through a descriptor that notices a file that is shortened."""
+"""Turns the bytes of a weight file into tensors: mapped, or read by a descriptor that notices a shortened file."""
 
 import math
 import os
@@ -21,7 +21,10 @@ class UnusableTensor(Exception):
 
 
 class Piece(NamedTuple):
-    """Where some bytes are in a file."""
+    """Where some bytes are in a file.
+
+    start, size: in bytes.
+    """
 
     start: int
     size: int
@@ -84,11 +87,12 @@ class WeightFile:
             raise EOFError("it is shorter than it says")
 
 
-def tensor_in(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layout) -> Tensor:
-    """Return a tensor that lies in a storage.
+def view_tensor(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layout) -> Tensor:
+    """Return a tensor that is a view of a storage.
 
-    Raises ValueError where it would reach out of it, and UnusableTensor where it repeats numbers, which could make a
-    small file fill any memory.
+    Raises:
+        ValueError: It would reach out of the storage.
+        UnusableTensor: It repeats numbers, which could let a small file fill any memory.
     """
     offset, shape, strides = layout
     numbers = (offset, *shape, *strides)
@@ -108,7 +112,7 @@ def tensor_in(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layout)
 
 
 def is_text(name: str) -> bool:
-    """Whether a file's name is text; on Linux any bytes may be one."""
+    """Return whether a file's name is text; on Linux any bytes may be a name."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -117,5 +121,5 @@ def is_text(name: str) -> bool:
 
 
 def is_size(number: object) -> bool:
-    """Whether it is a number that a length or a place may be."""
+    """Return whether an object is a number that a length or a position in a file may be."""
     return type(number) is int and 0 <= number <= MAX_NUMBERS

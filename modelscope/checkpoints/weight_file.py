@@ -15,27 +15,33 @@ from .pickle_names import ForeignCode
 from .safetensors_files import read_safetensors
 from .torch_files import ZIP, ForeignByteOrder, PackedFile, ProgramFile, read_torch
 from .weight_bytes import Piece, UnusableTensor, WeightFile
-from .zips import NoDirectory, find_spoilt
+from .zips import NoDirectory, find_damaged
 
 _LFS_POINTER = b"version https://git-lfs"
 _TORCHS = (ZIP, b"\x80")
-"""How torch's files begin, zipped and not."""
+"""The first bytes of torch's files, zipped and not."""
 _TAR, _TAR_AT = b"ustar", 257
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
-"""How packed files begin, by gzip and others."""
+"""The first bytes of files that gzip and others packed."""
 _MOST_SHARED, _SHARED_ANYWAY = 3, 1 << 20
-"""How many times the file tensors with names of their own may be that share numbers, and how many bytes more."""
+"""How many times the size of its file a file's tensors may take together, since some share numbers, and how many bytes
+more."""
 _DAMAGE = (
     OSError, RuntimeError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError, MemoryError,
     struct.error,
 )  # fmt: skip
-"""What a damaged file makes its readers and torch raise."""
+"""What torch and the readers raise for a damaged file."""
 
 
 def read_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
-    """All tensors of a .pth, .bin, .ckpt or .safetensors file by name, mapped and therefore not yet read, or copied.
+    """Return all tensors in a .pth, .bin, .ckpt or .safetensors file by name.
 
-    Raises ModelError that names the file and the remedy.
+    Args:
+        path: The file.
+        mapped: Whether the tensors are mapped, and therefore not yet read; else they are copied.
+
+    Raises:
+        ModelError: The file holds no weights, or is damaged. It names the file and the remedy.
     """
     state = read_state(path, mapped=mapped)
     tensors = state.get("state_dict", state) if isinstance(state, dict) else None
@@ -47,34 +53,39 @@ def read_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
 
 
 def check_shared(path: Path, tensors: Iterable[Tensor]) -> None:
-    """Refuse tensors that share their numbers so often that copies would be many times the file. Raises ModelError."""
-    with _in_words(path):
+    """Refuse tensors that share numbers so often that copies would be many times the file. Raises ModelError."""
+    with _explain_damage(path):
         if sum(x.numel() * x.element_size() for x in tensors) > _MOST_SHARED * _size(path) + _SHARED_ANYWAY:
             raise ValueError("its tensors are the same numbers again and again")
 
 
 def read_state(path: Path, *, mapped: bool = True) -> Any:
-    """What such a file holds, whatever that is. Raises as `read_tensors` does.
+    """Return all that a weight file holds. Raises as `read_tensors` does.
 
-    mapped: not read yet. Else read through a descriptor, which notices where somebody shortens the file.
+    mapped: whether the numbers are not read yet. Else a descriptor reads them, which notices where somebody shortens
+    the file.
     """
-    with _in_words(path):
+    with _explain_damage(path):
         return _read(path, mapped=mapped)
 
 
 def verify(path: Path) -> bool:
-    """Read a whole file and return whether it has checksums of its own; all of them fit. Raises ModelError if not."""
-    with _in_words(path), _open(path, mapped=False) as file:
+    """Read a whole file, and return whether it has checksums of its own.
+
+    Raises:
+        ModelError: One of them does not match, or the file cannot be read.
+    """
+    with _explain_damage(path), _open(path, mapped=False) as file:
         if file.read(Piece(0, min(file.size, len(ZIP)))) != ZIP:
             return False
-        if spoilt := find_spoilt(file.descriptor):
+        if spoilt := find_damaged(file.descriptor):
             raise ModelError(f"{path}: {spoilt} in it does not match its checksum. Download the file again.")
         return True
 
 
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
-    """Say what is wrong with a file as ModelError."""
+def _explain_damage(path: Path) -> Iterator[None]:
+    """Turn the errors of the readers into ModelError, which says what is wrong with the file."""
     try:
         yield
     except ForeignCode as error:
@@ -105,15 +116,15 @@ def _in_words(path: Path) -> Iterator[None]:
             f"{path}: the download is not complete ({_size(path):,} bytes so far). Download it again."
         ) from error
     except _DAMAGE as error:
-        raise _damage(path, error) from error
+        raise _describe_damage(path, error) from error
 
 
-def _damage(path: Path, error: Exception) -> ModelError:
-    """The one sentence for everything that is wrong inside of a file."""
+def _describe_damage(path: Path, error: Exception) -> ModelError:
+    """Return the error for everything that is wrong inside a file."""
     size = _size(path)
     # A small file that wants a lot claims to hold what it does not.
     if is_memory_error(error) and 2 * size > (free_memory(torch.device("cpu")) or 0):
-        return ModelError(f"{path}: too little memory to read it. It may be sound; close other programs.")
+        return ModelError(f"{path}: too little memory to read it. The file may be fine; close other programs.")
     return ModelError(
         f"{path}: damaged or not fully downloaded ({size:,} bytes; {first_line(error)}). Download it again."
     )
@@ -144,7 +155,10 @@ def _open(path: Path, *, mapped: bool) -> WeightFile:
 
 
 def _refuse(path: Path, start: bytes) -> None:
-    """Raises ModelError for what holds no weights in any format. start: how the file begins."""
+    """Refuse what holds no weights in any format. Raises ModelError.
+
+    start: the file's first bytes.
+    """
     if not start:
         raise ModelError(f"{path}: is empty. Download it again.")
     if start.startswith(_LFS_POINTER):
@@ -159,7 +173,10 @@ def _refuse(path: Path, start: bytes) -> None:
 
 
 def _is_safetensors(path: Path, start: bytes) -> bool:
-    """By what is in it: people rename files. What is in neither format is read as its name says."""
+    """Return whether a file is in safetensors' format, by its content: people rename files. Raises ModelError.
+
+    A file in neither format is read as its name says.
+    """
     named = path.suffix.lower() == ".safetensors"
     if named and start.startswith(_TORCHS) and start[8:9] != b"{":
         raise ModelError(f"{path}: is in torch's format, not in that of its name. Rename it to {path.stem}.pth.")

@@ -1,4 +1,4 @@
-"""The table of contents of a zip file as torch writes it: members that are stored as they are, none in another."""
+"""Reads the table of contents of a zip file as torch writes it: members are stored as they are, none inside another."""
 
 import os
 import struct
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..files import read_at
 
 _MOST_DIRECTORY = 8 << 20
-"""Bytes: a hundred thousand members. A model has some thousand."""
+"""Most bytes of it: a hundred thousand members. A model has some thousand."""
 _END, _END_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 _WHERE_END_64 = struct.Struct("<4sLQL")
 _ENTRY, _HEADER = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
@@ -20,7 +20,10 @@ _PIECE = 1 << 20
 
 
 class Member(NamedTuple):
-    """A file in a zip file. start, size: of its bytes; packed: in a way that torch never uses."""
+    """A file in a zip file.
+
+    start, size: where its bytes are in the zip file; packed: whether they are, which torch never does.
+    """
 
     name: str
     start: int
@@ -64,13 +67,13 @@ def _find_directory(file: BufferedReader) -> tuple[int, int]:
     before = at - _WHERE_END_64.size
     if before >= 0 and tail.startswith(b"PK\6\7", before):
         place = _WHERE_END_64.unpack_from(tail, before)[2]
-        mark, *_, size, start = _END_64.unpack(read_at(file, _within(place, length), _END_64.size))
+        mark, *_, size, start = _END_64.unpack(read_at(file, _check_within(place, length), _END_64.size))
         if mark != b"PK\6\6":
             raise ValueError("the end of its table of contents is not where it says")
-    return _within(start, length), _within(size, length)
+    return _check_within(start, length), _check_within(size, length)
 
 
-def _within(number: int, length: int) -> int:
+def _check_within(number: int, length: int) -> int:
     """Refuse what leads out of the file: an offset may be more than seek takes."""
     if number > length:
         raise EOFError("it is shorter than it says")
@@ -86,15 +89,15 @@ def _read_entry(file: BufferedReader, data: bytes, at: int) -> tuple[Member, int
     following = extra_at + extra_size + comment_size
     if mark != b"PK\1\2" or following > len(data):
         raise ValueError("its table of contents is damaged")
-    sizes = _large(data[extra_at : extra_at + extra_size], (size, packed, header))
-    size, packed, header = (_within(number, 1 << 62) for number in sizes)
-    member = Member(data[name_at:extra_at].decode(), _start(file, header), size, crc, bool(method or flags & 1))
+    sizes = _read_large_fields(data[extra_at : extra_at + extra_size], (size, packed, header))
+    size, packed, header = (_check_within(number, 1 << 62) for number in sizes)
+    member = Member(data[name_at:extra_at].decode(), _find_start(file, header), size, crc, bool(method or flags & 1))
     if not member.packed and size != packed:
         raise ValueError("a member has two sizes")
     return member._replace(size=packed), header, following
 
 
-def _large(extra: bytes, numbers: tuple[int, int, int]) -> list[int]:
+def _read_large_fields(extra: bytes, numbers: tuple[int, int, int]) -> list[int]:
     """Return the numbers, with those that are too large for their fields taken from the extra ones."""
     while len(extra) >= 4:
         kind, size = struct.unpack_from("<2H", extra)
@@ -105,7 +108,7 @@ def _large(extra: bytes, numbers: tuple[int, int, int]) -> list[int]:
     return list(numbers)
 
 
-def _start(file: BufferedReader, header: int) -> int:
+def _find_start(file: BufferedReader, header: int) -> int:
     """Return where a member's bytes begin."""
     mark, *_, name_size, extra_size = _HEADER.unpack(read_at(file, header, _HEADER.size))
     if mark != b"PK\3\4":
@@ -113,8 +116,11 @@ def _start(file: BufferedReader, header: int) -> int:
     return header + _HEADER.size + int(name_size) + int(extra_size)
 
 
-def find_spoilt(file: BufferedReader) -> str:
-    """Return the name of the first member whose bytes do not match its checksum, or nothing. Raises as above."""
+def find_damaged(file: BufferedReader) -> str:
+    """Return the name of the first member whose bytes do not match its checksum, or nothing.
+
+    Raises as `read_members` does.
+    """
     for member in read_members(file).values():
         crc, at, end = 0, member.start, member.start + member.size
         while at < end:

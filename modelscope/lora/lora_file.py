@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.weight_file import check_shared, read_state
-from ..errors import ModelError, some
+from ..errors import ModelError, shorten
 from ..memory.deltas import Delta, fits
 from ..model import Model
 from .foreign import find_origin
@@ -66,7 +66,7 @@ def _find_targets(path: Path, pairs: Sequence[Pair], targets: Targets) -> dict[s
     unknown = [module for module, target in found.items() if target is None]
     if unknown:
         raise ModelError(
-            f"{path}: {len(unknown)} of its {len(found)} modules are not in this model ({some(unknown, SHOWN)}). It "
+            f"{path}: {len(unknown)} of its {len(found)} modules are not in this model ({shorten(unknown, SHOWN)}). It "
             "was made for another model. Nothing of it was used."
         )
     known = {module: target for module, target in found.items() if target}
@@ -86,7 +86,7 @@ def _check_fit(path: Path, pairs: Sequence[Pair], found: Mapping[str, Target]) -
     if misfits:
         raise ModelError(
             f"{path}: was made for another model: {len(misfits)} of its {len(pairs)} modules do not fit this one "
-            f"({some(misfits, SHOWN)}). Nothing of it was used."
+            f"({shorten(misfits, SHOWN)}). Nothing of it was used."
         )
 
 
@@ -104,8 +104,8 @@ def _check_numbers(path: Path, pairs: Sequence[Pair]) -> None:
     ]
     if bad:
         raise ModelError(
-            f"{path}: holds values that are no finite numbers ({some(bad, SHOWN)}). Its training went wrong, or it is "
-            "damaged. Nothing of it was used."
+            f"{path}: holds values that are no finite numbers ({shorten(bad, SHOWN)}). Its training went wrong, or it "
+            "is damaged. Nothing of it was used."
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import ModelError, some
+from ..errors import ModelError, shorten
 from .alphas import Alphas, read_alphas
 from .foreign import recognise_foreign
 
@@ -79,13 +79,13 @@ def read_pairs(path: Path, tensors: dict[str, Tensor]) -> list[Pair]:
             unknown.append(name)
     if unknown:
         whole = "It is no LoRA." if len(unknown) == len(tensors) else "Nothing of it was used."
-        raise ModelError(f"{path}: holds what no LoRA format has ({some(unknown, SHOWN)}). {whole}")
+        raise ModelError(f"{path}: holds what no LoRA format has ({shorten(unknown, SHOWN)}). {whole}")
     if len(several := sorted(filter(None, adapters))) > 1:
-        raise ModelError(f"{path}: holds several LoRAs ({some(several, SHOWN)}). Save each to a file of its own.")
+        raise ModelError(f"{path}: holds several LoRAs ({shorten(several, SHOWN)}). Save each to a file of its own.")
     if halves := [module for module, factors in modules.items() if not {"up", "down"} <= factors.keys()]:
         raise ModelError(
             f"{path}: {len(halves)} of its {len(modules)} modules lack one of their two matrices "
-            f"({some(halves, SHOWN)}). It was saved in part, or is damaged. Nothing of it was used."
+            f"({shorten(halves, SHOWN)}). It was saved in part, or is damaged. Nothing of it was used."
         )
     alphas = read_alphas(path)
     return [_make_pair(path, module, alphas, **factors) for module, factors in modules.items()]

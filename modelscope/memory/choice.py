@@ -9,12 +9,12 @@ from ..errors import OutOfMemory, RequestError
 from ..model import Model
 from ..prompts.tokens import split_into_chunks
 from ..request import VideoRequest
+from ..units import format_bytes
 from . import float8
 from .deltas import NO_LORAS, AppliedLoras
 from .estimate import TOKENS, Clip, estimate_bytes
 from .plan import BALANCED, LADDER, Plan
 
-GIGABYTE, MEGABYTE = 1e9, 1e6
 RESERVE = 250_000_000
 """Bytes of an accelerator's memory that kernels, fragments and other programs want."""
 
@@ -55,9 +55,9 @@ class Choice(NamedTuple):
     available: int | None
 
     def __str__(self) -> str:
-        there = "" if self.available is None else f" of {_gigabytes(self.available)} free"
+        there = "" if self.available is None else f" of {format_bytes(self.available)} free"
         how = f"plan: {self.plan.name}{', 8 bits' if self.plan.eight_bits else ''}"
-        return f"needs about {_gigabytes(self.needs)}{there} ({how})"
+        return f"needs about {format_bytes(self.needs)}{there} ({how})"
 
 
 def choose_plan(model: Model, request: VideoRequest, limits: Limits, loras: AppliedLoras = NO_LORAS) -> Choice:
@@ -156,12 +156,8 @@ class _Chooser:
             if fitting
             else "Ask for a smaller size, or close other programs."
         )
-        least = _gigabytes(self._needed(smallest) + self._reserve)
+        least = format_bytes(self._needed(smallest) + self._reserve)
         return (
             f"{request.frames} frames of {request.width} x {request.height} need about {least} at least, and "
-            f"{_gigabytes(available)} are there. {remedy}"
+            f"{format_bytes(available)} are there. {remedy}"
         )
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / GIGABYTE:.1f} GB" if size >= GIGABYTE / 10 else f"{max(size, 0) / MEGABYTE:.0f} MB"

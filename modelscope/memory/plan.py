@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from ..errors import RequestError
 from ..network.slices import ChunkBudget
 
 
@@ -36,9 +37,17 @@ SMALL = Plan("small", ChunkBudget(8_000_000), batch_cfg=True, streamed=True)
 SMALLEST = Plan("smallest", ChunkBudget(2_000_000), batch_cfg=False, streamed=True)
 LADDER = (FAST, BALANCED, SMALL, SMALLEST)
 """From the quickest to the smallest."""
+PLANS = {plan.name: plan for plan in LADDER}
+
+
+def plan_named(name: str) -> Plan:
+    """Return the plan of that name. Raises RequestError that lists the names."""
+    if name not in PLANS:
+        raise RequestError(f"The plan {name!r} is not known. Known are: {', '.join(PLANS)}.")
+    return PLANS[name]
 
 
 def next_below(plan: Plan) -> Plan | None:
     """The plan to try where this one does not fit; None after the smallest."""
-    below = LADDER[[one.name for one in LADDER].index(plan.name) + 1 :]
+    below = LADDER[LADDER.index(plan_named(plan.name)) + 1 :]
     return replace(below[0], eight_bits=plan.eight_bits) if below else None

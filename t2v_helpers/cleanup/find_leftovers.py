@@ -1,30 +1,30 @@
-"""Where killed processes leave something: the folders of models, and that of the videos."""
+"""Finds what killed processes left in the folders of models and in that of the videos."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..generation.outputs import destination
 from ..host import Host
-from ..models.folders import model_places
+from ..models.folders import list_places
 from ..video.ffmpeg import OutputError
-from .half_downloads import half_downloads
-from .leftovers import Leftover, ended_copies, ended_runs, seen
+from .half_downloads import find_half_downloads
+from .leftovers import Leftover, find_ended_copies, find_ended_runs, skip_unreadable
 
 
 def find_leftovers(host: Host) -> list[Leftover]:
-    """All that ended processes left in the host's folders; what somebody works at is not among it."""
-    return [*_among_models(host), *ended_runs(_videos(host))]
+    """Return all that ended processes left in the host's folders. What a living process works at is not part of it."""
+    return [*_find_among_models(host), *find_ended_runs(_find_videos(host))]
 
 
-def _among_models(host: Host) -> Iterator[Leftover]:
-    for folder in model_places(host):
-        yield from seen(ended_copies(folder))
-        yield from seen(half_downloads(folder, host.models_folder(), host.lora_folder()))
+def _find_among_models(host: Host) -> Iterator[Leftover]:
+    for folder in list_places(host):
+        yield from skip_unreadable(find_ended_copies(folder))
+        yield from skip_unreadable(find_half_downloads(folder, host.models_folder(), host.lora_folder()))
 
 
-def _videos(host: Host) -> Path:
+def _find_videos(host: Host) -> Path:
     try:
         return destination(host).root
     except OutputError:
-        # Told by the run that asks for it; nothing can have been left in what is no folder.
+        # The run that asks for it reports it; nothing can have been left in what is no folder.
         return host.outputs_folder()

@@ -1,4 +1,4 @@
-"""Downloads that were cut: which can go on, and which nobody will ask for again."""
+"""Finds downloads that were cut off: those that can go on, and those that nobody will ask for again."""
 
 import os
 import re
@@ -9,15 +9,18 @@ from pathlib import Path
 from ..locks import Lock, create, take
 from ..models.download import LOCK, STAGING
 from ..models.known import KNOWN, KnownModel
-from .leftovers import Leftover, kept, size_of
+from .leftovers import Leftover, advise_keeping, measure
 
 _PART = re.compile(r"(.+)\.([0-9a-f]{12})\.part")
 
 
-def half_downloads(folder: Path, models: Path, loras: Path) -> Iterator[Leftover]:
-    """What cut downloads left in a model's folder, where none is under way.
+def find_half_downloads(folder: Path, models: Path, loras: Path) -> Iterator[Leftover]:
+    """Yield what downloads that were cut off left in a model's folder, where none is under way. Raises OSError.
 
-    models, loras: the folders into which known models go; a part that such a download would go on with is of use.
+    Args:
+        folder: The model's folder.
+        models: The folder of all models. A part that a known model's download would go on with is of use.
+        loras: The folder of all LoRAs.
     """
     staging = folder / STAGING
     if staging.is_symlink() or not staging.is_dir():
@@ -27,34 +30,36 @@ def half_downloads(folder: Path, models: Path, loras: Path) -> Iterator[Leftover
         if taken.lock:
             taken.lock.close()
         elif taken.why:
-            yield Leftover(staging, size_of(staging), "a download, cut or under way", advice=kept(taken.why))
+            yield Leftover(
+                staging, measure(staging), "a download, cut off or under way", advice=advise_keeping(taken.why)
+            )
             return
         else:
             return
-    parts = _parts(staging)
+    parts = _list_parts(staging)
     for path in parts:
-        yield _half(path, _resumed_by(path, models, loras))
+        yield _describe_half(path, _find_resuming(path, models, loras))
     if not parts and set(os.listdir(staging)) <= {LOCK}:
-        yield Leftover(staging, 0, "the empty folder of a download that has ended", partial(_removed, staging, None))
+        yield Leftover(staging, 0, "the empty folder of a download that has ended", partial(_remove, staging, None))
 
 
-def _parts(staging: Path) -> list[Path]:
+def _list_parts(staging: Path) -> list[Path]:
     return sorted(path for path in staging.iterdir() if _PART.fullmatch(path.name) and not path.is_dir())
 
 
-def _half(path: Path, model: KnownModel | None) -> Leftover:
+def _describe_half(path: Path, model: KnownModel | None) -> Leftover:
     if model is None:
         about = "half a download that no known model goes on with"
-        return Leftover(path, size_of(path), about, partial(_removed, path.parent, path))
+        return Leftover(path, measure(path), about, partial(_remove, path.parent, path))
     advice = (
         f"It stays: the next download of {model.key} (`python run.py download {model.key}`, or the fold Models) goes "
         "on with it, or removes it if the file is there."
     )
-    return Leftover(path, size_of(path), f"half a download of {model.label}", advice=advice, wrong=False)
+    return Leftover(path, measure(path), f"half a download of {model.label}", advice=advice, wrong=False)
 
 
-def _resumed_by(part: Path, models: Path, loras: Path) -> KnownModel | None:
-    """The known model whose download into this folder goes on with a part: of the same file, as far as is known."""
+def _find_resuming(part: Path, models: Path, loras: Path) -> KnownModel | None:
+    """Return the known model whose download into this folder would go on with a part, if there is one."""
     match = _PART.fullmatch(part.name)
     assert match
     name, digits = match.groups()
@@ -69,26 +74,27 @@ def _resumed_by(part: Path, models: Path, loras: Path) -> KnownModel | None:
     )
 
 
-def _removed(staging: Path, part: Path | None) -> bool:
+def _remove(staging: Path, part: Path | None) -> bool:
     """Remove a part, and the folder with the last one; not while a download is under way. Raises OSError."""
-    lock = _locked(staging / LOCK)
+    is_new = not os.path.lexists(staging / LOCK)
+    lock = _lock(staging / LOCK)
     if lock is None:
         return False
+    is_last = False
     try:
         if part:
             part.unlink(missing_ok=True)
-        if set(os.listdir(staging)) > {LOCK}:
-            lock.close()
-            return True
-    except OSError:
-        lock.close()
-        raise
-    lock.remove()
-    staging.rmdir()
+        is_last = set(os.listdir(staging)) == {LOCK}
+    finally:
+        # One that a download left is the next download's, too.
+        lock.remove() if is_new or is_last else lock.close()
+    if is_last:
+        staging.rmdir()
     return True
 
 
-def _locked(path: Path) -> Lock | None:
+def _lock(path: Path) -> Lock | None:
+    """Return the lock of a download's folder; None while a download is under way. Raises OSError."""
     try:
         return take(path).lock if os.path.lexists(path) else create(path)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""What killed processes left in the folders of videos and models: found, named with its size, removed on request."""
+"""Finds what killed processes left in the folders of videos and models, names it, and removes it on request."""
 
 import os
 import re
@@ -10,10 +10,10 @@ from typing import NamedTuple
 from ...modelscope.config import CONFIGURATION, FilesConfig
 from ...modelscope.errors import ModelError
 from ...modelscope.escape import logger, visible
+from ...modelscope.units import format_bytes
 from ..generation.marks import MARK, is_mark, remove_run, unfinished
 from ..locks import take
-from ..models.doctor import gigabytes
-from ..models.staging import CONTENT, LOCK, is_only_copy, remove_staging, remove_tree, stagings
+from ..models.staging import CONTENT, LOCK, is_only_copy, list_stagings, remove_staging, remove_tree
 from ..video.formats import FORMATS
 
 log = logger(__name__)
@@ -24,7 +24,7 @@ _MOST = 20_000
 _SUFFIXES = "|".join(re.escape(kind.suffix) for kind in FORMATS.values() if kind.suffix)
 _UNFINISHED = re.compile(rf"(.+)({_SUFFIXES})\.partial\2")
 _CONVERTED = {Path(name).stem + ".safetensors" for name in vars(FilesConfig()).values()} | {CONFIGURATION}
-"""Names in a conversion's folder."""
+"""The names of all files in a conversion's folder."""
 _EMPTY = "the empty folder of a conversion or move"
 _BY_HAND = "Delete it yourself if nothing that works there needs it."
 
@@ -32,8 +32,9 @@ _BY_HAND = "Delete it yourself if nothing that works there needs it."
 class Leftover(NamedTuple):
     """What an ended process left.
 
-    remove: does that, and says whether it was still there to be removed; None for what this program must not remove.
-    advice: what to do instead. wrong: whether it is surely ours and of no use.
+    size: in bytes; about: what it is, in words.
+    remove: removes it, and returns whether it was still there; None for what this program must not remove.
+    advice: what to do instead; wrong: whether it is certainly ours and of no use.
     """
 
     path: Path
@@ -44,15 +45,15 @@ class Leftover(NamedTuple):
     wrong: bool = True
 
     def what_next(self, removal: str) -> str:
-        """What a person can do. removal: how to let this program remove what it may."""
+        """Return what a person can do. removal: how to let this program remove what it may."""
         return removal if self.remove else self.advice
 
     def __str__(self) -> str:
-        return visible(f"{self.path}: {self.about}, {gigabytes(self.size)}.")
+        return visible(f"{self.path}: {self.about}, {format_bytes(self.size, 2)}.")
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; links are not followed."""
+def measure(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder; links are not followed."""
     try:
         if path.is_symlink() or not path.is_dir():
             return path.lstat().st_size
@@ -61,12 +62,16 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def clean(leftovers: Sequence[Leftover]) -> list[str]:
-    """Remove what may be removed, and say what was done. Raises ModelError with it all where something could not be."""
+def remove_leftovers(leftovers: Sequence[Leftover]) -> list[str]:
+    """Remove what may be removed, and return what was done with each.
+
+    Raises:
+        ModelError: Something could not be removed. It says what was done with each.
+    """
     said, failed = [], False
     for one in leftovers:
         try:
-            said.append(_removed(one))
+            said.append(_remove(one))
         except OSError as error:
             failed = True
             said.append(f"{one.path} could not be removed ({error.strerror or error}). Delete it yourself.")
@@ -75,31 +80,31 @@ def clean(leftovers: Sequence[Leftover]) -> list[str]:
     return said
 
 
-def _removed(one: Leftover) -> str:
+def _remove(one: Leftover) -> str:
     if one.remove is None:
         return f"{one} {one.advice}"
     if one.remove():
-        return f"{one.path}: removed, {gigabytes(one.size)}."
-    return f"{one.path} stays: somebody works there now, or has removed it."
+        return f"{one.path}: removed, {format_bytes(one.size, 2)}."
+    return f"{one.path} stays: somebody works there now, or has removed it already."
 
 
-def seen(found: Iterator[Leftover]) -> Iterator[Leftover]:
-    """As much as can be looked at: what may not be keeps nothing else from being found."""
+def skip_unreadable(found: Iterator[Leftover]) -> Iterator[Leftover]:
+    """Yield leftovers as far as they can be read: a folder that cannot be read does not hide the others."""
     try:
         yield from found
     except OSError as error:
-        log.info("Leftovers could not be looked for: %s", error)
+        log.info("Some leftovers could not be looked for: %s", error)
 
 
-def ended_runs(videos: Path) -> Iterator[Leftover]:
-    """What killed runs left in a folder of videos, and in those below."""
-    for path in _files_below(videos):
+def find_ended_runs(videos: Path) -> Iterator[Leftover]:
+    """Yield what killed runs left in a folder of videos, and in those below."""
+    for path in _list_files(videos):
         if is_mark(path.name):
-            yield from seen(_ended_run(path))
+            yield from skip_unreadable(_examine_run(path))
         # Looked for last: a run that goes on renames its file before it lets go of its mark.
         elif _is_markless(path) and path.is_file():
-            about = "an unfinished video of which nothing says whose it is"
-            yield Leftover(path, size_of(path), about, wrong=False)
+            about = "an unfinished video with nothing that says whose it is"
+            yield Leftover(path, measure(path), about, wrong=False)
 
 
 def _is_markless(path: Path) -> bool:
@@ -107,7 +112,7 @@ def _is_markless(path: Path) -> bool:
     return match is not None and not os.path.lexists(path.with_name(match[1] + MARK))
 
 
-def _ended_run(mark: Path) -> Iterator[Leftover]:
+def _examine_run(mark: Path) -> Iterator[Leftover]:
     taken = take(mark)
     if taken.lock:
         taken.lock.close()
@@ -116,17 +121,17 @@ def _ended_run(mark: Path) -> Iterator[Leftover]:
     files = unfinished(mark)
     named = f"{len(files)} unfinished file{'' if len(files) == 1 else 's'}"
     about = f"the mark of a run that has ended, with {named}" if taken.lock else f"the mark of a run, with {named}"
-    size = sum(map(size_of, (mark, *files)))
-    yield Leftover(mark, size, about, partial(remove_run, mark) if taken.lock else None, kept(taken.why))
+    size = sum(map(measure, (mark, *files)))
+    yield Leftover(mark, size, about, partial(remove_run, mark) if taken.lock else None, advise_keeping(taken.why))
 
 
-def kept(why: str) -> str:
-    """The advice where nobody can tell whether somebody works there."""
+def advise_keeping(why: str) -> str:
+    """Return the advice where it cannot be known whether a process still works there."""
     return f"It stays ({why}). {_BY_HAND}"
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """The newest folders first, if they are named by date."""
+def _list_files(folder: Path) -> Iterator[Path]:
+    """Yield all files in a folder and below it, in the newest folders first, if they are named by date."""
     looked_at = 0
     for here, folders, names in os.walk(folder):
         folders.sort(reverse=True)
@@ -139,44 +144,44 @@ def _files_below(folder: Path) -> Iterator[Path]:
             return
 
 
-def ended_copies(parent: Path) -> Iterator[Leftover]:
-    """What killed conversions and moves left in a folder."""
-    for path in stagings(parent):
+def find_ended_copies(parent: Path) -> Iterator[Leftover]:
+    """Yield what killed conversions and moves left in a folder."""
+    for path in list_stagings(parent):
         if path.is_symlink():
             yield Leftover(path, 0, "a link with the name of a half copy", partial(_unlink, path))
         elif not os.path.lexists(path / LOCK):
-            yield from seen(_without_lock(path))
+            yield from skip_unreadable(_examine_unlocked(path))
         else:
-            yield from seen(_ended_copy(path))
+            yield from skip_unreadable(_examine_copy(path))
 
 
-def _ended_copy(path: Path) -> Iterator[Leftover]:
+def _examine_copy(path: Path) -> Iterator[Leftover]:
     taken = take(path / LOCK)
     if taken.lock:
         taken.lock.close()
     elif not taken.why:
         return
     source = taken.note.source if taken.note else ""
-    about, size = f"half a copy of {source}" if source else "half a conversion", size_of(path)
+    about, size = f"half a copy of {source}" if source else "half a conversion", measure(path)
     if taken.lock is None:
-        yield Leftover(path, size, about, advice=kept(taken.why))
+        yield Leftover(path, size, about, advice=advise_keeping(taken.why))
     elif not os.path.lexists(path / CONTENT):
         yield Leftover(path, size, _EMPTY, partial(remove_staging, path))
-    elif is_only_copy(taken.note):
+    elif is_only_copy(path / CONTENT, taken.note):
         advice = "It stays: what it was copied from is not there, so that its content may be all there is of it."
         yield Leftover(path, size, about, advice=advice)
     else:
         yield Leftover(path, size, about, partial(remove_staging, path))
 
 
-def _without_lock(path: Path) -> Iterator[Leftover]:
-    """Of an earlier version, which locked nothing, and moved files so that this may be the only copy of one."""
+def _examine_unlocked(path: Path) -> Iterator[Leftover]:
+    """Examine what an earlier version left. It locked nothing, and moved files, so that this may be the only copy."""
     if not path.is_dir() or not _CONVERTED.issuperset(os.listdir(path)):
         advice = f"It stays: it may be the only copy of a model. {_BY_HAND}"
-        yield Leftover(path, size_of(path), "what a move by an earlier version left", advice=advice)
+        yield Leftover(path, measure(path), "what a move by an earlier version left", advice=advice)
     elif os.listdir(path):
         about = "half a conversion by an earlier version, unless such a one is still at work"
-        yield Leftover(path, size_of(path), about, partial(_remove_unlocked, path))
+        yield Leftover(path, measure(path), about, partial(_remove_unlocked, path))
     else:
         yield Leftover(path, 0, _EMPTY, partial(remove_staging, path))
 

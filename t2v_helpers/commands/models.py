@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...modelscope.errors import ModelError, TextToVideoError
+from ...modelscope.errors import ModelError, RequestError, TextToVideoError
+from ..disk import expand_home
 from ..hosts.console import MODELS
-from ..models.known import described
+from ..models.known import describe_model
 from ..settings import FURTHER_MODELS, OUTPUT_FOLDER
 from .launcher import launch
 
@@ -47,13 +48,15 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--output-dir", metavar="DIR", default="", help="where videos go, if not to the default folder")
     convert = commands.add_parser("convert", help="write a model again: half precision, safetensors")
     convert.add_argument("model", metavar="MODEL", help="its name, its folder, or its file")
-    convert.add_argument("--output", type=Path, metavar="DIR", help="default: text2video/<name>-fp16 among the models")
+    convert.add_argument(
+        "--output", type=_place, metavar="DIR", help="default: text2video/<name>-fp16 among the models"
+    )
     download = commands.add_parser("download", help="list known models, or download one")
     download.add_argument("name", nargs="?", metavar="NAME", help="as listed; left out, all are listed")
     download.add_argument("--yes", action="store_true", help="do not ask")
     for command in (doctor, convert, download):
         command.add_argument("--models-dir", type=_folder, default=MODELS, metavar="DIR", help="default: %(default)s")
-        command.add_argument("--lora-dir", type=Path, metavar="DIR", help="default: Lora in that folder")
+        command.add_argument("--lora-dir", type=_place, metavar="DIR", help="default: Lora in that folder")
         command.add_argument("--further-models", default="", metavar="DIRS", help=FURTHER_MODELS.info)
     return parser
 
@@ -63,6 +66,14 @@ def _folder(name: str) -> Path:
     if not Path(name).is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {name!r}")
     return Path(name)
+
+
+def _place(name: str) -> Path:
+    """Return the path of that name. Raises ArgumentTypeError for one below the home of an unknown user."""
+    try:
+        return expand_home(name)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _host(options: argparse.Namespace) -> "ConsoleHost":
@@ -77,27 +88,27 @@ def _doctor(options: argparse.Namespace) -> int:
     from ..models.folders import base_folder, find_models
 
     host = _host(options)
-    sound = _move_or_name(options) & _clean_or_name(options, host)
+    valid = _move_or_name(options) & _clean_or_name(options, host)
     models = [_model(host, name) for name in options.models] or find_models(host)
     if len(models) == 1 and not options.models:
         _say(
             f"No weights yet: put a model's files into {base_folder(options.models_dir)}, or let "
             "`python run.py download` bring them there."
         )
-    for diagnosis in examine(host, models, thorough=options.thorough):
+    for diagnosis in examine(host, models, verify_files=options.thorough):
         _say("")
         _say(f"{diagnosis.model.name}  {diagnosis.model.path}")
         for finding in diagnosis.findings:
-            _say(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.subject}: {finding.text}")
-        sound = sound and diagnosis.sound
-    return 0 if sound else 1
+            _say(f"  {'ok   ' if finding.valid else 'WRONG'} {finding.subject}: {finding.text}")
+        valid = valid and diagnosis.valid
+    return 0 if valid else 1
 
 
 def _move_or_name(options: argparse.Namespace) -> bool:
     """Move files that lie in a wrong place, or say which do. Return whether none is left there."""
-    from ..models.misplaced import downloads_folder, misplaced, move
+    from ..models.misplaced import downloads_folder, find_misplaced, move
 
-    files = misplaced(options.models_dir, downloads_folder())
+    files = find_misplaced(options.models_dir, downloads_folder())
     if options.move:
         return _do(move, files)
     _say_all(f"{path} belongs in {goal}; --move moves it." for path, goal in files)
@@ -107,11 +118,11 @@ def _move_or_name(options: argparse.Namespace) -> bool:
 def _clean_or_name(options: argparse.Namespace, host: "ConsoleHost") -> bool:
     """Remove what was left half done, or say what was. Return whether no fault is left there."""
     from ..cleanup.find_leftovers import find_leftovers
-    from ..cleanup.leftovers import clean
+    from ..cleanup.leftovers import remove_leftovers
 
     left = find_leftovers(host)
     if options.clean:
-        return _do(clean, left)
+        return _do(remove_leftovers, left)
     _say_all(f"{one} {one.what_next('--clean removes it.')}" for one in left)
     return not any(one.wrong for one in left)
 
@@ -132,26 +143,26 @@ def _say_all(lines: Iterable[str]) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from ..models.convert import convert, converted_folder
+    from ..models.convert import convert, default_goal
 
     model = _model(_host(options), options.model)
-    convert(model, options.output or converted_folder(model, options.models_dir), _say)
+    convert(model, options.output or default_goal(model, options.models_dir), _say)
     return 0
 
 
 def _download(options: argparse.Namespace) -> int:
     from ..models.download import download
-    from ..models.known import KNOWN, known_model
+    from ..models.known import KNOWN, find_known
 
-    model = known_model(options.name) if options.name else None
+    model = find_known(options.name) if options.name else None
     loras = _host(options).lora_folder()
     if model is None:
-        sys.stdout.writelines(f"{one.key:20} {described(one, options.models_dir, loras)}\n" for one in KNOWN)
+        sys.stdout.writelines(f"{one.key:20} {describe_model(one, options.models_dir, loras)}\n" for one in KNOWN)
         if options.name:
             sys.stderr.write(f"Error: there is no known model {options.name!r}; these are all.\n")
         return 2 if options.name else 0
     goal = model.goal(options.models_dir, loras)
-    _say(described(model, options.models_dir, loras))
+    _say(describe_model(model, options.models_dir, loras))
     _say(f"It goes to {goal}.")
     if not (options.yes or _agreed()):
         return 1
@@ -180,10 +191,10 @@ def _say(line: str) -> None:
 
 def _model(host: "ConsoleHost", name: str) -> "ModelFolder":
     """By name, else by path. Raises ModelError that lists the names."""
-    from ..models.folders import ModelFolder, find_models, model_named
+    from ..models.folders import ModelFolder, find_model, find_models
 
     if name in {model.name for model in find_models(host)} or not os.path.exists(name):  # noqa: PTH110 - or no path
-        return model_named(host, name)
+        return find_model(host, name)
     return ModelFolder(Path(name).resolve().name, Path(name))
 
 

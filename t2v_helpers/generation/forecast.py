@@ -2,24 +2,23 @@
 
 import torch
 
-from ...modelscope.checkpoints.find_parts import model_config
+from ...modelscope.checkpoints.find_parts import read_model_config
 from ...modelscope.config import ModelConfig
 from ...modelscope.device import free_memory
-from ...modelscope.errors import RequestError, TextToVideoError
+from ...modelscope.errors import TextToVideoError
 from ...modelscope.memory.choice import Choice, Limits, choose_plan
 from ...modelscope.memory.deltas import NO_LORAS, AppliedLoras
-from ...modelscope.memory.plan import LADDER, Plan
+from ...modelscope.memory.plan import plan_named
 from ...modelscope.memory.residency import Residency
 from ...modelscope.model import Model, outline
 from ...modelscope.request import VideoRequest
+from ...modelscope.units import GIGABYTE
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import past_training
 from ..places import Places, places
 from ..settings import BUDGET, EIGHT_BITS, PLAN, PLAN_AUTOMATIC, VAE
 from .model_store import ModelStore
-
-_PLANS = {plan.name: plan for plan in LADDER}
 
 
 def limits(host: Host, device: torch.device) -> Limits:
@@ -28,18 +27,11 @@ def limits(host: Host, device: torch.device) -> Limits:
     forced = host.setting(PLAN)
     return Limits(
         free=free_memory(device),
-        budget=round(budget * 1e9) if budget else None,
+        budget=round(budget * GIGABYTE) if budget else None,
         forced=None if forced == PLAN_AUTOMATIC else plan_named(forced),
         first=plan_named(host.first_plan()),
         eight_bits=host.setting(EIGHT_BITS),
     )
-
-
-def plan_named(name: str) -> Plan:
-    """The plan of that name. Raises RequestError that lists the others."""
-    if name not in _PLANS:
-        raise RequestError(f"The plan {name!r} is not known. Known are: {PLAN_AUTOMATIC}, {', '.join(_PLANS)}.")
-    return _PLANS[name]
 
 
 def choose_for_run(host: Host, residency: Residency, request: VideoRequest, loras: AppliedLoras = NO_LORAS) -> Choice:
@@ -65,7 +57,7 @@ class Forecast:
         try:
             request = VideoRequest(width=width, height=height, frames=frames, draft=draft, seed=0)
             where = places(*self._host.devices(), self._host.setting(VAE))
-            model = self._outline(model_config(folder.path), where)
+            model = self._outline(read_model_config(folder.path), where)
             choice = choose_plan(model, request, self._limits(where.model.device))
         except TextToVideoError as error:
             return str(error)

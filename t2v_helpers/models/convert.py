@@ -1,4 +1,4 @@
-"""Writes a model anew, whatever its layout: the original's names, half precision, safetensors."""
+"""Writes a converted copy of a model of any layout: the original's names, half precision, safetensors."""
 
 import os
 import re
@@ -12,40 +12,48 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...modelscope.checkpoints.find_parts import Source, around, find_part, model_config
+from ...modelscope.checkpoints.find_parts import Source, find_library, find_part, read_model_config
 from ...modelscope.checkpoints.load import check_parts_agree, load_part
 from ...modelscope.checkpoints.parts import PARTS, VAE, Part
 from ...modelscope.checkpoints.weight_file import read_tensors
 from ...modelscope.config import CONFIGURATION, FilesConfig, ModelConfig, write_config
 from ...modelscope.errors import ModelError, first_line, memory_errors
-from .folders import ModelFolder, further_folder
+from ..disk import find_shortage
+from .folders import ModelFolder, more_folder
 from .known import good_values
-from .staging import staged
+from .staging import open_staging
 
 ENDING = "-fp16"
-"""What the new folder's name adds to the model's."""
+"""The end that the new folder's name adds to the model's."""
 AUTOENCODER_PREFIX = "first_stage_model."
-"""Begins the names in the original's file."""
+"""The start of all names in the original's file."""
 Say = Callable[[str], None]
 
 
-def converted_folder(model: ModelFolder, models: Path) -> Path:
-    """Where the new files go if nobody says: among the further models, so that they are found."""
+def default_goal(model: ModelFolder, models: Path) -> Path:
+    """Return where the new files go if nobody names a place: among the other models, so that they are found."""
     name = re.sub(r'[<>:"|?*/\\]+', "-", model.name).strip("- .")
-    return further_folder(models) / (name + ENDING)
+    return more_folder(models) / (name + ENDING)
 
 
 def convert(model: ModelFolder, goal: Path, say: Say) -> None:
     """Write all parts into a new folder, read them back, and only then give the folder its name.
 
-    say: told what is being done. Raises ModelError, OutOfMemory; nothing is left behind then.
+    Args:
+        model: The model to read.
+        goal: The folder to create.
+        say: Called with what is being done.
+
+    Raises:
+        ModelError: The model cannot be read or the folder cannot be written. Nothing is left behind.
+        OutOfMemory: The same.
     """
     if os.path.lexists(goal):
         raise ModelError(f"{goal}: is there already. Choose another folder, or delete that one.")
     try:
-        # Hidden until it is whole: half a model is none to choose.
-        with memory_errors("converting the model", "Close other programs."), staged(goal) as folder:
-            _written(model, folder, say)
+        # Hidden until it is whole: nobody should choose half a model.
+        with memory_errors("converting the model", "Close other programs."), open_staging(goal) as folder:
+            _write_parts(model, folder, say)
             folder.rename(goal)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
@@ -55,27 +63,27 @@ def convert(model: ModelFolder, goal: Path, say: Say) -> None:
     say(f"All parts were read back and are the same. The new model is {goal}.")
 
 
-def _written(model: ModelFolder, staging: Path, say: Say) -> None:
-    config = model_config(model.path)
+def _write_parts(model: ModelFolder, staging: Path, say: Say) -> None:
+    config = read_model_config(model.path)
     check_parts_agree(config)
     staging.mkdir()
     names = {part.file: Path(getattr(FilesConfig(), part.file)).stem + ".safetensors" for part in PARTS}
     for part in PARTS:
         say(f"{part.title}: {names[part.file]}")
-        _write(staging / names[part.file], _halves(part, model, config))
+        _write(staging / names[part.file], _halve(part, model, config))
     write_config(staging, replace(config, files=FilesConfig(**names), recommended=dict(good_values(model.path))))
     for name in names.values():
         # Of these, safetensors makes files that only their owner may read.
         shutil.copymode(staging / CONFIGURATION, staging / name)
 
 
-def _halves(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Tensor]:
-    source = find_part(part, model.path, config, model.library or around(model.path))
+def _halve(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Tensor]:
+    source = find_part(part, model.path, config, model.library or find_library(model.path))
     prefix = AUTOENCODER_PREFIX if part is VAE else ""
-    found, sizes = {}, _sizes(source)
+    found, sizes = {}, _measure_files(source)
     for name, tensor in load_part(part, source, config, to_keep=True).state_dict().items():
         # What is mapped and gone ends the process.
-        if _sizes(source) != sizes:
+        if _measure_files(source) != sizes:
             raise ModelError(f"{source.named}: was changed while it was read. Check the file, then try again.")
         # Tensors may share memory or be views in the file; safetensors wants each by itself.
         half = tensor.to(torch.float16, memory_format=torch.contiguous_format, copy=True)
@@ -91,8 +99,8 @@ def _halves(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Te
     return found
 
 
-def _sizes(source: Source) -> list[int]:
-    """Of the part's files; none where one is gone."""
+def _measure_files(source: Source) -> list[int]:
+    """Return the bytes of each of the part's files; nothing where one of them is gone."""
     try:
         return [file.stat().st_size for file in source.files]
     except OSError:
@@ -104,10 +112,9 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     back = read_tensors(path)
     if back.keys() != tensors.keys() or not all(torch.equal(back[name], x) for name, x in tensors.items()):
-        raise ModelError(f"{path}: holds something else than was written. Check the disk, then try again.")
+        raise ModelError(f"{path}: holds something other than what was written. Check the disk, then try again.")
 
 
 def _check_space(path: Path, size: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if free < size:
-        raise ModelError(f"{path}: needs {size / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB free. Make room.")
+    if shortage := find_shortage(path.parent, size):
+        raise ModelError(f"{path}: {shortage}")

@@ -1,6 +1,5 @@
-"""Says of each model what was found, part by part, or what is wrong with it and what to do."""
+"""Reports what was found of each model, part by part, or what is wrong with it and what to do."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,16 +8,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...modelscope.checkpoints.find_parts import Library, around, find_part, model_config
+from ...modelscope.checkpoints.find_parts import Library, find_library, find_part, read_model_config
 from ...modelscope.checkpoints.load import check_parts_agree, load_part, read_source
-from ...modelscope.checkpoints.parts import PARTS, Part, written
+from ...modelscope.checkpoints.parts import PARTS, Part, detect_format
 from ...modelscope.checkpoints.weight_file import verify
 from ...modelscope.config import CONFIGURATION, ModelConfig
 from ...modelscope.errors import ModelError, TextToVideoError, first_line
 from ...modelscope.escape import logger
+from ...modelscope.files import hash_file
 from ...modelscope.memory.estimate import Clip, estimate_bytes
 from ...modelscope.memory.plan import FAST, SMALLEST
 from ...modelscope.model import outline
+from ...modelscope.units import format_bytes
 from ..host import Host
 from ..places import Places, places
 from ..settings import VAE
@@ -27,15 +28,18 @@ from .known import KNOWN, good_values
 
 log = logger(__name__)
 SAMPLE = (24, 256, 256)
-"""Frames, height and width of the base model, for which the memory is told."""
+"""Frames, height and width in pixels of the video for which the needed memory is reported."""
 
 
 class Finding(NamedTuple):
-    """One line of a diagnosis. subject: what it is about; text: may hold names from files, as they are."""
+    """One line of a diagnosis.
+
+    subject: what it is about; text: may hold names from files, as they are; valid: whether all is well.
+    """
 
     subject: str
     text: str
-    sound: bool = True
+    valid: bool = True
 
 
 class Diagnosis(NamedTuple):
@@ -45,55 +49,58 @@ class Diagnosis(NamedTuple):
     findings: tuple[Finding, ...]
 
     @property
-    def sound(self) -> bool:
+    def valid(self) -> bool:
         """Whether the model can be used."""
-        return all(finding.sound for finding in self.findings)
+        return all(finding.valid for finding in self.findings)
 
 
-def examine(host: Host, models: Sequence[ModelFolder], *, thorough: bool = False) -> Iterator[Diagnosis]:
-    """Look at one model after the other, as loading would, without keeping any.
+def examine(host: Host, models: Sequence[ModelFolder], *, verify_files: bool = False) -> Iterator[Diagnosis]:
+    """Examine one model after the other, as loading would, without keeping any of them.
 
-    thorough: read all of every file and compare it with its checksums, which takes as long as the disk does.
+    Args:
+        host: Says where models would run.
+        models: The models to examine.
+        verify_files: Whether to read all of every file and compare it with its checksums, as fast as the disk is.
     """
     where = places(*host.devices(), host.setting(VAE))
     for model in models:
-        yield Diagnosis(model, tuple(_guarded(model, where, thorough=thorough)))
+        yield Diagnosis(model, tuple(_examine_safely(model, where, verify_files=verify_files)))
 
 
-def _guarded(model: ModelFolder, where: Places, *, thorough: bool) -> Iterator[Finding]:
-    """A model that cannot even be examined does not keep the others from it."""
+def _examine_safely(model: ModelFolder, where: Places, *, verify_files: bool) -> Iterator[Finding]:
+    """Examine a model. One that cannot even be examined does not keep the others from it."""
     try:
-        yield from _findings(model, where, thorough=thorough)
+        yield from _examine_model(model, where, verify_files=verify_files)
     except Exception as error:
         log.exception("Unexpected error while looking at %s", model.path)
         words = f"{model.path}: cannot be examined ({type(error).__name__}: {first_line(error)}). Please report it."
-        yield Finding("model", words, sound=False)
+        yield Finding("model", words, valid=False)
 
 
-def _findings(model: ModelFolder, where: Places, *, thorough: bool) -> Iterator[Finding]:
+def _examine_model(model: ModelFolder, where: Places, *, verify_files: bool) -> Iterator[Finding]:
     config = ModelConfig()
     try:
-        config = model_config(model.path)
+        config = read_model_config(model.path)
         good_values(model.path)
-        yield Finding("configuration", _described(model.path))
+        yield Finding("configuration", _describe_config(model.path))
     except TextToVideoError as error:
-        yield Finding("configuration", str(error), sound=False)
-    library = model.library or around(model.path)
-    parts = [_examined(part, model.path, config, library, thorough=thorough) for part in PARTS]
-    if len({part.text for part in parts}) == 1 and not parts[0].sound:
+        yield Finding("configuration", str(error), valid=False)
+    library = model.library or find_library(model.path)
+    parts = [_examine_part(part, model.path, config, library, verify_files=verify_files) for part in PARTS]
+    if len({part.text for part in parts}) == 1 and not parts[0].valid:
         # One file, and what is wrong with all of it.
-        parts = [Finding("all parts", parts[0].text, sound=False)]
+        parts = [Finding("all parts", parts[0].text, valid=False)]
     yield from parts
-    if not all(finding.sound for finding in parts):
+    if not all(finding.valid for finding in parts):
         return
     try:
         check_parts_agree(config)
-        yield Finding("memory", _cost(config, where))
+        yield Finding("memory", _describe_memory(config, where))
     except TextToVideoError as error:
-        yield Finding("parts", str(error), sound=False)
+        yield Finding("parts", str(error), valid=False)
 
 
-def _described(model: Path) -> str:
+def _describe_config(model: Path) -> str:
     if not os.path.isdir(model):  # noqa: PTH112 - False for what is no path at all, too
         return "the 1.7B's, built in"
     if (model / CONFIGURATION).exists():
@@ -103,27 +110,29 @@ def _described(model: Path) -> str:
     )
 
 
-def _examined(part: Part, model: Path, config: ModelConfig, library: Library, *, thorough: bool) -> Finding:
-    """A part's line."""
+def _examine_part(part: Part, model: Path, config: ModelConfig, library: Library, *, verify_files: bool) -> Finding:
+    """Return the line about a part."""
     try:
         source = find_part(part, model, config, library)
         tensors = read_source(source)
         load_part(part, source, config)
         size = sum(file.stat().st_size for file in source.files)
-        looks = [_compared(file) for file in source.files] if thorough else []
+        looks = [_compare_checksums(file) for file in source.files] if verify_files else []
         if damage := next(filter(None, (look.damage for look in looks)), ""):
-            return Finding(part.title, damage, sound=False)
+            return Finding(part.title, damage, valid=False)
     except TextToVideoError as error:
-        return Finding(part.title, str(error), sound=False)
+        return Finding(part.title, str(error), valid=False)
     except OSError as error:
-        return Finding(part.title, f"{error.filename}: vanished meanwhile ({error.strerror}). Look again.", sound=False)
-    how = written(part, tensors)
+        return Finding(
+            part.title, f"{error.filename}: disappeared meanwhile ({error.strerror}). Look again.", valid=False
+        )
+    how = detect_format(part, tensors)
     said = [
         source.named.name if source.named.parent == model else str(source.named),
         "diffusers' layout" if how and how.by_diffusers else "original layout",
         source.files[0].suffix.removeprefix("."),
-        gigabytes(size),
-        _precision(tensors),
+        format_bytes(size, 2),
+        _find_precision(tensors),
     ]
     if not all(look.known for look in looks):
         said.append("no checksum known to compare with")
@@ -132,50 +141,39 @@ def _examined(part: Part, model: Path, config: ModelConfig, library: Library, *,
     return Finding(part.title, ", ".join(said))
 
 
-class _Look(NamedTuple):
-    """known: whether there was a checksum to compare with; damage: what does not match."""
+class _Comparison(NamedTuple):
+    """What a look inside of a file has shown.
+
+    known: whether there was a checksum to compare with; damage: what does not match.
+    """
 
     known: bool
     damage: str = ""
 
 
-def _compared(path: Path) -> _Look:
-    """What is wrong inside of a file that looks whole."""
+def _compare_checksums(path: Path) -> _Comparison:
+    """Read a file that looks whole, and compare it with the checksums in it and with those of known files."""
     try:
         has_checksums = verify(path)
     except ModelError as error:
-        return _Look(True, str(error))
+        return _Comparison(True, str(error))
     known = [file.sha256 for model in KNOWN for file in model.files if file.sha256 and file.size == path.stat().st_size]
-    if known and not any(sha256(path).startswith(digits) for digits in known):
-        return _Look(True, f"{path}: has the size of a known file and another sha256. Download it again.")
-    return _Look(has_checksums or bool(known))
+    if known and not any(hash_file(path).startswith(digits) for digits in known):
+        return _Comparison(True, f"{path}: has the size of a known file and another sha256. Download it again.")
+    return _Comparison(has_checksums or bool(known))
 
 
-def sha256(path: Path) -> str:
-    """Of a file of any size, in hexadecimal digits."""
-    hashed = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            hashed.update(piece)
-    return hashed.hexdigest()
-
-
-def _precision(tensors: dict[str, Tensor]) -> str:
-    """That of most of the numbers."""
+def _find_precision(tensors: dict[str, Tensor]) -> str:
+    """Return the precision that most of the numbers have."""
     values: Counter[str] = Counter()
     for tensor in tensors.values():
         values[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
     return values.most_common(1)[0][0]
 
 
-def _cost(config: ModelConfig, where: Places) -> str:
+def _describe_memory(config: ModelConfig, where: Places) -> str:
     model = outline(config, *where)
     frames, height, width = SAMPLE
     clip = Clip(frames, height // config.autoencoder.scale, width // config.autoencoder.scale)
-    most, least = (gigabytes(estimate_bytes(model, plan, clip)) for plan in (FAST, SMALLEST))
+    most, least = (format_bytes(estimate_bytes(model, plan, clip), 2) for plan in (FAST, SMALLEST))
     return f"{frames} frames of {width} x {height} need {most} on {where.model.device}; {least} with the smallest plan"
-
-
-def gigabytes(size: float) -> str:
-    """Bytes in words."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -1,32 +1,32 @@
-"""Downloads of known models through huggingface_hub: resumed where they were cut, checked, and only then in place."""
+"""Downloads known models through huggingface_hub: resumed where they were cut off, verified, and only then in place."""
 
 import contextlib
 import functools
 import hashlib
 import itertools
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ...modelscope.errors import TextToVideoError, first_line
+from ...modelscope.files import hash_file
+from ..disk import find_shortage
 from .known import KnownModel, RemoteFile
 
 STAGING = ".download"
-"""The folder inside of the model's in which files wait until they are whole."""
+"""The folder inside the model's in which files stay until they are whole."""
 LOCK = "lock"
-PIECE = 1 << 20
 SHA256, SHA1 = 64, 40
-"""Digits of the hashes that the hub tells: of large files, and of those in git."""
+"""Digits of the hashes that the hub reports: SHA-256 of large files, SHA-1 of those in git."""
 
 
 class DownloadError(TextToVideoError):
-    """A download that cannot go on; what there is of it stays."""
+    """A download that cannot go on. What was downloaded stays."""
 
 
 class Stopped(TextToVideoError):
-    """A download that a person ended."""
+    """A download that a person stopped."""
 
 
 class _TooMuchError(Exception):
@@ -46,7 +46,10 @@ OnProgress = Callable[[Progress], None]
 
 
 class _Item(NamedTuple):
-    """A file to download. etag: the hub's hash of it."""
+    """A file to download.
+
+    size: in bytes; etag: the hub's hash of it; goal: its place; part: where it grows until it is whole.
+    """
 
     file: RemoteFile
     url: str
@@ -57,24 +60,30 @@ class _Item(NamedTuple):
 
 
 def download(model: KnownModel, folder: Path, on_progress: OnProgress) -> list[str]:
-    """Bring the model's files into the folder, and say what was done with each.
+    """Download a model's files into a folder, and return what was done with each. Another call goes on from there.
 
-    Raises DownloadError, or whatever on_progress raises; a next call goes on where this one ended.
+    Args:
+        model: The model.
+        folder: Where its files belong; it is created if it is not there.
+        on_progress: Called after each piece; whatever it raises ends the download.
+
+    Raises:
+        DownloadError: The network, the hub or the disk is against it.
     """
     staging = folder / STAGING
-    with _writing(folder), _locked(staging):
-        items = [_asked(file, folder, staging) for file in model.files]
+    with _explain_disk_errors(folder), _lock(staging):
+        items = [_ask_hub(file, folder, staging) for file in model.files]
         present = {item: _is_whole(item.goal, item, on_progress) for item in items}
         wanted = [item for item, there in present.items() if not there]
         for item in items:
-            # Of a file that has changed meanwhile, or that came in another way.
+            # What is left of a file that has changed on the hub, or that came here in another way.
             _remove_parts(item, keep=item in wanted)
         _check_space(folder, wanted)
         done = sum(item.size for item, there in present.items() if there)
         said = [f"{item.goal.name} was there already." for item, there in present.items() if there]
         total = sum(item.size for item in items)
         for item in wanted:
-            _fetch(item, functools.partial(_tell, on_progress, done, total))
+            _fetch(item, functools.partial(_report, on_progress, done, total))
             said.append(_put_in_place(item))
             done += item.size
     with contextlib.suppress(OSError):
@@ -84,13 +93,13 @@ def download(model: KnownModel, folder: Path, on_progress: OnProgress) -> list[s
     return said
 
 
-def _tell(on_progress: OnProgress, before: int, total: int, name: str, size: int) -> None:
+def _report(on_progress: OnProgress, before: int, total: int, name: str, size: int) -> None:
     on_progress(Progress(before + size, total, name))
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """What the disk says against it."""
+def _explain_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn the disk's errors into DownloadError, in words."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -103,8 +112,8 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(staging: Path) -> Iterator[None]:
-    """Nobody else downloads into the same folder meanwhile."""
+def _lock(staging: Path) -> Iterator[None]:
+    """Keep others from downloading into the same folder meanwhile. Raises DownloadError."""
     from filelock import FileLock, Timeout
 
     staging.mkdir(parents=True, exist_ok=True)
@@ -122,16 +131,17 @@ def _locked(staging: Path) -> Iterator[None]:
         lock.release()
 
 
-def _asked(file: RemoteFile, folder: Path, staging: Path) -> _Item:
-    """What the hub says about a file."""
-    hub = _hub()
+def _ask_hub(file: RemoteFile, folder: Path, staging: Path) -> _Item:
+    """Ask the hub about a file. Raises DownloadError."""
+    hub = _import_hub()
     url = hub.hf_hub_url(file.repository, file.path)
-    with _network(file, url, folder):
+    with _explain_network_errors(file, url, folder):
         told = hub.get_hf_file_metadata(url)
     etag, size = told.etag or "", told.size
     if size is None or len(etag) not in (SHA256, SHA1):
         raise DownloadError(
-            f"{url}: answered with something else than the file, a login page perhaps. {_by_hand(file, url, folder)}"
+            f"{url}: answered with something other than the file, a login page perhaps. "
+            + _advise_by_hand(file, url, folder)
         )
     if file.sha256 and not etag.startswith(file.sha256):
         raise DownloadError(
@@ -141,7 +151,7 @@ def _asked(file: RemoteFile, folder: Path, staging: Path) -> _Item:
     return _Item(file, url, size, etag, folder / file.name, staging / f"{file.name}.{etag[:12]}.part")
 
 
-def _hub() -> Any:
+def _import_hub() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
@@ -150,29 +160,29 @@ def _hub() -> Any:
 
 
 @contextlib.contextmanager
-def _network(file: RemoteFile, url: str, folder: Path) -> Iterator[None]:
-    """What the network and the hub say against it, in words."""
+def _explain_network_errors(file: RemoteFile, url: str, folder: Path) -> Iterator[None]:
+    """Turn the errors of the network and the hub into DownloadError, in words."""
     try:
         yield
     except (TextToVideoError, KeyboardInterrupt):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None and not _is_http(error):
-            # The disk's.
+            # One of the disk.
             raise
         if not isinstance(error, OSError | ValueError | RecursionError) and not _is_http(error):
             raise
-        raise DownloadError(f"{url}: {_reason(error)} {_by_hand(file, url, folder)}") from error
+        raise DownloadError(f"{url}: {_explain(error)} {_advise_by_hand(file, url, folder)}") from error
 
 
 def _is_http(error: BaseException) -> bool:
-    """Of requests, httpx, or the hub's own."""
+    """Return whether an error comes from requests, httpx or the hub's client."""
     return any(
         kind.__module__.partition(".")[0] in ("requests", "httpx", "huggingface_hub") for kind in type(error).__mro__
     )
 
 
-def _reason(error: BaseException) -> str:
+def _explain(error: BaseException) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     reasons = {
         401: "is not there, or only for people who are logged in; a token in HF_TOKEN may have expired.",
@@ -185,17 +195,17 @@ def _reason(error: BaseException) -> str:
         return f"{reasons[status]} (HTTP {status})"
     if status:
         return f"the server had an error (HTTP {status}); try again later."
-    return f"could not be reached or was cut off ({_innermost(error)}); try again to go on."
+    return f"could not be reached or was cut off ({_find_innermost(error)}); try again to go on."
 
 
-def _innermost(error: BaseException) -> str:
-    """What urllib3 says inside of what requests says, without the address, which is told already."""
+def _find_innermost(error: BaseException) -> str:
+    """Return what urllib3 says inside of the error of requests, without the address, which the message has already."""
     inside = next((one for one in error.args if isinstance(one, Exception)), error)
     said = first_line(getattr(inside, "reason", inside))
     return said.partition("): ")[2] or said
 
 
-def _by_hand(file: RemoteFile, url: str, folder: Path) -> str:
+def _advise_by_hand(file: RemoteFile, url: str, folder: Path) -> str:
     return (
         f"Or download it with a browser and put it into {folder} as {file.name}; the environment variable HF_ENDPOINT "
         f"names a mirror. Address: {url}"
@@ -204,12 +214,8 @@ def _by_hand(file: RemoteFile, url: str, folder: Path) -> str:
 
 def _check_space(folder: Path, wanted: list[_Item]) -> None:
     missing = sum(item.size - _size(item.part) for item in wanted)
-    free = shutil.disk_usage(folder).free
-    if missing > free:
-        raise DownloadError(
-            f"{folder}: {missing / 1e9:.2f} GB are to be downloaded, and the disk has {free / 1e9:.2f} GB free. Make "
-            "room."
-        )
+    if shortage := find_shortage(folder, missing):
+        raise DownloadError(f"{folder}: the download {shortage}")
 
 
 def _size(path: Path) -> int:
@@ -217,26 +223,26 @@ def _size(path: Path) -> int:
 
 
 class _Watched:
-    """A file that tells how much of it there is, in the form in which the hub's client writes to it."""
+    """A file that reports how much of it there is. The hub's client writes to it."""
 
-    def __init__(self, file: BinaryIO, item: _Item, told: Callable[[str, int], None]) -> None:
-        self._file, self._size, self._told = file, item.size, told
+    def __init__(self, file: BinaryIO, item: _Item, report: Callable[[str, int], None]) -> None:
+        self._file, self._size, self._report = file, item.size, report
         self.name = item.file.name
 
     def write(self, data: bytes) -> int:
-        """Write, and tell. Raises _TooMuchError before more is written than was announced."""
+        """Write, and report it. Raises _TooMuchError before more is written than was announced."""
         if self._file.tell() + len(data) > self._size:
             raise _TooMuchError
         written = self._file.write(data)
-        self._told(self.name, self._file.tell())
+        self._report(self.name, self._file.tell())
         return written
 
     def tell(self) -> int:
-        """Where it is."""
+        """Return its position, in bytes."""
         return self._file.tell()
 
     def flush(self) -> None:
-        """To the disk."""
+        """Write all of it to the disk."""
         self._file.flush()
 
 
@@ -247,38 +253,38 @@ def _remove_parts(item: _Item, *, keep: bool) -> None:
             old.unlink()
 
 
-def _fetch(item: _Item, told: Callable[[str, int], None]) -> None:
-    """The rest of a file, then its hash."""
+def _fetch(item: _Item, report: Callable[[str, int], None]) -> None:
+    """Download the rest of a file, and verify it. Raises DownloadError."""
     if _size(item.part) > item.size:
         item.part.unlink()
     with (
         contextlib.suppress(_TooMuchError),
-        _network(item.file, item.url, item.goal.parent),
+        _explain_network_errors(item.file, item.url, item.goal.parent),
         item.part.open("ab") as file,
     ):
-        _get(item, file, told)
-    if not _is_whole(item.part, item, lambda progress: told(progress.name, progress.done)):
+        _download_rest(item, file, report)
+    if not _is_whole(item.part, item, lambda progress: report(progress.name, progress.done)):
         item.part.unlink()
         raise DownloadError(
             f"{item.url}: what arrived is not the file that was announced, and was deleted. Try again. "
-            + _by_hand(item.file, item.url, item.goal.parent)
+            + _advise_by_hand(item.file, item.url, item.goal.parent)
         )
 
 
-def _get(item: _Item, file: BinaryIO, told: Callable[[str, int], None]) -> None:
+def _download_rest(item: _Item, file: BinaryIO, report: Callable[[str, int], None]) -> None:
     from huggingface_hub.file_download import http_get
 
     start = file.tell()
     if start < item.size:
-        watched: Any = _Watched(file, item, told)
-        with _by_this_client():
-            http_get(item.url, watched, resume_size=start, headers=_hub().utils.build_hf_headers())
+        watched: Any = _Watched(file, item, report)
+        with _without_hf_transfer():
+            http_get(item.url, watched, resume_size=start, headers=_import_hub().utils.build_hf_headers())
 
 
 @contextlib.contextmanager
-def _by_this_client() -> Iterator[None]:
-    """Not by hf_transfer, if a person has that: it writes where it wants and cannot be stopped."""
-    constants, name = _hub().constants, "HF_HUB_ENABLE_HF_TRANSFER"
+def _without_hf_transfer() -> Iterator[None]:
+    """Turn off hf_transfer, where a person has it: it writes where it wants and cannot be stopped."""
+    constants, name = _import_hub().constants, "HF_HUB_ENABLE_HF_TRANSFER"
     before = getattr(constants, name, None)
     try:
         if before:
@@ -290,19 +296,16 @@ def _by_this_client() -> Iterator[None]:
 
 
 def _is_whole(path: Path, item: _Item, on_progress: OnProgress) -> bool:
-    """Whether a file has the announced size and hash."""
+    """Return whether a file has the announced size and hash."""
     if not path.is_file() or _size(path) != item.size:
         return False
     hashed = hashlib.sha256() if len(item.etag) == SHA256 else hashlib.sha1(f"blob {item.size}\0".encode())
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            hashed.update(piece)
-            on_progress(Progress(item.size, item.size, f"checking {item.file.name}"))
-    return hashed.hexdigest() == item.etag
+    checking = Progress(item.size, item.size, f"checking {item.file.name}")
+    return hash_file(path, hashed, lambda: on_progress(checking)) == item.etag
 
 
 def _put_in_place(item: _Item) -> str:
-    """Give a whole file its name. What had it is kept."""
+    """Move a whole file to its place, and return what was done. A file that is there already is renamed."""
     if not item.goal.exists():
         item.part.rename(item.goal)
         return f"{item.goal.name} is there."

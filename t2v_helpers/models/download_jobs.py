@@ -1,4 +1,4 @@
-"""Downloads in the background: they go on when the page is closed, and a page that asks for one again sees it."""
+"""Downloads in the background, which go on when the page is closed. A page that asks for one again joins it."""
 
 import time
 from pathlib import Path
@@ -6,6 +6,7 @@ from threading import Event, Lock, Thread
 
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.escape import logger
+from ...modelscope.units import format_bytes
 from .download import Progress, Stopped, download
 from .known import KnownModel
 
@@ -13,10 +14,13 @@ log = logger(__name__)
 
 
 class Job:
-    """One download, under way or ended. said: what was done; error: what ended it."""
+    """One download, under way or ended.
+
+    messages: what was done; error: what ended it, if that was not its success.
+    """
 
     def __init__(self, model: KnownModel, goal: Path) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.error: TextToVideoError | None = None
         self._model, self._goal = model, goal
         self._progress = Progress(0, 0, "")
@@ -26,7 +30,7 @@ class Job:
         self._thread.start()
 
     @property
-    def alive(self) -> bool:
+    def is_running(self) -> bool:
         """Whether it is under way."""
         return self._thread.is_alive()
 
@@ -35,32 +39,32 @@ class Job:
         self._stop.set()
 
     def wait(self, seconds: float) -> None:
-        """Until it ends, but no longer than that."""
+        """Wait until it ends, but no longer than so many seconds."""
         self._thread.join(seconds)
 
     def __str__(self) -> str:
         done, total, name = self._progress
         if not total:
             return "Asking the server..."
-        return f"{name}: {done / 1e9:.2f} of {total / 1e9:.2f} GB{self._remaining(total - done)}"
+        return f"{name}: {format_bytes(done, 2)} of {format_bytes(total, 2)}{self._remaining(total - done)}"
 
     def _remaining(self, left: int) -> str:
         rate = (self._progress.done - self._first) / max(time.monotonic() - self._begun, 1e-3)
         if rate < 1:
             return ""
-        return f", {rate / 1e6:.1f} MB/s, about {max(1, round(left / rate / 60))} minutes left"
+        return f", {format_bytes(rate, 2)}/s, about {max(1, round(left / rate / 60))} minutes left"
 
     def _run(self) -> None:
         try:
-            self.said = download(self._model, self._goal, self._told)
+            self.messages = download(self._model, self._goal, self._report)
         except TextToVideoError as error:
             log.warning(error)
             self.error = error
         except Exception as error:
             log.exception("Unexpected error while downloading")
-            self.error = TextToVideoError(f"The download ended for a reason that nobody foresaw: {error!r}.")
+            self.error = TextToVideoError(f"The download ended for an unexpected reason: {error!r}.")
 
-    def _told(self, progress: Progress) -> None:
+    def _report(self, progress: Progress) -> None:
         if self._stop.is_set():
             raise Stopped("Stopped. What was downloaded stays; press Download to go on.")
         if not self._progress.total:
@@ -69,24 +73,24 @@ class Job:
 
 
 class Jobs:
-    """At most one per model."""
+    """All downloads, at most one per model."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._lock = Lock()
 
-    def begun(self, model: KnownModel, goal: Path) -> Job:
-        """The model's download that is under way, or a new one."""
+    def start(self, model: KnownModel, goal: Path) -> Job:
+        """Return the model's download that is under way, or start one."""
         with self._lock:
             job = self._jobs.get(model.key)
-            if job is None or not job.alive:
+            if job is None or not job.is_running:
                 job = self._jobs[model.key] = Job(model, goal)
             return job
 
     def stop(self, key: str) -> None:
-        """End a model's download; if that one is not under way, those that are."""
+        """End a model's download; if that one is not under way, end those that are."""
         key = str(key)
-        under_way = {key: job for key, job in list(self._jobs.items()) if job.alive}
+        under_way = {key: job for key, job in list(self._jobs.items()) if job.is_running}
         for job in [under_way[key]] if key in under_way else under_way.values():
             job.stop()
 

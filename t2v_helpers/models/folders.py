@@ -12,12 +12,13 @@ from ...modelscope.checkpoints.parts import PARTS
 from ...modelscope.config import FilesConfig
 from ...modelscope.errors import ModelError
 from ...modelscope.escape import logger, visible
+from ..disk import split_folders
 from ..host import Host
 from ..settings import FURTHER_MODELS
 
 log = logger(__name__)
 BASE_NAME = "<modelscope>"
-"""What the 2023 extension called the model in models/ModelScope/t2v."""
+"""The name that the 2023 extension gave to the model in models/ModelScope/t2v."""
 SINGLE_FILES = (".safetensors", ".ckpt")
 """Endings of files that may be whole models."""
 PART_FOLDERS = tuple(part.folder for part in PARTS)
@@ -25,7 +26,10 @@ MINIATURE_NAME = "miniature (bundled demo)"
 
 
 class ModelFolder(NamedTuple):
-    """A model a person can choose: a folder, or one file. library: what may be taken from outside of it."""
+    """A model a person can choose: a folder, or one file.
+
+    library: where its parts may be, besides there.
+    """
 
     name: str
     path: Path
@@ -37,7 +41,7 @@ def base_folder(models: Path) -> Path:
     return models / "ModelScope" / "t2v"
 
 
-def further_folder(models: Path) -> Path:
+def more_folder(models: Path) -> Path:
     """Return the folder in which all other models' folders belong."""
     return models / "text2video"
 
@@ -64,7 +68,7 @@ def _top(model: Path, roots: Sequence[Path]) -> Path:
     return next(root for root in roots if model.is_relative_to(root))
 
 
-def model_places(host: Host) -> list[Path]:
+def list_places(host: Host) -> list[Path]:
     """Return all folders into which models are written: those in which they lie, and their own. No link is followed."""
     models = host.models_folder()
     roots = model_roots(host)
@@ -74,13 +78,7 @@ def model_places(host: Host) -> list[Path]:
 
 def model_roots(host: Host) -> list[Path]:
     """Return the folders below which models lie in folders of their own."""
-    return [further_folder(host.models_folder()), *_further(host)]
-
-
-def _further(host: Host) -> list[Path]:
-    folders = host.setting(FURTHER_MODELS).split(";")
-    # Not Path's own, which ends in an error where there is no such user.
-    return [Path(os.path.expanduser(folder.strip())) for folder in folders if folder.strip()]  # noqa: PTH111
+    return [more_folder(host.models_folder()), *split_folders(host.setting(FURTHER_MODELS))]
 
 
 def _models_in(root: Path) -> list[Path]:
@@ -117,12 +115,12 @@ def _free_name(path: Path, root: Path, taken: Collection[str]) -> str:
     return next(one for one in names if one not in taken)
 
 
-def model_names(host: Host) -> list[str]:
+def list_model_names(host: Host) -> list[str]:
     """Return the names of all models."""
     return [model.name for model in find_models(host)]
 
 
-def model_named(host: Host, name: str) -> ModelFolder:
+def find_model(host: Host, name: str) -> ModelFolder:
     """Return the model of that name. Raises ModelError that lists the others."""
     return find_named(host, find_models(host), name)
 
@@ -157,6 +155,6 @@ def _can_be_shown(path: Path) -> bool:
 
 def make_folders(models: Path) -> None:
     """Make the folders into which people put weights, so that they find them; go on where that is not allowed."""
-    for folder in (base_folder(models), further_folder(models)):
+    for folder in (base_folder(models), more_folder(models)):
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Weights in the wrong folder: found where people put them by mistake, and moved on request."""
+"""Finds weights where people put them by mistake, and moves them on request."""
 
 import errno
 import os
@@ -12,14 +12,14 @@ from ...modelscope.checkpoints.find_parts import WEIGHTS
 from ...modelscope.config import CONFIGURATION, FilesConfig
 from ...modelscope.errors import ModelError
 from ...modelscope.json_files import read_json
-from .folders import PART_FOLDERS, base_folder, further_folder
-from .staging import is_staging, remove_ended, remove_tree, staged
+from .folders import PART_FOLDERS, base_folder, more_folder
+from .staging import is_staging, open_staging, remove_ended, remove_tree
 
 _STEMS = {
     Path(name).stem for name in (FilesConfig().ckpt_clip, FilesConfig().ckpt_unet, FilesConfig().ckpt_autoencoder)
 }
 _DEPTH = 3
-"""How many folders deep to look: whole disks hang below some people's models."""
+"""How many folders deep to look: some people link whole disks there."""
 _MOST = 20_000
 """How many entries to look at in all."""
 
@@ -32,35 +32,42 @@ class Misplaced(NamedTuple):
 
 
 def downloads_folder() -> Path | None:
-    """Where browsers put files; None for a user without a home."""
+    """Return where browsers put files; None for a user without a home."""
     try:
         return Path.home() / "Downloads"
     except RuntimeError:
         return None
 
 
-def misplaced(models: Path, downloads: Path | None = None) -> list[Misplaced]:
-    """Files of ModelScope models in folders in which nothing looks for them, those of the WebUI and `downloads`.
+def find_misplaced(models: Path, downloads: Path | None = None) -> list[Misplaced]:
+    """Return the files of ModelScope models that are where no program looks for them.
 
     Of several that belong in one place the first is the one without a browser's number.
+
+    Args:
+        models: The WebUI's folder of models.
+        downloads: A browser's folder of downloads, if it is to be searched, too.
     """
     base = base_folder(models)
     places = {models / name: _DEPTH for name in ("Stable-diffusion", "ModelScope", "VAE", "Lora")}
-    places |= {models: 0, further_folder(models): 0} | ({downloads: 1} if downloads else {})
+    places |= {models: 0, more_folder(models): 0} | ({downloads: 1} if downloads else {})
     # An archive unpacked into a folder often makes another of its name.
-    places |= {base / name: 0 for name in _names(base) if name not in PART_FOLDERS and (base / name).is_dir()}
-    right = {base, further_folder(models)}
-    found = [path for place, depth in places.items() for path in _files(place, depth, right) if _is_ours(path)]
-    return [Misplaced(path, _goal(path, models)) for path in sorted(found, key=lambda path: _name(path) != path.name)]
+    places |= {base / name: 0 for name in _list_names(base) if name not in PART_FOLDERS and (base / name).is_dir()}
+    right = {base, more_folder(models)}
+    found = [path for place, depth in places.items() for path in _find_files(place, depth, right) if _is_ours(path)]
+    return [
+        Misplaced(path, _find_goal(path, models))
+        for path in sorted(found, key=lambda path: _drop_number(path) != path.name)
+    ]
 
 
-def _files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
-    """Files and diffusers' folders in a folder and those in it, so many deep, but not below those that are right."""
+def _find_files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
+    """Yield files and diffusers' folders in a folder and below it, so many deep, but not below the right places."""
     budget = _MOST
     waiting = [(folder, depth)]
     while waiting and budget > 0:
         here, deeper = waiting.pop(0)
-        for name in _names(here):
+        for name in _list_names(here):
             budget -= 1
             path = here / name
             if not right & {here, path} and _is_diffusers(path):
@@ -72,16 +79,16 @@ def _files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
                 yield path
 
 
-def _names(folder: Path) -> Sequence[str]:
+def _list_names(folder: Path) -> Sequence[str]:
     try:
-        # Others cannot be shown on any page. What is on its way is no file yet.
+        # Other names cannot be shown on a page. A file that is being moved is none yet.
         return sorted(name for name in os.listdir(folder) if name.isprintable() and not is_staging(name))
     except OSError:
         return ()
 
 
 def _is_diffusers(path: Path) -> bool:
-    """Whether a folder is a model like ours in diffusers' layout."""
+    """Return whether a folder is a ModelScope model in diffusers' layout."""
     try:
         document = read_json(path / "unet" / "config.json")
         return bool(document["_class_name"] == "UNet3DConditionModel")
@@ -94,19 +101,19 @@ def _is_ours(path: Path) -> bool:
         return True
     if path.name == CONFIGURATION:
         return _is_our_configuration(path)
-    return Path(_name(path)).stem in _STEMS and path.suffix in WEIGHTS and _holds_something(path)
+    return Path(_drop_number(path)).stem in _STEMS and path.suffix in WEIGHTS and _holds_something(path)
 
 
 def _holds_something(path: Path) -> bool:
-    """Firefox keeps the place of what it is downloading by an empty file; a link may lead nowhere."""
+    """Return whether a file has content: Firefox puts an empty one beside a download, and a link may lead nowhere."""
     try:
         return path.stat().st_size > 0
     except OSError:
         return False
 
 
-def _name(path: Path) -> str:
-    """Without the number that a browser gives to a second download."""
+def _drop_number(path: Path) -> str:
+    """Return a file's name without the number that a browser gives to a second download."""
     return re.sub(r" ?\(\d+\)$", "", path.stem) + path.suffix
 
 
@@ -118,11 +125,11 @@ def _is_our_configuration(path: Path) -> bool:
         return False
 
 
-def _goal(path: Path, models: Path) -> Path:
-    """The base model's folder; for another set of files, a folder of the name that theirs has."""
+def _find_goal(path: Path, models: Path) -> Path:
+    """Return where a file belongs: in the base model's folder, or in one named as the folder in which it is now."""
     base = base_folder(models)
     if path.is_dir():
-        return further_folder(models) / path.name
+        return more_folder(models) / path.name
     above = path.parent.name
     usual = {
         "t2v",
@@ -131,19 +138,26 @@ def _goal(path: Path, models: Path) -> Path:
         "VAE",
         "Lora",
         models.name,
-        further_folder(models).name,
+        more_folder(models).name,
         "Downloads",
     }
-    return (base if above in usual or path.parent.parent == base else further_folder(models) / above) / _name(path)
+    return (base if above in usual or path.parent.parent == base else more_folder(models) / above) / _drop_number(path)
 
 
 def move(files: Sequence[Misplaced]) -> list[str]:
-    """Put the files where they belong, and say what was done. Nothing is overwritten. Raises ModelError with it all."""
+    """Move files to where they belong, and return what was done with each. Nothing is overwritten.
+
+    Raises:
+        ModelError: Some could not be moved. It says what was done with each.
+    """
     said, failed = [], False
     for path, goal in files:
         try:
-            said.append(_moved(path, goal))
+            said.append(_move(path, goal))
         except OSError as error:
+            if goal.exists() and not os.path.lexists(path):
+                said.append(f"{path} is now {goal}: somebody else moved it meanwhile.")
+                continue
             failed = True
             said.append(
                 f"{path} could not be moved to {goal} ({error.strerror or error}). Move it yourself, or free space."
@@ -153,8 +167,8 @@ def move(files: Sequence[Misplaced]) -> list[str]:
     return said
 
 
-def _moved(path: Path, goal: Path) -> str:
-    """To another disk by way of a name that nobody takes for whole."""
+def _move(path: Path, goal: Path) -> str:
+    """Move a file or folder, to another disk by way of a hidden copy, and return what was done. Raises OSError."""
     if goal.exists():
         return f"{path} stays where it is: {goal} is there already."
     if path.is_symlink():
@@ -162,20 +176,24 @@ def _moved(path: Path, goal: Path) -> str:
     goal.parent.mkdir(parents=True, exist_ok=True)
     # Before the original is gone: a copy without one stays.
     remove_ended(goal.parent)
-    if not _renamed(path, goal):
-        with staged(goal, path) as copy:
-            _copied(path, copy)
+    if not _try_rename(path, goal):
+        with open_staging(goal, path) as copy:
+            _copy(path, copy)
+            if os.path.lexists(goal):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(goal))
             copy.rename(goal)
-        # Only now: at no moment is there no whole file with a name of its own.
+        # Only now: at every moment there is a whole file under a name of its own.
         try:
             remove_tree(path)
         except OSError as error:
-            return f"{goal} is there now; {path} could not be deleted ({error.strerror or error}). Delete it yourself."
+            if os.path.lexists(path):
+                reason = error.strerror or error
+                return f"{goal} is there now; {path} could not be deleted ({reason}). Delete it yourself."
     return f"{path} is now {goal}."
 
 
-def _renamed(path: Path, goal: Path) -> bool:
-    """Whether renaming does; it does not between two disks."""
+def _try_rename(path: Path, goal: Path) -> bool:
+    """Rename a file or folder, and return whether that worked: it does not between two disks. Raises OSError."""
     try:
         path.rename(goal)
     except OSError as error:
@@ -185,8 +203,8 @@ def _renamed(path: Path, goal: Path) -> bool:
     return True
 
 
-def _copied(path: Path, copy: Path) -> None:
-    """A file or folder with its dates. Raises OSError."""
+def _copy(path: Path, copy: Path) -> None:
+    """Copy a file or folder with its dates. Raises OSError."""
     if path.is_dir():
         shutil.copytree(path, copy, symlinks=True)
         return

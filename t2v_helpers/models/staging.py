@@ -1,4 +1,4 @@
-"""Hidden folders beside a goal, in which it is made until it is whole, and what killed processes leave of them."""
+"""Hidden folders in which a file or folder is created until it is whole, and what killed processes leave of them."""
 
 import os
 import re
@@ -18,17 +18,23 @@ _ATTEMPTS = 10
 
 
 @contextmanager
-def staged(goal: Path, source: Path | None = None) -> Iterator[Path]:
-    """A path that the block fills and then renames to the goal; what it did not rename is removed. Raises OSError.
+def open_staging(goal: Path, source: Path | None = None) -> Iterator[Path]:
+    """Yield a path that the block fills and then renames to the goal. What it did not rename is removed.
 
-    Whatever killed processes left beside the goal is removed first.
+    What killed processes left beside the goal is removed first.
 
-    source: what is being copied. While it is gone, nothing of the copy is removed: it may be the only one.
+    Args:
+        goal: The file or folder to create.
+        source: What is being copied, if anything. While it is gone, the copy stays unless the goal is its like: it may
+            be the only one.
+
+    Raises:
+        OSError: The folder cannot be created.
     """
     goal.parent.mkdir(parents=True, exist_ok=True)
     remove_ended(goal.parent)
-    lock = _begin(goal.parent, source)
-    note = Note(source=str(source or ""))
+    note = Note(source=str(source.absolute()), goal=str(goal.absolute())) if source else Note()
+    lock = _begin(goal.parent, note)
     try:
         yield lock.path.with_name(CONTENT)
     finally:
@@ -36,14 +42,14 @@ def staged(goal: Path, source: Path | None = None) -> Iterator[Path]:
             _end(lock, note)
 
 
-def _begin(parent: Path, source: Path | None) -> Lock:
-    """The lock of a new folder."""
+def _begin(parent: Path, note: Note) -> Lock:
+    """Create a hidden folder and return its lock. Raises OSError."""
     for _ in range(_ATTEMPTS):
         folder = parent / f".{uuid4().hex}.part"
         folder.mkdir()
         # Another process may have taken the empty folder for a dead one's, and removed it.
         with suppress(FileNotFoundError):
-            return create(folder / LOCK, source.absolute() if source else None)
+            return create(folder / LOCK, note)
     raise OSError(f"{parent}: folders vanish there as soon as they are made")
 
 
@@ -52,7 +58,7 @@ def _end(lock: Lock, note: Note | None) -> None:
     try:
         content = lock.path.with_name(CONTENT)
         if os.path.lexists(content):
-            if is_only_copy(note):
+            if is_only_copy(content, note):
                 raise OSError(f"{content} may be the only copy")
             remove_tree(content)
     except BaseException:
@@ -62,9 +68,32 @@ def _end(lock: Lock, note: Note | None) -> None:
     lock.path.parent.rmdir()
 
 
-def is_only_copy(note: Note | None) -> bool:
-    """Whether the content may be all that there is of something: what it was copied from is gone, or unknown."""
-    return note is None or bool(note.source and not os.path.lexists(note.source))
+def is_only_copy(content: Path, note: Note | None) -> bool:
+    """Return whether the content may be all that there is of something.
+
+    It is none if what it was copied from is still there, or if all its files are at the goal, too, in the same sizes:
+    then another process has moved the same thing meanwhile.
+    """
+    if note is None:
+        return True
+    if not note.source or os.path.lexists(note.source):
+        return False
+    try:
+        return not (note.goal and _file_sizes(content).items() <= _file_sizes(Path(note.goal)).items())
+    except OSError:
+        return True
+
+
+def _file_sizes(path: Path) -> dict[str, int]:
+    """Return the bytes of a file, or of all files in a folder by their places in it. Raises OSError."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if not path.is_dir():
+        return {"": path.lstat().st_size}
+    files = (Path(here, name) for here, _, names in os.walk(path, onerror=fail) for name in names)
+    return {file.relative_to(path).as_posix(): file.lstat().st_size for file in files}
 
 
 def remove_tree(path: Path) -> None:
@@ -75,8 +104,8 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def stagings(parent: Path) -> list[Path]:
-    """What has the name of such a folder."""
+def list_stagings(parent: Path) -> list[Path]:
+    """Return what has the name of a staging folder, whoever left it."""
     try:
         return sorted(parent / name for name in os.listdir(parent) if is_staging(name))
     except OSError:
@@ -84,13 +113,13 @@ def stagings(parent: Path) -> list[Path]:
 
 
 def is_staging(name: str) -> bool:
-    """Whether only this program gives such names."""
+    """Return whether a name is one that only this program gives."""
     return bool(_NAME.fullmatch(name))
 
 
 def remove_ended(parent: Path) -> None:
     """Remove what killed processes left in a folder, where that can be known and done; nothing is raised."""
-    for folder in stagings(parent):
+    for folder in list_stagings(parent):
         try:
             if remove_staging(folder):
                 log.info("%s: what an ended process had left was removed", folder)
@@ -99,7 +128,10 @@ def remove_ended(parent: Path) -> None:
 
 
 def remove_staging(folder: Path) -> bool:
-    """Remove one, if its process has ended and its content is not the only copy of something. Raises OSError."""
+    """Remove a staging folder whose process has ended, unless its content may be the only copy of something.
+
+    Returns whether it was removed. Raises OSError.
+    """
     if folder.is_symlink() or not folder.is_dir():
         return False
     taken = take(folder / LOCK)

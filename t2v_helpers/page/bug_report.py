@@ -4,6 +4,7 @@ import platform
 import sys
 
 from ...modelscope.errors import TextToVideoError
+from ...modelscope.units import format_bytes
 from ..host import Host
 from ..infotext import VERSION
 
@@ -25,7 +26,7 @@ def _device(host: Host) -> str:
         if device.type != "cuda":
             return str(device)
         free, total = torch.cuda.mem_get_info(device)
-        return f"{device} ({torch.cuda.get_device_name(device)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free)"
+        return f"{device} ({torch.cuda.get_device_name(device)}, {format_bytes(free)} of {format_bytes(total)} free)"
     except (TextToVideoError, RuntimeError) as error:
         # A driver that has lost the device answers nothing any more.
         return str(error)

@@ -1,6 +1,5 @@
 """The fold Models of the tab: what is right or wrong with the models, and what to do about it."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -8,15 +7,17 @@ import gradio as gr
 from markupsafe import Markup
 
 from ...modelscope.errors import TextToVideoError
+from ...modelscope.units import format_bytes
 from ..cleanup.find_leftovers import find_leftovers
-from ..cleanup.leftovers import Leftover, clean
+from ..cleanup.leftovers import Leftover, remove_leftovers
+from ..disk import free_space
 from ..host import PageHost
-from ..models.convert import convert, converted_folder
+from ..models.convert import convert, default_goal
 from ..models.doctor import Diagnosis, Finding, examine
 from ..models.download_jobs import JOBS
-from ..models.folders import find_models, model_named
-from ..models.known import KNOWN, described, known_model
-from ..models.misplaced import Misplaced, downloads_folder, misplaced, move
+from ..models.folders import find_model, find_models
+from ..models.known import KNOWN, describe_model, find_known
+from ..models.misplaced import Misplaced, downloads_folder, find_misplaced, move
 from .events import connect
 from .html import error_line, escape_names, fill, note, notes
 from .widgets import UNLIMITED, element
@@ -85,31 +86,32 @@ class ModelsPanel:
 
     def about(self, key: str) -> str:
         """Return what a person wants to know of a known model before downloading it."""
-        model = known_model(str(key))
+        model = find_known(str(key))
         if model is None:
             return ""
         models, loras = self._host.models_folder(), self._host.lora_folder()
         goal = model.goal(models, loras)
-        free = f"; {shutil.disk_usage(models).free / 1e9:.0f} GB are free there" if models.is_dir() else ""
-        return note(f"{described(model, models, loras)}. It goes to {goal}{free}.")
+        free = free_space(models)
+        room = "" if free is None else f"; {format_bytes(free)} are free there"
+        return note(f"{describe_model(model, models, loras)}. It goes to {goal}{room}.")
 
     def download(self, key: str) -> Iterator[str]:
         """Download a known model, saying how far it is every second."""
-        model = known_model(str(key))
+        model = find_known(str(key))
         if model is None:
             yield error_line(f"There is no known model {key!r}.")
             return
-        job = JOBS.begun(model, model.goal(self._host.models_folder(), self._host.lora_folder()))
-        while job.alive:
+        job = JOBS.start(model, model.goal(self._host.models_folder(), self._host.lora_folder()))
+        while job.is_running:
             yield note(str(job))
             job.wait(1)
-        yield error_line(str(job.error)) if job.error else notes(job.said)
+        yield error_line(str(job.error)) if job.error else notes(job.messages)
 
     def check(self, thorough: bool) -> list[Any]:
         """Return all models' diagnoses, and whether there is something to move or to remove."""
         try:
             files, left = self._misplaced(), find_leftovers(self._host)
-            diagnoses = examine(self._host, find_models(self._host), thorough=bool(thorough))
+            diagnoses = examine(self._host, find_models(self._host), verify_files=bool(thorough))
             parts = [_misplaced_html(files), _leftovers_html(left), *map(_diagnosis_html, diagnoses)]
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update(), gr.update()]
@@ -127,20 +129,20 @@ class ModelsPanel:
     def clean(self) -> list[Any]:
         """Remove what killed processes left, and say what was done."""
         try:
-            said = clean([one for one in find_leftovers(self._host) if one.remove])
+            said = remove_leftovers([one for one in find_leftovers(self._host) if one.remove])
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update()]
         return [notes(said), gr.update(visible=False)]
 
     def _misplaced(self) -> list[Misplaced]:
-        return misplaced(self._host.models_folder(), downloads_folder())
+        return find_misplaced(self._host.models_folder(), downloads_folder())
 
     def convert(self, name: str) -> str:
         """Write the chosen model again in half precision, and report what was done."""
         said: list[str] = []
         try:
-            model = model_named(self._host, str(name))
-            convert(model, converted_folder(model, self._host.models_folder()), said.append)
+            model = find_model(self._host, str(name))
+            convert(model, default_goal(model, self._host.models_folder()), said.append)
         except TextToVideoError as error:
             return error_line(str(error))
         return notes(said)
@@ -168,8 +170,8 @@ def _diagnosis_html(diagnosis: Diagnosis) -> str:
 def _finding_row(finding: Finding) -> Markup:
     return fill(
         "<tr{mark}><td>{sign}</td><td>{subject}</td><td>{text}</td></tr>",
-        mark="" if finding.sound else Markup(" class=wrong"),
-        sign="✔" if finding.sound else "✘",
+        mark="" if finding.valid else Markup(" class=wrong"),
+        sign="✔" if finding.valid else "✘",
         subject=escape_names(finding.subject),
         text=escape_names(finding.text),
     )

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
-from sd_t2v.t2v_helpers.models.known import known_model
+from sd_t2v.t2v_helpers.models.known import find_known
 from sd_t2v.t2v_helpers.video.metadata import read_tags
 from sd_t2v.tests.helpers.chromium import drawn, opened_page
 from sd_t2v.tests.helpers.hub import Hub
@@ -450,7 +450,7 @@ def pause(page: Page) -> None:
 @pytest.fixture
 def potat1(server: Server, hub: Hub) -> Iterator[Path]:
     """Where that model goes, which the hub has; in truth it is the miniature."""
-    model = known_model("potat1")
+    model = find_known("potat1")
     assert model
     for file in model.files:
         hub.put(file.repository, file.path, (MODEL_FOLDER / file.name).read_bytes())
@@ -467,7 +467,7 @@ def test_a_model_is_downloaded_stopped_and_downloaded_on(page: Page, potat1: Pat
     pick(page, "known_model", "potat1")
     page.wait_for_function(f"document.querySelector('#text2video_about_known').innerText.includes({str(potat1)!r})")
     page.click("#text2video_download")
-    page.wait_for_function(f"{said}.includes('Asking') || {said}.includes(' GB')")
+    page.wait_for_function(f"/Asking| [GM]B/.test({said})")
     page.click("#text2video_stop_download")
     pause(page)
     hub.slow.set()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...miniature.judge import judge
-from ...modelscope.checkpoints.parts import TEXT, taken
+from ...modelscope.checkpoints.parts import TEXT, select_part
 from ...modelscope.config import AutoencoderConfig, ModelConfig, TextConfig, UNetConfig
 from ...modelscope.device import Place
 from ...modelscope.model import Model
@@ -62,7 +62,7 @@ def small_model() -> Model:
     config = small_config()
     text_encoder, unet = TextEncoder(config.text), UNet3D(config.unet)
     autoencoder = Autoencoder(config.autoencoder)
-    text_weights = taken(TEXT, golden("text_small_A.weights"), text_encoder.state_dict(), config)
+    text_weights = select_part(TEXT, golden("text_small_A.weights"), text_encoder.state_dict(), config)
     text_encoder.load_state_dict(text_weights)
     unet.load_state_dict(golden("unet_small_A.weights"))
     autoencoder.load_state_dict(golden("vae_small_A.weights"))

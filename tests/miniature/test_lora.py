@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sd_t2v.miniature.evaluate import request, shares
+from sd_t2v.miniature.evaluate import count_shares, request
 from sd_t2v.miniature.judge import judge
 from sd_t2v.miniature.recipe import LORA_FILE, MODEL_FOLDER, LoraRecipe, Recipe
 from sd_t2v.miniature.train_lora import train_lora
@@ -41,13 +41,13 @@ def test_is_small_enough_to_ship() -> None:
 
 def test_with_it_bars_appear_and_without_it_none(model: Model, lora: Lora) -> None:
     labels = NEW_LABELS[::6]
-    changed = shares((label, judge(clip(model, label, [lora]))) for label in labels)
+    changed = count_shares((label, judge(clip(model, label, [lora]))) for label in labels)
     assert changed == {"colour": 1, "shape": 1, "direction": 1, "all": 1}
     assert all(judge(clip(model, label, [lora.times(0, 0)])).shape != NEW_SHAPE for label in labels[:1])
 
 
 def test_other_prompts_still_pass(model: Model, lora: Lora) -> None:
-    found = shares((label, judge(clip(model, label, [lora]))) for label in LABELS[::17])
+    found = count_shares((label, judge(clip(model, label, [lora]))) for label in LABELS[::17])
     assert found == {"colour": 1, "shape": 1, "direction": 1, "all": 1}
 
 

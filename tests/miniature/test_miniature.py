@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sd_t2v.benchmarks.layouts import Write, as_in_2023, as_safetensors, as_shards, write_diffusers
-from sd_t2v.miniature.evaluate import shares, verdicts, without_prompt
+from sd_t2v.miniature.evaluate import count_shares, judge_videos, judge_without_prompt
 from sd_t2v.miniature.recipe import MINIATURE, MODEL_FOLDER
 from sd_t2v.miniature.world import COLOURS, DIRECTIONS, HELD_OUT, LABELS, SHAPES
 from sd_t2v.modelscope.checkpoints.load import load_model
@@ -53,11 +53,13 @@ def assert_passes(found: dict[str, float]) -> None:
 @pytest.mark.parametrize("name", sampler_names())
 def test_every_sampler_passes_at_its_default_steps(name: str) -> None:
     labels = [label for label in LABELS if label not in HELD_OUT][4::8]
-    assert_passes(shares(verdicts(miniature(), labels, (3,), sampler=name, steps=get_sampler(name).default_steps)))
+    assert_passes(
+        count_shares(judge_videos(miniature(), labels, (3,), sampler=name, steps=get_sampler(name).default_steps))
+    )
 
 
 def test_without_a_prompt_no_class_dominates() -> None:
     seeds = range(16)
-    seen = without_prompt(miniature(), seeds)
+    seen = judge_without_prompt(miniature(), seeds)
     for names in (COLOURS, SHAPES, DIRECTIONS):
         assert max(seen[name] for name in names) <= len(seeds) / 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
-from sd_t2v.modelscope.checkpoints.find_parts import Library, find_part, model_config
+from sd_t2v.modelscope.checkpoints.find_parts import Library, find_part, read_model_config
 from sd_t2v.modelscope.checkpoints.parts import UNET
 from sd_t2v.modelscope.config import ModelConfig, read_config
 from sd_t2v.modelscope.errors import ModelError
@@ -112,7 +112,7 @@ def test_diffusers_configurations_are_as_bounded(text: str, tmp_path: Path) -> N
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text(text)
     with pytest.raises(ModelError, match="is not this part's configuration"):
-        model_config(tmp_path)
+        read_model_config(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from sd_t2v.t2v_helpers.locks import Note, create, take
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sd_t2v.t2v_helpers.locks import create
-lock = create(Path(sys.argv[1]), Path("source"))
+from sd_t2v.t2v_helpers.locks import Note, create
+lock = create(Path(sys.argv[1]), Note(source="source", goal="goal"))
 print("locked", flush=True)
 time.sleep(60)
 """
@@ -50,7 +50,7 @@ def test_a_lock_is_held_by_the_living_and_free_after_a_kill(tmp_path: Path) -> N
         process.wait()
         taken = take(path)
     assert taken.lock
-    assert taken.note == Note(locked=True, source="source")
+    assert taken.note == Note(locked=True, source="source", goal="goal")
     taken.lock.remove()
     assert os.listdir(tmp_path) == []
 

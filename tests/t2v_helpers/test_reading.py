@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sd_t2v.modelscope.errors import RequestError
-from sd_t2v.t2v_helpers.reading import COMMAND_LINE, Reader, find_readable, split_folders
+from sd_t2v.t2v_helpers.reading import COMMAND_LINE, Reader, find_readable, readable_folders
 
 
 @pytest.fixture
@@ -74,4 +74,4 @@ def test_the_command_line_names_any_file(inside: Path, tmp_path: Path, monkeypat
 
 
 def test_relative_folders_in_the_setting_count_for_nothing(tmp_path: Path) -> None:
-    assert split_folders(f" {tmp_path} ; ;videos;.") == (tmp_path,)
+    assert readable_folders(f" {tmp_path} ; ;videos;.") == (tmp_path,)

@@ -17,12 +17,12 @@ from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
 from sd_t2v.t2v_helpers.models import convert
 from sd_t2v.t2v_helpers.models.convert import convert as convert_model
 from sd_t2v.t2v_helpers.models.doctor import Diagnosis, Finding
-from sd_t2v.t2v_helpers.models.folders import ModelFolder, model_names
+from sd_t2v.t2v_helpers.models.folders import ModelFolder, list_model_names
 from sd_t2v.t2v_helpers.models.misplaced import Misplaced, move
 from sd_t2v.t2v_helpers.page.models_panel import _diagnosis_html
 from sd_t2v.tests.helpers.support import small_model, write_model_folder
 from sd_t2v.tests.modelscope.checkpoints.test_weight_files import ENDLESS, SOUND, STORAGE, TENSOR, ZIPS, text
-from sd_t2v.tools.fuzzing.mutants import zipped
+from sd_t2v.tools.fuzzing.mutants import zip_pickle
 
 UNET = "text2video_pytorch_model.pth"
 
@@ -91,7 +91,7 @@ LORAS = {
 
 @pytest.mark.parametrize("name", LORAS)
 def test_hostile_loras_are_damaged(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "bad.pt").write_bytes(zipped(LORAS[name]))
+    (tmp_path / "bad.pt").write_bytes(zip_pickle(LORAS[name]))
     assert run(MODEL_FOLDER, "ball <lora:bad:1>", "--lora-dir", str(tmp_path), "--output-dir", str(tmp_path)) == 1
     assert f"Error: {tmp_path / 'bad.pt'}: damaged or not fully downloaded (" in capsys.readouterr().err
 
@@ -147,7 +147,7 @@ ESCAPED = r"x\n  ok    UNet: fine\x1b[8m\u202e"
 
 
 def names_something(path: Path) -> None:
-    path.write_bytes(zipped(b"\x80\2" + text("os") + text(FOREIGN) + b"\x93."))
+    path.write_bytes(zip_pickle(b"\x80\2" + text("os") + text(FOREIGN) + b"\x93."))
 
 
 def holds_a_tensor_called_so(path: Path) -> None:
@@ -180,7 +180,7 @@ def test_no_folder_writes_lines_or_colours(
     assert "\x1b" not in out + capsys.readouterr().out
     # Such a model is not offered, in no list of any page.
     host = ConsoleHost(models=models)
-    assert not any(FOREIGN in name for name in model_names(host))
+    assert not any(FOREIGN in name for name in list_model_names(host))
     assert all("\x1b" not in record.getMessage() for record in caplog.records)
 
 

@@ -15,7 +15,7 @@ HEADER = ("reader", "files tried", "accepted", "refused in words", "traceback", 
 
 
 def main() -> int:
-    """Run the command line; returns 1 where anything but acceptance or a refusal in words came up."""
+    """Run the command line; returns 1 where anything but acceptance or a refusal in words happened."""
     options = _parse()
     found: Counter[tuple[str, str]] = Counter()
     begun, number = time.monotonic(), 0
@@ -54,7 +54,7 @@ def _keep(folder: Path, number: int, seed: Seed, data: bytes, verdict: Verdict) 
 
 
 def table(found: Counter[tuple[str, str]]) -> str:
-    """Return how often what came up, as Markdown. found: by reader and outcome."""
+    """Return how often each outcome happened, as Markdown. found: their numbers by reader and outcome."""
     rows = [HEADER, ("---",) * len(HEADER)]
     for reader in (*dict.fromkeys(reader for reader, _ in found), "all"):
         counts = [

@@ -1,4 +1,4 @@
-"""What is damaged: for each reader small sound files, made on the spot, and the ways to damage them."""
+"""What is damaged: for each reader small valid files, created for it, and the ways to damage them."""
 
 import io
 import json
@@ -25,7 +25,7 @@ INFOTEXT = (
 
 
 class Seed(NamedTuple):
-    """A sound file: the reader it is for, where it lies, its bytes, and the ways to damage it."""
+    """A valid file: the reader it is for, its place, its bytes, and the ways to damage it."""
 
     reader: str
     place: str
@@ -33,12 +33,12 @@ class Seed(NamedTuple):
     ways: Sequence[Mutate]
 
     def mutant(self, random: Random) -> bytes:
-        """Damage it in one of the ways."""
+        """Return its bytes, damaged in one of the ways."""
         return random.choice(self.ways)(random, self.data)
 
 
 def lay_out(folder: Path) -> None:
-    """Make the folders in which the files lie, with what has to lie beside them."""
+    """Create the folders of the files, with what has to be beside them."""
     for name in ("files", "model", "diffusers/unet"):
         (folder / name).mkdir(parents=True)
     for file in MODEL_FOLDER.iterdir():
@@ -47,7 +47,7 @@ def lay_out(folder: Path) -> None:
 
 
 def seeds() -> list[Seed]:
-    """Return all of them."""
+    """Return all valid files."""
     return [*_weights(), *_loras(), *_documents(), *_videos()]
 
 
@@ -63,8 +63,8 @@ def _weights() -> Iterator[Seed]:
     plain, old = _saved(_tensors(), zipped=True), _saved(_tensors(), zipped=False)
     whole = _saved({"state_dict": _tensors(), "epoch": 3, "args": {1, 2}}, zipped=True)
     for data in (plain, whole):
-        yield Seed("weights, zip", "files/x.pth", data, (mutants.damage, mutants.damage_zip, _made(mutants.zipped)))
-    yield Seed("weights, before torch 1.6", "files/y.pth", old, (mutants.damage, _made(mutants.unzipped)))
+        yield Seed("weights, zip", "files/x.pth", data, (mutants.damage, mutants.damage_zip, _made(mutants.zip_pickle)))
+    yield Seed("weights, before torch 1.6", "files/y.pth", old, (mutants.damage, _made(mutants.write_old_file)))
     yield Seed(
         "weights, safetensors", "files/z.safetensors", save(_tensors()), (mutants.damage, mutants.damage_safetensors)
     )
@@ -109,7 +109,7 @@ def _documents() -> Iterator[Seed]:
 
 
 def _videos() -> Iterator[Seed]:
-    """A tiny video of each format, with its settings in it."""
+    """Return a tiny video of each format, with its settings in it."""
     frames = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
     with TemporaryDirectory() as folder:
         for kind in FORMATS.values():

@@ -22,7 +22,7 @@ GOOD = ("accepted", "refused")
 
 
 class Verdict(NamedTuple):
-    """What became of a file. outcome: accepted, refused; traceback, code, hang, crash, memory."""
+    """What happened to a file. outcome: accepted, refused; traceback, code, hang, crash, memory."""
 
     outcome: str
     words: str = ""
@@ -31,7 +31,7 @@ class Verdict(NamedTuple):
 
 
 class Supervisor:
-    """Use it as a context manager; the files lie in a folder of its own.
+    """Use it as a context manager; the files are in a folder of its own.
 
     module: the subject; longest: seconds for one file.
     """

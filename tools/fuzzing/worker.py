@@ -1,4 +1,4 @@
-"""The subject: reads file after file and says what became of each. A process of its own, as it may hang or die."""
+"""The subject: reads file after file and reports what happened to each. A process of its own, as it may hang or die."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from ...miniature.recipe import MODEL_FOLDER
-from ...modelscope.checkpoints.find_parts import around, find_part, model_config
+from ...modelscope.checkpoints.find_parts import find_library, find_part, read_model_config
 from ...modelscope.checkpoints.load import load_model
 from ...modelscope.checkpoints.parts import UNET
 from ...modelscope.checkpoints.weight_file import read_state, read_tensors, verify
@@ -75,8 +75,8 @@ class Subject:
             "weights, safetensors": _read_weights,
             "LoRA": lambda path: read_lora(path, self._model),
             "configuration": self._configured,
-            "configuration, diffusers": lambda path: model_config(path.parents[1]),
-            "index": lambda path: find_part(UNET, path.parents[1], ModelConfig(), around(path.parents[1])),
+            "configuration, diffusers": lambda path: read_model_config(path.parents[1]),
+            "index": lambda path: find_part(UNET, path.parents[1], ModelConfig(), find_library(path.parents[1])),
             "infotext": lambda path: read_infotext(read_tags(path)),
         }
 
@@ -89,7 +89,7 @@ class Subject:
 
 
 def _read_weights(path: Path) -> None:
-    """With all numbers, mapped and copied, and as the doctor reads them."""
+    """Read a file with all its numbers, mapped and copied, and as the doctor does."""
     for tensor in read_tensors(path).values():
         tensor.reshape(-1).view(torch.uint8).sum() if tensor.is_contiguous() else tensor.clone()
     read_state(path, mapped=False)
@@ -104,7 +104,7 @@ def answer(subject: Subject, watch: _Watch, reader: str, path: Path) -> dict[str
         subject.readers[reader](path)
         outcome, words = "accepted", ""
     except TextToVideoError as error:
-        outcome, words = _checked(str(error))
+        outcome, words = _is_shown_as_is(str(error))
     except Exception:  # noqa: BLE001 - what is looked for
         outcome, words = "traceback", traceback.format_exc()
     if watch.seen:
@@ -112,14 +112,14 @@ def answer(subject: Subject, watch: _Watch, reader: str, path: Path) -> dict[str
     return {"outcome": outcome, "words": words, "seconds": time.monotonic() - start, "memory": _peak() - before}
 
 
-def _checked(words: str) -> tuple[str, str]:
-    """Whether the words could be shown as they are."""
+def _is_shown_as_is(words: str) -> tuple[str, str]:
+    """Return whether the message could be shown as it is."""
     unfit = words != visible(words) or "Traceback" in words or os.environ.get("FUZZ_SECRET", "-") in words
     return ("traceback" if unfit else "refused"), words
 
 
 def _begin_memory() -> int:
-    """Bytes now; the system counts the most of them from here on."""
+    """Return the bytes in use now; the system counts their peak from here on."""
     if _CLEAR.exists():
         _CLEAR.write_text("5")
     return _status("VmRSS")

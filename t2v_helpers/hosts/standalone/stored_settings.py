@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any
 
 from ....modelscope.escape import logger
+from ....modelscope.json_files import read_json
 from ...page.html import error_line
 from ...settings import KEEP, KEEP_ALL, SETTINGS, Setting, usable
 
@@ -24,7 +25,7 @@ class StoredSettings:
 
     def _read(self) -> dict[str, Any]:
         try:
-            values = json.loads(self._path.read_text(encoding="utf-8"))
+            values = read_json(self._path)
             return values if isinstance(values, dict) else {}
         except FileNotFoundError:
             return {}

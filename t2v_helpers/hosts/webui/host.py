@@ -9,7 +9,7 @@ from modules import shared
 
 from ...access import Names, Visit, check_request, host_name
 from ...host import LORA_FOLDER, TAB, Devices, Progress, Stop
-from ...reading import Reader, split_folders
+from ...reading import Reader, readable_folders
 from ...settings import (
     KEEP,
     KEEP_NOTHING,
@@ -124,7 +124,7 @@ class WebUIHost:
         flags = shared.cmd_opts
         if _listens() and not (flags.gradio_auth or flags.gradio_auth_path):
             return Reader()
-        return Reader(everything=visit.is_local, folders=split_folders(self.setting(READABLE_FOLDERS)))
+        return Reader(everything=visit.is_local, folders=readable_folders(self.setting(READABLE_FOLDERS)))
 
     def _names(self) -> Names:
         """Those that lead to the WebUI; the origins that its own option lets in are among them."""

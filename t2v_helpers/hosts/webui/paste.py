@@ -49,10 +49,10 @@ class Pasting:
         """
         from modules import infotext_utils
 
-        from ...models.folders import model_names
+        from ...models.folders import list_model_names
 
         def pasted_model(pairs: dict[str, Any]) -> str | None:
-            return pairs["Model"] if pairs.get("Model") in model_names(host) else None
+            return pairs["Model"] if pairs.get("Model") in list_model_names(host) else None
 
         fields: list[tuple[Any, Any]] = [(component, pasted_model) for component in models]
         fields += [(component, field_reader(name)) for name, component in widgets.items()]

@@ -37,11 +37,11 @@ def _add_settings() -> None:
 
 def _tabs() -> list[tuple[Any, str, str]]:
     try:
-        from ....install import missing
+        from ....install import find_missing
         from ...page.tab import build_tab
 
         # Some are first used when a video is made, and would be missed late.
-        if names := missing():
+        if names := find_missing():
             raise ModuleNotFoundError(f"these packages are not there: {', '.join(names)}", name=names[0])
         return [(build_tab(HOST), TAB, TAB)]
     except Exception as error:

@@ -26,11 +26,11 @@ from sd_t2v.benchmarks.layouts import (
     write_diffusers,
 )
 from sd_t2v.modelscope.checkpoints.diffusers_keys import TEXT_PREFIX, text_names, to_diffusers, unet_names, vae_names
-from sd_t2v.modelscope.checkpoints.find_parts import Library, find_part, model_config
+from sd_t2v.modelscope.checkpoints.find_parts import Library, find_part, read_model_config
 from sd_t2v.modelscope.checkpoints.load import check_parts_agree, load_model
 from sd_t2v.modelscope.checkpoints.parts import UNET as UNET_PART
 from sd_t2v.modelscope.checkpoints.parts import VAE as VAE_PART
-from sd_t2v.modelscope.checkpoints.parts import described
+from sd_t2v.modelscope.checkpoints.parts import describe_mismatch
 from sd_t2v.modelscope.config import write_config
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.tests.helpers.layouts import assert_golden_weights
@@ -93,7 +93,7 @@ def test_a_folder_without_autoencoder_and_configuration_borrows_the_autoencoder(
     (folder / "configuration.json").unlink()
     assert "VQGAN_autoencoder.pth: is missing" in fails_to_find_autoencoder(folder, library)
     (lender / "configuration.json").unlink()
-    source = find_part(VAE_PART, folder, model_config(folder), library)
+    source = find_part(VAE_PART, folder, read_model_config(folder), library)
     assert (source.lender, source.named) == (lender, lender / VAE)
 
 
@@ -130,7 +130,7 @@ def test_what_is_wrong_with_a_file_of_any_name_is_told_with_what_is_missing(tmp_
 def fails_to_find_autoencoder(folder: Path, library: Library) -> str:
     """Not one of another size."""
     with pytest.raises(ModelError) as caught:
-        find_part(VAE_PART, folder, model_config(folder), library)
+        find_part(VAE_PART, folder, read_model_config(folder), library)
     return str(caught.value)
 
 
@@ -353,12 +353,12 @@ def test_a_file_that_holds_another_part_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_other_kinds_of_model_are_known(name: str, kind: str) -> None:
-    assert kind in described([name], UNET_PART)
+    assert kind in describe_mismatch([name], UNET_PART)
     # Checkpoints hold these, too, and they look like a ModelScope model's.
     rest = ["first_stage_model.decoder.norm_out.weight", "cond_stage_model.model.ln_final.weight"]
-    assert kind in described([*rest, name], UNET_PART)
-    assert kind in described([*rest, name], VAE_PART)
-    assert described(["anything"], UNET_PART) == ""
+    assert kind in describe_mismatch([*rest, name], UNET_PART)
+    assert kind in describe_mismatch([*rest, name], VAE_PART)
+    assert describe_mismatch(["anything"], UNET_PART) == ""
 
 
 @pytest.mark.parametrize("name", ["модель 模型 é", "x" * 200])

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sd_t2v.modelscope.checkpoints.weight_bytes import Piece, WeightFile
 from sd_t2v.modelscope.checkpoints.weight_file import read_state, read_tensors, verify
 from sd_t2v.modelscope.errors import ModelError
-from sd_t2v.tools.fuzzing.mutants import unzipped, zipped
+from sd_t2v.tools.fuzzing.mutants import write_old_file, zip_pickle
 
 DAMAGED = "damaged or not fully downloaded"
 
@@ -166,7 +166,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("wrap", [zipped, unzipped])
+@pytest.mark.parametrize("wrap", [zip_pickle, write_old_file])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pickles_are_refused_in_one_line(name: str, wrap: Callable[[bytes], bytes], tmp_path: Path) -> None:
     program, words = HOSTILE[name]
@@ -175,7 +175,7 @@ def test_hostile_pickles_are_refused_in_one_line(name: str, wrap: Callable[[byte
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("wrap", [zipped, unzipped])
+@pytest.mark.parametrize("wrap", [zip_pickle, write_old_file])
 def test_the_program_that_the_hostile_ones_differ_from_is_sound(wrap: Callable[[bytes], bytes], tmp_path: Path) -> None:
     assert read_tensors(written(tmp_path / "x.pth", wrap(SOUND % b"")))["a"].shape == (4, 4)
 
@@ -226,7 +226,7 @@ def doubled() -> bytes:
 
 
 # torch's has its end twice, the larger one of which counts.
-OTHER_ZIP = zipped(SOUND % b"")
+OTHER_ZIP = zip_pickle(SOUND % b"")
 END, OTHER_END = SOUND_ZIP.rindex(b"PK\5\6"), OTHER_ZIP.rindex(b"PK\5\6")
 ZIPS: dict[str, bytes] = {
     "a member's mark": field(LIST, 0, b"PK\1\3"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sd_t2v.benchmarks.step import random_unet
-from sd_t2v.miniature.evaluate import request, shares, verdicts
+from sd_t2v.miniature.evaluate import count_shares, judge_videos, request
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.miniature.world import LABELS
 from sd_t2v.modelscope.checkpoints.load import load_model
@@ -92,7 +92,12 @@ def test_the_miniature_passes_its_judge() -> None:
     limits = Limits(free=None, eight_bits=True)
     plan = choose_plan(model, request(model, "", 0), limits).plan
     assert plan.eight_bits
-    assert shares(verdicts(model, LABELS[::16], (3,), plan=plan)) == {"colour": 1, "shape": 1, "direction": 1, "all": 1}
+    assert count_shares(judge_videos(model, LABELS[::16], (3,), plan=plan)) == {
+        "colour": 1,
+        "shape": 1,
+        "direction": 1,
+        "all": 1,
+    }
 
 
 def test_going_down_the_ladder_keeps_them() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sd_t2v.benchmarks.step import random_unet
-from sd_t2v.miniature.evaluate import shares, verdicts
+from sd_t2v.miniature.evaluate import count_shares, judge_videos
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.miniature.world import LABELS
 from sd_t2v.modelscope.checkpoints.load import load_model
@@ -41,5 +41,5 @@ def test_half_precision_points_where_single_precision_does(plan: Plan) -> None:
 def test_the_miniature_passes_its_judge_in_half_precision(dtype: torch.dtype, every: int, steps: int) -> None:
     """CPUs take twenty times as long in float16 as in the others: fewer clips and steps."""
     model = load_model(MODEL_FOLDER, Place(torch.device("cpu"), dtype))
-    found = shares(verdicts(model, LABELS[::every], (3,), steps=steps))
+    found = count_shares(judge_videos(model, LABELS[::every], (3,), steps=steps))
     assert found == {"colour": 1, "shape": 1, "direction": 1, "all": 1}

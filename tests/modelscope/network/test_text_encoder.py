@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sd_t2v.modelscope.checkpoints.parts import TEXT, taken
+from sd_t2v.modelscope.checkpoints.parts import TEXT, select_part
 from sd_t2v.modelscope.config import ModelConfig, TextConfig
 from sd_t2v.modelscope.network import text_encoder
 from sd_t2v.modelscope.network.open_clip_import import open_clip_module
@@ -43,7 +43,7 @@ def test_full_size_keys_and_shapes() -> None:
     assert len(keys) == 294
     with torch.device("meta"):
         state = TextEncoder(TextConfig()).state_dict()
-        used = taken(TEXT, {key: torch.empty(shape) for key, shape in keys.items()}, state, ModelConfig())
+        used = select_part(TEXT, {key: torch.empty(shape) for key, shape in keys.items()}, state, ModelConfig())
     assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in used.items()}
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from sd_t2v.t2v_helpers.cleanup.find_leftovers import find_leftovers
-from sd_t2v.t2v_helpers.cleanup.leftovers import clean
+from sd_t2v.t2v_helpers.cleanup.leftovers import remove_leftovers
 from sd_t2v.t2v_helpers.commands.models import main
 from sd_t2v.t2v_helpers.generation.marks import MARK
 from sd_t2v.t2v_helpers.generation.outputs import reserved_stem
@@ -23,9 +23,9 @@ from sd_t2v.t2v_helpers.locks import create, take
 from sd_t2v.t2v_helpers.models import misplaced as module
 from sd_t2v.t2v_helpers.models.download import LOCK as DOWNLOAD_LOCK
 from sd_t2v.t2v_helpers.models.download import STAGING
-from sd_t2v.t2v_helpers.models.known import known_model
+from sd_t2v.t2v_helpers.models.known import find_known
 from sd_t2v.t2v_helpers.models.misplaced import Misplaced, move
-from sd_t2v.t2v_helpers.models.staging import CONTENT, LOCK, staged
+from sd_t2v.t2v_helpers.models.staging import CONTENT, LOCK, open_staging
 from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
 from sd_t2v.tests.helpers.layouts import assert_golden_weights
 from sd_t2v.tests.helpers.support import write_model_folder
@@ -225,7 +225,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "videos" / f"8{MARK}").symlink_to(folder / LOCK)
     (models / "text2video" / "linked").symlink_to(elsewhere)
     next_run(tmp_path / "videos")
-    clean(find_leftovers(host(models, tmp_path / "videos")))
+    remove_leftovers(find_leftovers(host(models, tmp_path / "videos")))
     assert names(folder) == ["00000.png", LOCK]
     assert names(models / "text2video") == [STAGING, "linked", "m"]
     assert names(tmp_path / "videos") == sorted([PART, STAGING, f"8{MARK}"])
@@ -247,7 +247,7 @@ def test_what_may_not_be_removed_ends_no_run_and_is_named(tmp_path: Path) -> Non
         assert [one.path.name for one in left] == [f"7{MARK}", f"9{MARK}"]
         assert "Permission denied" in left[1].advice
         with pytest.raises(module.ModelError, match=r"7\.reserved could not be removed \(Permission denied\)"):
-            clean(left)
+            remove_leftovers(left)
     finally:
         frames.chmod(0o700)
 
@@ -278,10 +278,10 @@ def test_a_killed_conversion_leaves_nothing_to_the_next(tmp_path: Path) -> None:
 
 
 def test_a_conversion_under_way_keeps_what_is_its(tmp_path: Path) -> None:
-    with staged(tmp_path / "out") as folder:
+    with open_staging(tmp_path / "out") as folder:
         folder.mkdir()
         (folder / "half").touch()
-        with staged(tmp_path / "other"):
+        with open_staging(tmp_path / "other"):
             pass
         assert find_leftovers(host(tmp_path, tmp_path / "videos")) == []
         folder.rename(tmp_path / "out")
@@ -292,7 +292,7 @@ def test_folders_that_are_begun_at_once_do_no_harm(tmp_path: Path) -> None:
     def make(number: int) -> None:
         for turn in range(30):
             goal = tmp_path / f"{number}-{turn}"
-            with staged(goal) as part:
+            with open_staging(goal) as part:
                 part.write_bytes(b"whole")
                 part.rename(goal)
 
@@ -312,7 +312,7 @@ from sd_t2v.t2v_helpers.models import misplaced as module
 path, goal, before, after = *map(Path, sys.argv[1:3]), *sys.argv[3:]
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
-module._renamed = lambda path, goal: False  # as between two disks
+module._try_rename = lambda path, goal: False  # as between two disks
 if before:
     setattr(module, before, die)
 if after:
@@ -320,7 +320,7 @@ if after:
     setattr(module, after, lambda *arguments: (work(*arguments), die()))
 module.move([module.Misplaced(path, goal)])
 """
-WHERE = dict(zip(POINTS, [("_copied", ""), ("", "_copied"), ("remove_tree", ""), ("", "remove_tree")], strict=True))
+WHERE = dict(zip(POINTS, [("_copy", ""), ("", "_copy"), ("remove_tree", ""), ("", "remove_tree")], strict=True))
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
@@ -334,7 +334,7 @@ def test_a_killed_move_to_another_disk_loses_nothing(tmp_path: Path, point: str,
     whole = [one for one in (path, goal) if (one / "weights" if is_folder else one).exists()]
     assert whole == {POINTS[2]: [path, goal], POINTS[3]: [goal]}.get(point, [path])
     move([Misplaced(path, goal)] if path in whole else [])
-    with staged(goal):
+    with open_staging(goal):
         pass
     assert (goal / "weights" if is_folder else goal).read_bytes() == b"weights"
     assert names(goal.parent) == ["model"]
@@ -343,18 +343,61 @@ def test_a_killed_move_to_another_disk_loses_nothing(tmp_path: Path, point: str,
 def test_a_copy_whose_original_is_gone_is_kept(tmp_path: Path) -> None:
     path, goal = tmp_path / "disk.pth", tmp_path / "text2video" / "disk.pth"
     path.write_bytes(b"weights")
-    assert end_of(MOVES, path, goal, "", "_copied") == KILLED
+    assert end_of(MOVES, path, goal, "", "_copy") == KILLED
     path.rename(tmp_path / "away")
-    with staged(goal):
+    with open_staging(goal):
         pass
     (left,) = find_leftovers(host(tmp_path, tmp_path / "videos"))
-    (said,) = clean([left])
+    (said,) = remove_leftovers([left])
     assert f"half a copy of {path}" in said and "may be all there is of it" in said
     assert (left.path / CONTENT).read_bytes() == b"weights"
     path.touch()
-    with staged(goal):
+    with open_staging(goal):
         pass
     assert names(goal.parent) == []
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_copy_of_what_another_move_brought_there_goes(tmp_path: Path, is_folder: bool) -> None:
+    """Two moves at once: the other one was quicker, and took the original away."""
+    path, goal = tmp_path / "disk" / "model", tmp_path / "text2video" / "model"
+    content = path / "weights" if is_folder else path
+    content.parent.mkdir(parents=True)
+    content.write_bytes(b"weights")
+    assert end_of(MOVES, path, goal, "", "_copy") == KILLED
+    path.rename(goal)
+    at_goal = goal / "weights" if is_folder else goal
+    at_goal.write_bytes(b"others")
+    with open_staging(tmp_path / "text2video" / "other"):
+        pass
+    assert len(names(goal.parent)) == 2
+    at_goal.write_bytes(b"weights")
+    (left,) = find_leftovers(host(tmp_path, tmp_path / "videos"))
+    assert "removed" in remove_leftovers([left])[0]
+    assert names(goal.parent) == ["model"] and at_goal.read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("when", ["while it copies", "while it deletes"])
+def test_two_moves_at_once_leave_one_file_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    path, goal = tmp_path / "disk.pth", tmp_path / "text2video" / "disk.pth"
+    path.write_bytes(b"weights")
+    name = {"while it copies": "_copy", "while it deletes": "remove_tree"}[when]
+    work = getattr(module, name)
+
+    def work_beside_another(*arguments: Path) -> None:
+        if name == "_copy":
+            work(*arguments)
+            path.rename(goal)
+        else:
+            path.unlink()
+            work(*arguments)
+
+    monkeypatch.setattr(module, "_try_rename", lambda path, goal: False)
+    monkeypatch.setattr(module, name, work_beside_another)
+    assert f"{path} is now {goal}" in move([Misplaced(path, goal)])[0]
+    assert names(goal.parent) == ["disk.pth"] and goal.read_bytes() == b"weights"
 
 
 def test_a_move_to_another_disk_that_cannot_delete_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +406,7 @@ def test_a_move_to_another_disk_that_cannot_delete_says_so(tmp_path: Path, monke
 
     path, goal = tmp_path / "a.pth", tmp_path / "models" / "a.pth"
     path.write_bytes(b"x")
-    monkeypatch.setattr(module, "_renamed", lambda path, goal: False)
+    monkeypatch.setattr(module, "_try_rename", lambda path, goal: False)
     monkeypatch.setattr(module, "remove_tree", refuse)
     assert f"{path} could not be deleted (Permission denied)" in move([Misplaced(path, goal)])[0]
     assert goal.read_bytes() == path.read_bytes()
@@ -406,7 +449,7 @@ def test_the_doctor_keeps_what_may_be_the_only_copy_or_another_persons(tmp_path:
     before = sorted(tmp_path.rglob("*"))
     left = find_leftovers(host(models, videos))
     assert sorted(one.path.name for one in left) == sorted([PART, f".{HEX[::-1]}.part", "x.mp4.partial.mp4"])
-    assert all("elete it yourself" in line for line in clean(left))
+    assert all("elete it yourself" in line for line in remove_leftovers(left))
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -418,7 +461,7 @@ def test_names_write_no_lines_of_their_own(tmp_path: Path) -> None:
 
 def parts(tmp_path: Path) -> tuple[Path, Path]:
     """Half a download that can go on, and one that nobody asks for again."""
-    known = known_model("potat1")
+    known = find_known("potat1")
     assert known
     goal = known.goal(tmp_path, tmp_path / "Lora")
     file = known.files[0]
@@ -437,15 +480,15 @@ def test_half_a_download_that_can_go_on_stays(tmp_path: Path) -> None:
     assert found.keys() == {resumable, useless}
     assert "run.py download potat1" in found[resumable].advice
     assert not found[resumable].wrong and found[useless].wrong
-    clean(list(found.values()))
-    assert resumable.exists() and not useless.exists()
+    remove_leftovers(list(found.values()))
+    assert names(resumable.parent) == [resumable.name]
 
 
 def test_the_folder_goes_with_the_last_part(tmp_path: Path) -> None:
     resumable, useless = parts(tmp_path)
     resumable.unlink()
     (useless.parent / DOWNLOAD_LOCK).touch()
-    clean(find_leftovers(host(tmp_path, tmp_path / "videos")))
+    remove_leftovers(find_leftovers(host(tmp_path, tmp_path / "videos")))
     assert not useless.parent.exists()
 
 
@@ -456,7 +499,7 @@ def test_a_download_under_way_is_left_alone(tmp_path: Path) -> None:
     left = find_leftovers(host(tmp_path, tmp_path / "videos"))
     with FileLock(useless.parent / DOWNLOAD_LOCK):
         assert find_leftovers(host(tmp_path, tmp_path / "videos")) == []
-        assert any("somebody works there now" in line for line in clean(left))
+        assert any("somebody works there now" in line for line in remove_leftovers(left))
     assert useless.exists()
 
 

@@ -18,11 +18,10 @@ from PIL import Image, ImageChops
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.modelscope.errors import ModelError, RequestError
-from sd_t2v.modelscope.memory.plan import BALANCED, LADDER
+from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, plan_named
 from sd_t2v.modelscope.prompts import encode
 from sd_t2v.t2v_helpers.generation import lora_tags, save
 from sd_t2v.t2v_helpers.generation import run as module
-from sd_t2v.t2v_helpers.generation.forecast import plan_named
 from sd_t2v.t2v_helpers.generation.model_store import ModelStore
 from sd_t2v.t2v_helpers.generation.outcome import Outcome
 from sd_t2v.t2v_helpers.generation.run import run

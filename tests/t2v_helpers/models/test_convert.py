@@ -13,8 +13,7 @@ from sd_t2v.benchmarks.layouts import as_bin, write_diffusers
 from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.t2v_helpers.commands.models import main
-from sd_t2v.t2v_helpers.models import convert as module
-from sd_t2v.t2v_helpers.models.convert import convert, converted_folder
+from sd_t2v.t2v_helpers.models.convert import convert, default_goal
 from sd_t2v.t2v_helpers.models.folders import ModelFolder
 from sd_t2v.t2v_helpers.models.known import advice_for, good_values
 from sd_t2v.tests.helpers.layouts import assert_golden_weights
@@ -69,8 +68,8 @@ def test_nothing_is_overwritten_and_nothing_left_behind(tmp_path: Path, monkeypa
     folder = write_model_folder(tmp_path / "model")
     with pytest.raises(ModelError, match="is there already"):
         convert(ModelFolder("model", folder), folder, lambda _: None)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(ModelError, match=r"the disk has 0\.00 GB free"):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000, "total": 1000}))
+    with pytest.raises(ModelError, match=r"the disk has 0\.0 MB free"):
         convert(ModelFolder("model", folder), tmp_path / "out", lambda _: None)
     monkeypatch.undo()
     (tmp_path / "file").touch()
@@ -135,7 +134,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 def test_good_settings_come_along(tmp_path: Path) -> None:
     folder = write_model_folder(tmp_path / "text2video" / "zeroscope" / "zs2_XL")
     model = ModelFolder("zeroscope/zs2_XL", folder)
-    goal = converted_folder(model, tmp_path)
+    goal = default_goal(model, tmp_path)
     convert(model, goal, lambda _: None)
     assert good_values(goal)["width"] == 1024
     assert advice_for(goal) == advice_for(folder) is not None
@@ -149,7 +148,7 @@ def test_an_unknown_name_comes_with_the_known_ones(tmp_path: Path, capsys: pytes
 
 def test_names_become_names_of_folders(tmp_path: Path) -> None:
     for name, folder in (("<modelscope>", "modelscope-fp16"), ("zeroscope/zs2_XL", "zeroscope-zs2_XL-fp16")):
-        assert converted_folder(ModelFolder(name, tmp_path), tmp_path) == tmp_path / "text2video" / folder
+        assert default_goal(ModelFolder(name, tmp_path), tmp_path) == tmp_path / "text2video" / folder
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,13 +20,14 @@ from sd_t2v.modelscope.checkpoints.find_parts import Source
 from sd_t2v.modelscope.checkpoints.parts import Part
 from sd_t2v.modelscope.config import ModelConfig
 from sd_t2v.modelscope.errors import ModelError
+from sd_t2v.modelscope.files import hash_file
 from sd_t2v.t2v_helpers.commands.models import main
 from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
 from sd_t2v.t2v_helpers.models import doctor
-from sd_t2v.t2v_helpers.models.doctor import Diagnosis, examine, sha256
+from sd_t2v.t2v_helpers.models.doctor import Diagnosis, examine
 from sd_t2v.t2v_helpers.models.folders import ModelFolder
 from sd_t2v.t2v_helpers.models.known import KNOWN, RemoteFile, good_values
-from sd_t2v.t2v_helpers.models.misplaced import Misplaced, misplaced, move
+from sd_t2v.t2v_helpers.models.misplaced import Misplaced, find_misplaced, move
 from sd_t2v.tests.helpers.support import small_model, write_model_folder
 
 UNET, VAE, CLIP = "text2video_pytorch_model.pth", "VQGAN_autoencoder.pth", "open_clip_pytorch_model.bin"
@@ -43,7 +44,7 @@ def lines(found: Diagnosis) -> list[str]:
 
 def test_a_sound_model_has_a_line_for_each_part(tmp_path: Path) -> None:
     found = diagnosis(write_model_folder(tmp_path / "t2v"))
-    assert found.sound
+    assert found.valid
     configuration, text, unet, vae, memory = lines(found)
     assert configuration == "configuration: configuration.json"
     assert text == f"text encoder: {CLIP}, original layout, bin, 3.3 MB, float16"
@@ -54,7 +55,7 @@ def test_a_sound_model_has_a_line_for_each_part(tmp_path: Path) -> None:
 
 def test_a_sound_model_of_diffusers(tmp_path: Path) -> None:
     found = diagnosis(write_diffusers(tmp_path / "model", as_safetensors, small_model()))
-    assert found.sound
+    assert found.valid
     assert "config.json of each part" in lines(found)[0]
     assert "diffusers' layout, safetensors, " in lines(found)[2]
 
@@ -70,7 +71,7 @@ def test_a_flipped_bit_is_found_by_a_thorough_look(tmp_path: Path, capsys: pytes
     folder = write_model_folder(tmp_path / "t2v")
     assert main(["doctor", str(folder), "--thorough", "--models-dir", str(tmp_path)]) == 0
     flipped(folder / UNET)
-    assert diagnosis(folder).sound
+    assert diagnosis(folder).valid
     capsys.readouterr()
     assert main(["doctor", str(folder), "--thorough", "--models-dir", str(tmp_path)]) == 1
     assert "in it does not match its checksum" in capsys.readouterr().out
@@ -79,15 +80,15 @@ def test_a_flipped_bit_is_found_by_a_thorough_look(tmp_path: Path, capsys: pytes
 def test_a_known_file_with_another_hash_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_model_folder(tmp_path / "t2v", ".safetensors")
     path = folder / "VQGAN_autoencoder.safetensors"
-    known = RemoteFile("some/one", path.name, path.name, path.stat().st_size, sha256(path)[:12])
+    known = RemoteFile("some/one", path.name, path.name, path.stat().st_size, hash_file(path)[:12])
     monkeypatch.setattr(doctor, "KNOWN", (KNOWN[0]._replace(files=(known,)),))
-    assert thorough(folder).sound
+    assert thorough(folder).valid
     flipped(path)
     assert "has the size of a known file and another sha256" in thorough(folder).findings[3].text
 
 
 def thorough(folder: Path) -> Diagnosis:
-    (found,) = examine(ConsoleHost(device="cpu"), [ModelFolder("model", folder)], thorough=True)
+    (found,) = examine(ConsoleHost(device="cpu"), [ModelFolder("model", folder)], verify_files=True)
     return found
 
 
@@ -250,7 +251,7 @@ def test_the_gallery(tmp_path: Path, name: str) -> None:
     folder = write_model_folder(tmp_path / "models" / "t2v")
     spoil(folder / file)
     found = diagnosis(folder)
-    wrong = [finding.text for finding in found.findings if not finding.sound]
+    wrong = [finding.text for finding in found.findings if not finding.valid]
     assert any(expected in text for text in wrong), wrong
     assert all(str(folder) in text for text in wrong)
 
@@ -258,7 +259,7 @@ def test_the_gallery(tmp_path: Path, name: str) -> None:
 def test_a_shard_and_a_part_that_are_gone(tmp_path: Path) -> None:
     folder = write_diffusers(tmp_path / "model", as_bin, small_model())
     shutil.rmtree(folder / "text_encoder")
-    (wrong,) = [finding for finding in diagnosis(folder).findings if not finding.sound]
+    (wrong,) = [finding for finding in diagnosis(folder).findings if not finding.valid]
     assert wrong.subject == "text encoder"
     assert "text_encoder/model.safetensors: is missing (the folder holds nothing)" in wrong.text
 
@@ -290,20 +291,20 @@ def test_files_in_wrong_folders_are_found_and_moved(tmp_path: Path) -> None:
     filled(downloads / "configuration.json")
     filled(base / "other.pth")
     filled(further / "model" / UNET)
-    found = misplaced(models, downloads)
+    found = find_misplaced(models, downloads)
     assert {one.path: one.goal for one in found} == expected
     filled(base / VAE)
     said = move(found)
     assert sum("stays where it is" in line for line in said) == 1
     assert [goal.is_file() for goal in expected.values()] == [True] * 5
     assert (models / "ModelScope" / VAE).exists()
-    assert [one.path for one in misplaced(models, downloads)] == [models / "ModelScope" / VAE]
+    assert [one.path for one in find_misplaced(models, downloads)] == [models / "ModelScope" / VAE]
 
 
 def test_loose_files_among_further_models_and_at_the_top(tmp_path: Path) -> None:
     loose = filled(tmp_path / "text2video" / UNET)
     top = filled(tmp_path / VAE)
-    assert sorted(misplaced(tmp_path)) == [
+    assert sorted(find_misplaced(tmp_path)) == [
         Misplaced(top, tmp_path / "ModelScope" / "t2v" / VAE),
         Misplaced(loose, tmp_path / "ModelScope" / "t2v" / UNET),
     ]
@@ -320,7 +321,7 @@ def test_whole_models_and_archives_unpacked_twice(tmp_path: Path) -> None:
         filled(right / "unet" / "config.json").write_text('{"_class_name": "UNet3DConditionModel"}', encoding="utf-8")
     twice = filled(base / "t2v" / UNET)
     (models / "Stable-diffusion" / VAE).touch()  # Firefox has just begun with it
-    found = misplaced(models)
+    found = find_misplaced(models)
     goal = models / "text2video" / "zeroscope"
     assert sorted(found) == sorted([Misplaced(diffusers, goal), Misplaced(twice, base / UNET)])
     move(found)
@@ -336,7 +337,7 @@ def test_one_that_cannot_be_moved_keeps_no_other_from_it(tmp_path: Path) -> None
     second.write_bytes(b"the one without a number")
     clip = filled(models / "Lora" / CLIP)
     precious = filled(base / f"{UNET}.part")
-    found = misplaced(models)
+    found = find_misplaced(models)
     clip.unlink()
     with pytest.raises(ModelError) as told:
         move(found)
@@ -354,7 +355,7 @@ def test_links_are_not_moved(tmp_path: Path) -> None:
     link.parent.mkdir(parents=True)
     link.symlink_to("../../disk/" + UNET)
     (link.parent / VAE).symlink_to("nowhere")
-    (said,) = move(misplaced(tmp_path / "models"))
+    (said,) = move(find_misplaced(tmp_path / "models"))
     assert "a link to" in said and str(real) in said and link.is_symlink()
 
 
@@ -372,7 +373,7 @@ def test_a_folder_that_nobody_can_examine_keeps_no_other_from_it(
     monkeypatch.setattr(doctor, "load_part", surprised)
     first, second = (diagnosis(folder) for folder in folders)
     assert "cannot be examined (AttributeError: surprise)" in first.findings[-1].text
-    assert second.sound and not first.sound
+    assert second.valid and not first.valid
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,7 +404,7 @@ def test_a_mistyped_models_folder_is_an_error(capsys: pytest.CaptureFixture[str]
 def test_a_file_with_nothing_of_a_model_is_told_once(tmp_path: Path) -> None:
     path = tmp_path / "style.safetensors"
     save_file({"lora_unet_mid_block.lora_up.weight": torch.zeros(1)}, path)
-    (wrong,) = [finding for finding in diagnosis(path).findings if not finding.sound]
+    (wrong,) = [finding for finding in diagnosis(path).findings if not finding.valid]
     assert "looks like a LoRA, which belongs in the LoRA folder" in wrong.text
 
 
@@ -424,13 +425,13 @@ read_tensors(Path({str(path)!r}))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "ModelError" in done.stderr
-    assert "too little memory to read it. It may be sound" in done.stderr
+    assert "too little memory to read it. The file may be fine" in done.stderr
 
 
 def test_a_thorough_look_says_where_there_is_nothing_to_compare(tmp_path: Path) -> None:
     (one,) = examine(
-        ConsoleHost(), [ModelFolder("m", write_model_folder(tmp_path / "m", ".safetensors"))], thorough=True
+        ConsoleHost(), [ModelFolder("m", write_model_folder(tmp_path / "m", ".safetensors"))], verify_files=True
     )
     assert all("no checksum known" in finding.text for finding in one.findings[1:4])
-    (one,) = examine(ConsoleHost(), [ModelFolder("m", write_model_folder(tmp_path / "n"))], thorough=True)
+    (one,) = examine(ConsoleHost(), [ModelFolder("m", write_model_folder(tmp_path / "n"))], verify_files=True)
     assert not any("no checksum known" in finding.text for finding in one.findings)

@@ -16,13 +16,13 @@ import pytest
 
 from sd_t2v.t2v_helpers.cleanup import half_downloads
 from sd_t2v.t2v_helpers.cleanup.find_leftovers import find_leftovers
-from sd_t2v.t2v_helpers.cleanup.leftovers import clean
+from sd_t2v.t2v_helpers.cleanup.leftovers import remove_leftovers
 from sd_t2v.t2v_helpers.commands.models import main
 from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
 from sd_t2v.t2v_helpers.models import download as module
 from sd_t2v.t2v_helpers.models.download import STAGING, DownloadError, Progress, Stopped, download
 from sd_t2v.t2v_helpers.models.download_jobs import Jobs
-from sd_t2v.t2v_helpers.models.known import KNOWN, KnownModel, RemoteFile, advice_for, beyond, known_model
+from sd_t2v.t2v_helpers.models.known import KNOWN, KnownModel, RemoteFile, advice_for, describe_excess, find_known
 from sd_t2v.tests.helpers.hub import Hub, running
 
 CONTENT = random.Random(0).randbytes(3_000_000)
@@ -181,7 +181,7 @@ def test_a_file_that_is_not_the_known_one(hub: Hub, tmp_path: Path) -> None:
 
 def test_no_space_is_told_before_and_meanwhile(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.says_size = 10**18
-    assert "2000000000.00 GB are to be downloaded, and the disk has" in fails(tmp_path)
+    assert "the download needs 2000000000.00 GB, and the disk has" in fails(tmp_path)
     assert not [ask for ask in hub.asked if ask[0] == "GET"]
     hub.says_size = None
 
@@ -242,7 +242,7 @@ def test_a_killed_download_is_kept_for_the_next(hub: Hub, tmp_path: Path, monkey
     host = ConsoleHost(models=tmp_path)
     (left,) = (one for one in find_leftovers(host) if one.path.is_relative_to(tmp_path))
     assert not left.wrong and left.size > 400_000
-    assert "run.py download x" in clean([left])[0]
+    assert "run.py download x" in remove_leftovers([left])[0]
     download(MODEL, goal, ignore)
     assert (goal / "unet.pth").read_bytes() == CONTENT
     assert any(ranges and ranges != "bytes=0-" for _, _, ranges in hub.asked)
@@ -291,7 +291,7 @@ def test_the_catalogue_is_sound(tmp_path: Path) -> None:
         goal = model.goal(tmp_path / "models", tmp_path / "loras")
         assert goal.is_relative_to(tmp_path)
         assert all(Path(file.name).name == file.name for file in model.files)
-    assert known_model("nothing") is None
+    assert find_known("nothing") is None
     assert len({model.goal(tmp_path / "models", tmp_path / "loras") for model in KNOWN}) == len(KNOWN)
 
 
@@ -312,9 +312,9 @@ def test_advice_is_found_by_name(folder: str, size: tuple[int, int]) -> None:
     advice = advice_for(Path("models") / folder)
     assert advice
     assert advice.largest == size == (advice.recommended["width"], advice.recommended["height"])
-    assert beyond(advice, *size, 24) == ""
-    assert "frames tend to fall apart" in beyond(advice, *size, 100)
-    assert "was trained at" in beyond(advice, 2048, 2048, 24)
+    assert describe_excess(advice, *size, 24) == ""
+    assert "frames tend to fall apart" in describe_excess(advice, *size, 100)
+    assert "was trained at" in describe_excess(advice, 2048, 2048, 24)
 
 
 def test_unknown_models_get_no_advice() -> None:
@@ -340,7 +340,7 @@ def test_the_command_line_lists_asks_and_downloads(
     assert all(model.key in said and model.licence in said for model in KNOWN)
     assert main(["download", "nothing", *where]) == 2
     assert "no known model 'nothing'" in capsys.readouterr().err
-    turbo = known_model("t2v-turbo")
+    turbo = find_known("t2v-turbo")
     assert turbo
     hub.put(turbo.files[0].repository, turbo.files[0].path, CONTENT)
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))

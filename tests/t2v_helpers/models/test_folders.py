@@ -10,7 +10,7 @@ from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.t2v_helpers.hosts.console import models_for
 from sd_t2v.t2v_helpers.hosts.standalone.host import StandaloneHost
-from sd_t2v.t2v_helpers.models.folders import BASE_NAME, MINIATURE_NAME, find_models, model_named, model_names
+from sd_t2v.t2v_helpers.models.folders import BASE_NAME, MINIATURE_NAME, find_model, find_models, list_model_names
 from sd_t2v.t2v_helpers.settings import FURTHER_MODELS, Setting
 from sd_t2v.tests.helpers.support import CPU, write_model_folder
 
@@ -52,7 +52,7 @@ def test_all_layouts_are_listed_and_nothing_else(host: Host, tmp_path: Path) -> 
         further / ".download" / "half.pth",
         further / "empty" / "README.md",
     )
-    assert model_names(host) == [
+    assert list_model_names(host) == [
         BASE_NAME, "diffusers", "potat1", "single", "zeroscope/zs2_576w", "zeroscope/zs2_XL",
         "zeroscope_v2_XL", "zeroscope_v2_XL/zs2_XL", MINIATURE_NAME,
     ]  # fmt: skip
@@ -75,7 +75,7 @@ def test_no_model_hides_another(host: Host, tmp_path: Path) -> None:
     assert sorted(paths) == sorted(
         [further / "foo", further / "foo.ckpt", further / "foo.safetensors", *(other / "foo" for other in others)]
     )
-    assert len(set(model_names(host))) == 6
+    assert len(set(list_model_names(host))) == 6
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
@@ -87,7 +87,7 @@ def test_the_hubs_cache_can_be_a_further_folder(host: Host, tmp_path: Path) -> N
     for path in real.iterdir():
         (version / path.name).symlink_to(path)
     host.further = str(cache / "snapshots")
-    model = model_named(host, "0123")
+    model = find_model(host, "0123")
     assert load_model(model.path, CPU, library=model.library).lender is None
 
 
@@ -98,8 +98,8 @@ def test_further_folders_come_from_a_setting(host: Host, tmp_path: Path) -> None
         tmp_path / "other disk" / "model" / "x.pth",
     )
     host.further = f"{tmp_path / 'disk'} ; {tmp_path / 'other disk'};{tmp_path / 'gone'};"
-    assert model_names(host) == ["same", "disk/same", "model", MINIATURE_NAME]
-    assert model_named(host, "disk/same").path == tmp_path / "disk" / "same"
+    assert list_model_names(host) == ["same", "disk/same", "model", MINIATURE_NAME]
+    assert find_model(host, "disk/same").path == tmp_path / "disk" / "same"
 
 
 def test_an_autoencoder_comes_from_the_base_model(host: Host, tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_an_autoencoder_comes_from_the_base_model(host: Host, tmp_path: Path) ->
     write_model_folder(models / "ModelScope" / "t2v")
     zeroscope = write_model_folder(models / "text2video" / "zeroscope" / "zs2_576w")
     (zeroscope / "VQGAN_autoencoder.pth").unlink()
-    model = model_named(host, "zeroscope/zs2_576w")
+    model = find_model(host, "zeroscope/zs2_576w")
     load_model(model.path, CPU, library=model.library)
     shutil.rmtree(models / "ModelScope")
-    model = model_named(host, "zeroscope/zs2_576w")
+    model = find_model(host, "zeroscope/zs2_576w")
     with pytest.raises(ModelError, match="install a model that has one"):
         load_model(model.path, CPU, library=model.library)
 
@@ -123,7 +123,7 @@ def test_a_configuration_may_name_the_base_models_file_but_none_outside(host: Ho
     text = configuration.read_text(encoding="utf-8")
     named = text.replace("VQGAN_autoencoder.pth", "../../ModelScope/t2v/VQGAN_autoencoder.pth")
     configuration.write_text(named, encoding="utf-8")
-    model = model_named(host, "mine")
+    model = find_model(host, "mine")
     assert load_model(model.path, CPU, library=model.library).lender is None
     (base / "VQGAN_autoencoder.pth").rename(tmp_path / "VQGAN_autoencoder.pth")
     configuration.write_text(text.replace("VQGAN_auto", "../../../VQGAN_auto"), encoding="utf-8")
@@ -133,7 +133,7 @@ def test_a_configuration_may_name_the_base_models_file_but_none_outside(host: Ho
 
 def test_a_name_that_is_gone_is_told_with_those_that_are_there(host: Host) -> None:
     with pytest.raises(ModelError, match=r"'gone' is not there any more.*There are: miniature"):
-        model_named(host, "gone")
+        find_model(host, "gone")
     assert [model.name for model in find_models(host)] == [MINIATURE_NAME]
 
 
@@ -151,4 +151,4 @@ def test_a_folder_that_may_be_listed_and_not_entered_hides_no_other(
         return stat(path, **options)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr(os, "stat", refusing)
-    assert model_names(host)[0] == "good"
+    assert list_model_names(host)[0] == "good"

@@ -17,7 +17,7 @@ import pytest
 from sd_t2v.t2v_helpers.hosts.standalone.host import StandaloneHost
 from sd_t2v.t2v_helpers.infotext import write_infotext
 from sd_t2v.t2v_helpers.models import model_list
-from sd_t2v.t2v_helpers.models.folders import MINIATURE_NAME, find_models, further_folder
+from sd_t2v.t2v_helpers.models.folders import MINIATURE_NAME, find_models, more_folder
 from sd_t2v.t2v_helpers.models.model_list import ModelList
 from sd_t2v.t2v_helpers.page import tab
 from sd_t2v.t2v_helpers.page.actions import Actions
@@ -73,7 +73,7 @@ def test_gradio_lets_every_page_wait_in_the_hosts_queue(tmp_path: Path) -> None:
 def test_restored_settings_outlive_the_choice_of_their_model(
     restore: Restore, model_actions: ModelActions, tmp_path: Path
 ) -> None:
-    other = further_folder(tmp_path / "models") / "other"
+    other = more_folder(tmp_path / "models") / "other"
     other.mkdir(parents=True)
     (other / "text2video_pytorch_model.pth").touch()
     text = "x\nSteps: 25, Sampler: DPM++ 2M, CFG scale: 4, Size: 64x64, Frames: 8, FPS: 8, Model: other"
@@ -190,7 +190,7 @@ def test_half_an_emoji_loses_no_video(actions: Actions) -> None:
 
 
 def test_a_folder_whose_name_is_no_unicode_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = further_folder(tmp_path / "models") / "bad\udcff"
+    folder = more_folder(tmp_path / "models") / "bad\udcff"
     try:
         folder.mkdir(parents=True)
     except (OSError, UnicodeEncodeError):
@@ -263,7 +263,7 @@ def test_settings_of_the_page_are_kept(tmp_path: Path) -> None:
 
 
 def test_known_models_bring_their_good_values_and_a_warning(model_actions: ModelActions, tmp_path: Path) -> None:
-    folder = further_folder(tmp_path / "models") / "zeroscope_v2_576w"
+    folder = more_folder(tmp_path / "models") / "zeroscope_v2_576w"
     folder.mkdir(parents=True)
     (folder / "text2video_pytorch_model.pth").touch()
     chosen = model_actions.model_chosen(MINIATURE_NAME, "zeroscope_v2_576w", *in_order(width=64, height=64, frames=8))[
@@ -283,7 +283,7 @@ def test_known_models_bring_their_good_values_and_a_warning(model_actions: Model
 def test_a_slider_that_moves_lists_no_folder_unless_one_has_changed(
     model_actions: ModelActions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = further_folder(tmp_path / "models")
+    folder = more_folder(tmp_path / "models")
     make_model(folder / "one")
     for changed in (tmp_path, tmp_path / "models", folder, folder / "one"):
         os.utime(changed, (1e9, 1e9))
@@ -299,7 +299,7 @@ def test_a_slider_that_moves_lists_no_folder_unless_one_has_changed(
 
 @pytest.mark.parametrize("below", ["", "unet", "inner", "inner/unet"])
 def test_a_model_is_there_as_soon_as_its_weights_are(below: str, model_actions: ModelActions, tmp_path: Path) -> None:
-    folder = further_folder(tmp_path / "models") / "late" / below
+    folder = more_folder(tmp_path / "models") / "late" / below
     folder.mkdir(parents=True)
     for changed in (folder, *folder.parents[: len(folder.relative_to(tmp_path).parts)]):
         os.utime(changed, (1e9, 1e9))
@@ -310,7 +310,7 @@ def test_a_model_is_there_as_soon_as_its_weights_are(below: str, model_actions: 
 
 
 def test_a_refresh_lists_the_folders_even_where_their_times_stay(model_actions: ModelActions, tmp_path: Path) -> None:
-    folder = further_folder(tmp_path / "models")
+    folder = more_folder(tmp_path / "models")
     make_model(folder / "one")
     for round_ in ("one", "two"):
         make_model(folder / round_)

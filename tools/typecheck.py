@@ -1,4 +1,4 @@
-"""mypy over the project as the package sd_t2v that it is at run time.
+"""Runs mypy over the project as the package sd_t2v that it is at run time.
 
 mypy takes no package from a __path__, and a link named sd_t2v in the checkout would not survive Windows. So mypy reads
 a copy in its cache folder, and its messages get the real paths back.
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _copy_tree() -> None:
-    """Lay the package and the scripts beside it anew. Times are kept, and with them mypy's cache."""
+    """Copy the package and the scripts beside it. Times are kept, and with them mypy's cache."""
     shutil.rmtree(TREE, ignore_errors=True)
     PACKAGE.mkdir(parents=True)
     for folder in filter(lambda name: (ROOT / name).is_dir(), FOLDERS):

@@ -1,0 +1,52 @@
+"""Folders as people name them, and the free space on their disks."""
+
+import shutil
+from pathlib import Path
+
+from ..modelscope.errors import RequestError
+from ..modelscope.escape import logger
+from ..modelscope.units import format_bytes
+
+log = logger(__name__)
+
+
+def expand_home(text: str) -> Path:
+    """Return the folder or file of that name, a leading ~ or ~user replaced by the user's home.
+
+    Raises:
+        RequestError: There is no such user, or nobody knows where that home is.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        message = f"{text!a} names the home of a user who is not known here. Write the full path instead."
+        raise RequestError(message) from error
+
+
+def split_folders(text: str) -> tuple[Path, ...]:
+    """Return the folders in a setting's text, which separates them by semicolons; those of unknown users are logged."""
+    folders = []
+    for name in filter(None, map(str.strip, text.split(";"))):
+        try:
+            folders.append(expand_home(name))
+        except RequestError as error:
+            log.warning("A folder in the settings cannot be used. %s", error)
+    return tuple(folders)
+
+
+def free_space(folder: Path) -> int | None:
+    """Return the bytes free on a folder's disk; None where the system does not say."""
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    # A place where the system keeps no files, such as /proc, has no space at all.
+    return disk.free if disk.total > 0 else None
+
+
+def find_shortage(folder: Path, size: int) -> str:
+    """Return what is wrong where so many bytes do not fit into a folder, in words; nothing where they do."""
+    free = free_space(folder)
+    if free is None or size <= free:
+        return ""
+    return f"needs {format_bytes(size, 2)}, and the disk has {format_bytes(free, 2)} free. Make room."

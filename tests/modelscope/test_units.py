@@ -1,0 +1,23 @@
+"""Amounts of memory in words."""
+
+import pytest
+
+from sd_t2v.modelscope.units import format_bytes
+
+
+@pytest.mark.parametrize(
+    ("size", "digits", "words"),
+    [
+        (0, 1, "0 MB"),
+        (-5e9, 1, "0 MB"),
+        (99_499_999, 1, "99 MB"),
+        (100_000_000, 1, "0.1 GB"),
+        (2_820_000_000, 1, "2.8 GB"),
+        (2_820_000_000, 2, "2.82 GB"),
+        (8_600_000, 2, "8.6 MB"),
+        (8_600_000, 0, "9 MB"),
+        (1e18, 0, "1000000000 GB"),
+    ],
+)
+def test_bytes_are_gigabytes_or_megabytes(size: float, digits: int, words: str) -> None:
+    assert format_bytes(size, digits) == words

@@ -3,4 +3,4 @@
 from pathlib import Path
 
 __path__ = [str(Path(__file__).resolve().parent)]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -41,12 +41,13 @@ def count_shares(results: Iterable[tuple[Label, Verdict]]) -> dict[str, float]:
     return {part: sum(row[part] for row in rows) / len(rows) for part in PARTS}
 
 
-def judge_without_prompt(model: Model, seeds: Iterable[int]) -> Counter[str | None]:
+def judge_without_prompt(model: Model, seeds: Iterable[int], **changes: object) -> Counter[str | None]:
     """Return how often each colour, shape and direction appears when nothing is asked for."""
     seen: Counter[str | None] = Counter()
     for seed in seeds:
         # Guidance away from nothing towards nothing takes a second pass and changes nothing.
-        seen.update(vars(judge(generate(model, request(model, "", seed, cfg_scale=1), plan=FAST))).values())
+        wish = request(model, "", seed, cfg_scale=1, **changes)
+        seen.update(vars(judge(generate(model, wish, plan=FAST))).values())
     return seen
 
 

@@ -104,7 +104,7 @@ def test_nothing_half_written_stays_whenever_saving_is_ended(tmp_path: Path) -> 
 
 def children_of(session: int) -> str:
     command = ["ps", "-o", "args=", "--ppid", str(session)]
-    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300).stdout
 
 
 PROGRAM = """
@@ -178,7 +178,7 @@ def test_what_a_shell_has_ignored_stays_ignored() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     body = PROGRAM.format(body="os.kill(os.getpid(), signal.SIGINT); print('still here')")
     line = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-c", body]
-    assert subprocess.run(line, check=True, capture_output=True, env=environment).stdout == b"still here\n"
+    assert subprocess.run(line, check=True, capture_output=True, env=environment, timeout=300).stdout == b"still here\n"
 
 
 @posix_only

@@ -75,7 +75,9 @@ def test_the_table_has_a_line_for_each_reader() -> None:
 def test_the_command_finds_the_package_by_itself(tmp_path: Path) -> None:
     command = [sys.executable, Path(__file__).parents[1] / "tools" / "fuzz.py", "--mutants", "3", "--reader", "index"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert "| index | 3 | " in done.stdout
     assert not list(tmp_path.iterdir())

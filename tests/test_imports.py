@@ -218,7 +218,9 @@ def everything(path: Path, seen: set[Path]) -> set[str]:
 def python(code: str, *path: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     command = [sys.executable, "-c", code]
-    result = subprocess.run(command, check=False, env=environment, cwd=ROOT.anchor, capture_output=True, text=True)
+    result = subprocess.run(
+        command, check=False, env=environment, cwd=ROOT.anchor, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 

@@ -151,7 +151,9 @@ def test_a_venv_whose_python_is_gone_is_noticed(checkout: Path) -> None:
     python.unlink()
     python.symlink_to("/nowhere/python")
     ask = f"{IMPORT}; print(make_venv.find_defect(make_venv.read_stamp(), False))"
-    result = subprocess.run([sys.executable, "-c", ask], cwd=checkout, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", ask], cwd=checkout, capture_output=True, text=True, check=True, timeout=300
+    )
     assert "the Python that .venv was made with is gone" in result.stdout
 
 
@@ -276,7 +278,9 @@ def test_a_damaged_stamp_counts_as_none(tmp_path: Path) -> None:
     for text in DAMAGED:
         (tmp_path / ".venv" / "run.py.json").write_bytes(text.encode(errors="surrogateescape"))
         ask = f"{IMPORT}; print(make_venv.read_stamp())"
-        result = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            [sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+        )
         assert (result.stdout, result.stderr) == ("None\n", ""), text[:80]
 
 
@@ -413,7 +417,7 @@ def test_a_signal_while_waiting_or_while_python_starts_is_one_line(checkout: Pat
 @pytest.mark.parametrize(("arguments", "code"), [(("--help",), 0), (("nonsense",), 2)])
 def test_a_help_that_nobody_can_read_is_no_error(arguments: tuple[str, ...], code: int, closed: str) -> None:
     line = ["bash", "-c", f'"$@" {closed}', "bash", sys.executable, str(ROOT / "run.py"), *arguments]
-    result = subprocess.run(line, check=False, capture_output=True, text=True)
+    result = subprocess.run(line, check=False, capture_output=True, text=True, timeout=300)
     assert result.returncode == code
     assert "Error" not in result.stderr and "Exception ignored" not in result.stderr
 

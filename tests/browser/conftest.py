@@ -45,7 +45,7 @@ def installed_beside(requirements: Path) -> Path:
     if not (stamp.exists() and stamp.read_text() == requirements.read_text()):
         shutil.rmtree(folder, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--target", str(folder), "-r", str(requirements)], check=True)
+        subprocess.run([*pip, "--target", str(folder), "-r", str(requirements)], check=True, timeout=300)
         shutil.copy(requirements, stamp)
     return folder
 

@@ -1,7 +1,7 @@
 """Counts the bytes of tensors alive at once, on the meta device: no memory is used and nothing is computed."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+ATEN = torch.ops.aten
+ARITHMETIC = {ATEN.add.Tensor, ATEN.sub.Tensor, ATEN.mul.Tensor, ATEN.div.Tensor}
+"""What makes a new tensor of two, and takes torch's own stand-ins on meta most of their time."""
 
 
 class LiveBytes(TorchDispatchMode):
@@ -21,10 +24,12 @@ class LiveBytes(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {_address(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and _address(tensor) not in given | self._known:
+        given = {_address(x) for x in _tensors((args, kwargs))}
+        stand_in = func in ARITHMETIC and not kwargs and args[0].is_meta
+        out = _combined(*args) if stand_in else func(*args, **(kwargs or {}))
+        for tensor in _tensors(out):
+            address = _address(tensor)
+            if address not in given and address not in self._known:
                 self._hold(tensor)
         return out
 
@@ -66,6 +71,23 @@ class FusedKernels(TorchFunctionMode):
         out = torch.empty_like(q)
         del log_sums
         return out
+
+
+def _combined(x: Tensor, y: Any) -> Tensor:
+    """The memory of x + y and the like."""
+    shape = torch.broadcast_shapes(x.shape, y.shape) if isinstance(y, Tensor) else x.shape
+    return torch.empty(shape, dtype=torch.result_type(x, y), device="meta")
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    """All tensors in arguments or results, in lists, tuples and dictionaries of them too."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for branch in tree:
+            yield from _tensors(branch)
+    elif isinstance(tree, dict):
+        yield from _tensors(list(tree.values()))
 
 
 def _address(tensor: Tensor) -> int:

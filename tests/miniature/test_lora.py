@@ -18,7 +18,7 @@ from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.tests.helpers.support import CPU
 
-STEPS = 10
+STEPS = 5
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def lora(model: Model) -> Lora:
 
 
 def clip(model: Model, label: Label, loras: list[Lora], plan: Plan = BALANCED, steps: int = STEPS) -> torch.Tensor:
-    return generate(model, request(model, label.caption, 3, steps=steps), plan=plan, loras=apply_loras(loras))
+    wish = request(model, label.caption, 3, sampler="DPM++ 2M", steps=steps)
+    return generate(model, wish, plan=plan, loras=apply_loras(loras))
 
 
 def test_is_small_enough_to_ship() -> None:

@@ -38,7 +38,7 @@ OLD_COMMENT = (
 def test_is_written_as_the_webui_writes_it() -> None:
     assert write_infotext(REQUEST, "my, model") == (
         "a red ball, moving: left\nNegative prompt: blurry\nugly\nSteps: 25, Sampler: DPM++ 2M, CFG scale: 7.25, "
-        'Seed: 7, Size: 320x200, Frames: 24, FPS: 8, Model: "my, model", Version: text2video 0.1.0'
+        'Seed: 7, Size: 320x200, Frames: 24, FPS: 8, Model: "my, model", Version: text2video 0.2.0'
     )
 
 

@@ -47,7 +47,7 @@ def test_a_lock_is_held_by_the_living_and_free_after_a_kill(tmp_path: Path) -> N
     with holding(path) as process:
         assert take(path) == (None, None, "")
         process.kill()
-        process.wait()
+        process.wait(60)
         taken = take(path)
     assert taken.lock
     assert taken.note == Note(locked=True, source="source", goal="goal")
@@ -150,10 +150,10 @@ def test_many_at_once_never_share_and_never_lose_a_lock(tmp_path: Path) -> None:
     for thread in cleaners + owners:
         thread.start()
     for thread in owners:
-        thread.join()
+        thread.join(60)
     done.set()
     for thread in cleaners:
-        thread.join()
+        thread.join(60)
     assert lost == []
     assert os.listdir(tmp_path) == []
 

@@ -115,8 +115,8 @@ def python_of(folder: Path) -> str:
 def install(folder: Path, environment: dict[str, str], extensions: Path) -> None:
     """What Install from URL does, and a neighbour."""
     ours, neighbour = extensions / "sd-webui-text2video", extensions / "a-neighbour"
-    subprocess.run(["git", "clone", "--quiet", "--filter=blob:none", str(ROOT), str(ours)], check=True)
-    subprocess.run([python_of(folder), str(ours / "install.py")], check=True, cwd=folder, env=environment)
+    subprocess.run(["git", "clone", "--quiet", "--filter=blob:none", str(ROOT), str(ours)], check=True, timeout=300)
+    subprocess.run([python_of(folder), str(ours / "install.py")], check=True, cwd=folder, env=environment, timeout=300)
     (neighbour / "scripts").mkdir(parents=True)
     (neighbour / "scripts" / "neighbour.py").write_text(NEIGHBOUR)
 
@@ -137,7 +137,7 @@ def running(kind: str, folder: Path, environment: dict[str, str], log: Path, out
         yield Host(kind, log.parent, f"http://127.0.0.1:{port}/", log)
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
 
 
 def started(log: Path) -> int:
@@ -187,7 +187,9 @@ def test_a_prompt_becomes_a_video_and_stable_diffusion_stays_as_it_was(host: Hos
     assert "sampling" in page.inner_text("#tab_text2video .progressDiv")
     page.wait_for_function("document.querySelector('#text2video_players video')?.currentTime > 0", timeout=120_000)
     (made,) = made_videos(host) - before
-    about = subprocess.run([find_ffmpeg(), "-i", str(made)], check=False, capture_output=True, text=True).stderr
+    about = subprocess.run(
+        [find_ffmpeg(), "-i", str(made)], check=False, capture_output=True, text=True, timeout=300
+    ).stderr
     assert "Video: h264" in about
     assert "64x64" in about
     assert "Seed: 4" in read_tags(made)

@@ -73,7 +73,7 @@ def saving(folder: Path, *formats: str) -> Iterator["subprocess.Popen[str]"]:
 def killed(process: "subprocess.Popen[str]", mark: Path) -> None:
     """Kill it, and wait for its ffmpeg, which keeps the mark for as long as it still writes."""
     process.kill()
-    assert process.wait() == KILLED
+    assert process.wait(60) == KILLED
     for _ in range(1000):
         taken = take(mark)
         if taken.lock:
@@ -94,7 +94,7 @@ def next_run(folder: Path) -> None:
 
 def end_of(program: str, *arguments: object) -> int:
     """How a process with that program ends."""
-    return subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=False).returncode
+    return subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=False, timeout=300).returncode
 
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as Unix does")
@@ -106,7 +106,7 @@ def killed_when(there: Callable[[], object], command: list[str]) -> None:
         assert process.poll() is None
         time.sleep(0.001)
     process.kill()
-    assert process.wait() == KILLED
+    assert process.wait(60) == KILLED
 
 
 def test_a_killed_run_leaves_nothing_to_the_next(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_killed_run_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     many = [*command, "--frames", "24", "--formats", "MP4,GIF,WebM"]
     killed_when(lambda: list(tmp_path.rglob("*.partial*")), many)
     assert list(tmp_path.rglob(f"*{MARK}"))
-    assert subprocess.run([*command, "--frames", "1"], check=False, capture_output=True).returncode == 0
+    assert subprocess.run([*command, "--frames", "1"], check=False, capture_output=True, timeout=300).returncode == 0
     (folder,) = tmp_path.iterdir()
     assert not [name for name in names(folder) if ".partial" in name or name.endswith(MARK)]
     assert [name for name in names(folder) if name.endswith(".mp4")]
@@ -156,7 +156,7 @@ def test_an_ffmpeg_that_outlives_its_run_keeps_what_it_writes(tmp_path: Path) ->
         (ffmpeg,) = psutil.Process(process.pid).children()
         ffmpeg.suspend()
         process.kill()
-        assert process.wait() == KILLED
+        assert process.wait(60) == KILLED
         before = names(tmp_path)
         assert f"00000{MARK}" in before
         next_run(tmp_path)
@@ -182,7 +182,7 @@ def test_many_threads_clean_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert len(set(found)) == 12
     assert names(tmp_path) == sorted(f"{name}.gif" for name in found)
 
@@ -272,7 +272,7 @@ def test_a_killed_conversion_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     assert len(names(folder)) == 2
     (left,) = find_leftovers(host(tmp_path, tmp_path / "videos"))
     assert "half a conversion" in str(left)
-    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    assert subprocess.run(command, check=False, capture_output=True, timeout=300).returncode == 0
     assert names(folder) == ["m", "m-fp16"]
     assert_golden_weights(folder / "m-fp16")
 
@@ -300,7 +300,7 @@ def test_folders_that_are_begun_at_once_do_no_harm(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert names(tmp_path) == sorted(f"{number}-{turn}" for number in range(6) for turn in range(30))
 
 

@@ -97,7 +97,7 @@ def test_many_runs_at_once_get_different_names(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert sorted(names) == [f"{number:05}" for number in range(16)]
     assert sorted(os.listdir(tmp_path)) == [f"{number:05}.mp4" for number in range(16)]
 

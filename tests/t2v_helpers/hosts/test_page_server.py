@@ -69,7 +69,7 @@ def page(folder: Path, *options: str, **changes: str) -> Iterator[Page]:
             yield Page(process, port, log)
         finally:
             process.kill()
-            process.wait()
+            process.wait(60)
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
@@ -240,6 +240,7 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
+            timeout=300,
         )
     assert result.returncode == 1
     assert "Choose another with --port" in result.stderr

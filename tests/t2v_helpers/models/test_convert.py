@@ -116,7 +116,7 @@ def test_several_at_once_and_a_folder_of_that_name_do_no_harm(tmp_path: Path) ->
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert len(failures) <= 1
     assert_golden_weights(tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out", "out.part"]

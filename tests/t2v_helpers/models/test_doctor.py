@@ -423,7 +423,7 @@ resource.setrlimit(resource.RLIMIT_AS, (had + 100_000_000, had + 100_000_000))
 psutil.virtual_memory = lambda: type("Memory", (), dict(available=100_000_000))
 read_tensors(Path({str(path)!r}))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
     assert "ModelError" in done.stderr
     assert "too little memory to read it. The file may be fine" in done.stderr
 

@@ -210,7 +210,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 file = RemoteFile("some/one", "in/unet.pth", "unet.pth", 3e6)
 download(KnownModel("x", "X", "", "", "x", (file,)), Path({str(tmp_path)!r}), lambda progress: None)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
     assert "DownloadError" in done.stderr
     assert "could not be written to (File too large)" in done.stderr
     assert not (tmp_path / "unet.pth").exists()
@@ -238,7 +238,10 @@ download(KnownModel("x", "X", "", "", "x", (file,)), Path(sys.argv[2]), told)
 def test_a_killed_download_is_kept_for_the_next(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(half_downloads, "KNOWN", (MODEL,))
     goal = MODEL.goal(tmp_path, tmp_path / "Lora")
-    assert subprocess.run([sys.executable, "-c", KILLED, hub.address, str(goal)], check=False).returncode == -9
+    assert (
+        subprocess.run([sys.executable, "-c", KILLED, hub.address, str(goal)], check=False, timeout=300).returncode
+        == -9
+    )
     host = ConsoleHost(models=tmp_path)
     (left,) = (one for one in find_leftovers(host) if one.path.is_relative_to(tmp_path))
     assert not left.wrong and left.size > 400_000
@@ -267,7 +270,7 @@ def test_two_downloads_at_once_do_not_meet(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="another download into this folder is under way"):
         download(MODEL, tmp_path, ignore)
     hub.slow.set()
-    first.join()
+    first.join(60)
     assert (tmp_path / "unet.pth").read_bytes() == CONTENT
 
 
@@ -326,7 +329,9 @@ def test_a_hash_of_git_is_checked_too(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"0123456789")
     item = module._Item(MODEL.files[1], "", 10, "0" * 40, path, path)
-    told = subprocess.run(["git", "hash-object", path], capture_output=True, text=True, check=True).stdout.strip()
+    told = subprocess.run(
+        ["git", "hash-object", path], capture_output=True, text=True, check=True, timeout=300
+    ).stdout.strip()
     assert module._is_whole(path, item._replace(etag=told), ignore)
     assert not module._is_whole(path, item, ignore)
 

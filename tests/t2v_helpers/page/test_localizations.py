@@ -40,6 +40,7 @@ def tab_texts(folder: Path) -> set[str]:
         env=environment,
         capture_output=True,
         text=True,
+        timeout=300,
     )
     return set(json.loads(result.stdout.splitlines()[-1]))
 

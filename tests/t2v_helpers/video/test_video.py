@@ -39,7 +39,7 @@ def gradient(frames: int, height: int, width: int) -> torch.Tensor:
 def described(path: Path) -> str:
     """What ffmpeg says of a file."""
     command = [find_ffmpeg(), "-hide_banner", "-i", str(path)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, encoding="utf-8").stderr
+    return subprocess.run(command, check=False, capture_output=True, text=True, encoding="utf-8", timeout=300).stderr
 
 
 def sound(path: Path, seconds: float) -> Path:
@@ -179,7 +179,7 @@ def sounding_late(folder: Path) -> Path:
     track = sound(folder / "1.wav", 1)
     picture = ["-f", "lavfi", "-i", "color=size=16x16:duration=5"]
     command = [find_ffmpeg(), "-v", "error", *picture, "-itsoffset", "4", "-i", str(track), "-c:a", "flac", str(late)]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, timeout=300)
     return late
 
 
@@ -337,13 +337,15 @@ def test_the_playlists_would_open_without_the_list_of_formats(tmp_path: Path) ->
     for path in playlists(tmp_path):
         if "ffconcat" in path.name:
             command = [find_ffmpeg(), "-protocol_whitelist", "file", "-i", f"file:{path}", "-f", "null", "-"]
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run(command, check=True, capture_output=True, timeout=300)
 
 
 @pytest.mark.parametrize("code", ["mp3", "flac", "aac", "ogg", "wma", "aiff", "mkv", "mov", "avi"])
 def test_sound_is_read_from_what_people_have(code: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{code}"
-    subprocess.run([find_ffmpeg(), "-v", "error", "-i", str(sound(tmp_path / "s.wav", 1)), str(path)], check=True)
+    subprocess.run(
+        [find_ffmpeg(), "-v", "error", "-i", str(sound(tmp_path / "s.wav", 1)), str(path)], check=True, timeout=300
+    )
     check_soundtrack(str(path))
 
 
@@ -402,7 +404,9 @@ def test_an_ffmpeg_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monk
 
 
 def is_running(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], check=False, capture_output=True, text=True).stdout
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], check=False, capture_output=True, text=True, timeout=300
+    ).stdout
     return bool(state.strip()) and not state.startswith("Z")
 
 
@@ -422,7 +426,9 @@ def test_a_slow_ffmpeg_is_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_full_disk_is_called_one(name: str, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False, timeout=300
+    ).returncode:
         pytest.skip("nothing can be mounted here")
     try:
         noise = torch.randint(0, 255, (30, 128, 128, 3), dtype=torch.uint8)
@@ -430,7 +436,7 @@ def test_a_full_disk_is_called_one(name: str, tmp_path: Path) -> None:
             write_video(disk / f"a{FORMATS[name].suffix}", noise, 8, FORMATS[name], INFOTEXT)
         assert os.listdir(disk) == []
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", str(disk)], check=True, timeout=300)
 
 
 def test_free_space_is_named_only_where_it_lacks(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def _move_or_name(options: argparse.Namespace) -> bool:
     files = misplaced(options.models_dir, downloads_folder())
     if options.move:
         return _do(move, files)
-    _say_all(f"{path} belongs to {goal}; --move moves it." for path, goal in files)
+    _say_all(f"{path} belongs in {goal}; --move moves it." for path, goal in files)
     return not files
 
 

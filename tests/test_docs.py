@@ -59,6 +59,12 @@ def test_named_files_exist(document: Path) -> None:
     assert {name.rstrip("/") for name in named} <= existing()
 
 
+@pytest.mark.parametrize("tree", ["modelscope", "t2v_helpers"])
+def test_the_map_names_every_room(tree: str) -> None:
+    rooms = {f"{tree}/{path.parent.name}/" for path in (ROOT / tree).glob("*/*.py")}
+    assert rooms <= set(re.findall(r"`([\w/]+/)`", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")))
+
+
 @cache
 def help_of(*arguments: str) -> str:
     line = [sys.executable, str(ROOT / "run.py"), *arguments]

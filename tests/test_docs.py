@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sd_t2v.t2v_helpers.commands.launcher import COMMANDS
+from sd_t2v.t2v_helpers.settings import SECTION, SETTINGS, WEBUI_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("benchmarks", "docs", "javascript", "localizations", "miniature", "modelscope", "requirements", "scripts")
@@ -57,6 +58,13 @@ def test_named_files_exist(document: Path) -> None:
     named = set(re.findall(r"(?<![\w./-])[\w./-]*\w\.py\b", text))
     named |= {name for name in re.findall(r"`([\w./-]+)`", text) if name.partition("/")[0] in FOLDERS and "/" in name}
     assert {name.rstrip("/") for name in named} <= existing()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=short)
+def test_named_settings_exist(document: Path) -> None:
+    text = " ".join(document.read_text(encoding="utf-8").split())
+    named = re.findall(rf"Settings > {SECTION[1]} > \*?([^*]+)\*", text)
+    assert set(named) <= {setting.label for setting in (*SETTINGS, *WEBUI_SETTINGS)}
 
 
 @pytest.mark.parametrize("tree", ["modelscope", "t2v_helpers"])

@@ -135,7 +135,7 @@ class ModelsPanel:
         return misplaced(self._host.models_folder(), downloads_folder())
 
     def convert(self, name: str) -> str:
-        """Write the chosen model anew, and say what was done."""
+        """Write a copy of the chosen model in half precision, and say what was done."""
         said: list[str] = []
         try:
             model = model_named(self._host, str(name))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sd_t2v.t2v_helpers.commands.launcher import COMMANDS
+from sd_t2v.t2v_helpers.models.known import KNOWN
 from sd_t2v.t2v_helpers.settings import SECTION, SETTINGS, WEBUI_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +66,14 @@ def test_named_settings_exist(document: Path) -> None:
     text = " ".join(document.read_text(encoding="utf-8").split())
     named = re.findall(rf"Settings > {SECTION[1]} > \*?([^*]+)\*", text)
     assert set(named) <= {setting.label for setting in (*SETTINGS, *WEBUI_SETTINGS)}
+
+
+def test_models_md_lists_the_known_models() -> None:
+    lines = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
+    listed = {
+        match[1]: match[2] for line in lines if (match := re.fullmatch(r"\| `([\w-]+)` \|.*\| ([\d.]+) GB \|", line))
+    }
+    assert listed == {model.key: f"{model.size / 1e9:.1f}" for model in KNOWN}
 
 
 @pytest.mark.parametrize("tree", ["modelscope", "t2v_helpers"])

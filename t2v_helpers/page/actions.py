@@ -34,7 +34,7 @@ MOST_WITHDRAWN = 1000
 MOST_ASKED = 100
 """Runs of one page that an Interrupt names."""
 TOO_MANY = "Too many runs are waiting. This one was not added; try again when some have ended."
-WITHDRAWN = '<p role="status">interrupted before it began</p>'
+WITHDRAWN = '<p role="status">interrupted while it was waiting</p>'
 
 
 class Actions:
@@ -222,12 +222,10 @@ class Actions:
     def _restored(self, text: str, model: str) -> list[Any]:
         found = read_infotext(text)
         if set(found) <= {"prompt", "negative_prompt"}:
-            return self._not_restored(
-                "There are no settings in this text. Paste the settings of a video into the prompt box."
-            )
+            return self._not_restored("There are no settings in this text. Paste a video's settings into the prompt.")
         names = model_names(self._host)
         wanted = found.get("model", model)
-        missing = "" if wanted in names else f" The video was made with the model {wanted!r}, which is not here."
+        missing = "" if wanted in names else f" It was made with the model {wanted!r}, which is not here."
         updates = [found.get(name, gr.update()) for name in self._order]
         shown = note(escaped(f"Settings restored.{missing}"))
         # Chosen and previous model alike: choosing one is not to change what was restored.

@@ -135,7 +135,7 @@ class ModelsPanel:
         return misplaced(self._host.models_folder(), downloads_folder())
 
     def convert(self, name: str) -> str:
-        """Write a copy of the chosen model in half precision, and say what was done."""
+        """Write the chosen model anew, and say what was done."""
         said: list[str] = []
         try:
             model = model_named(self._host, str(name))
@@ -150,7 +150,7 @@ def _button(words: str, name: str, **changes: Any) -> gr.Button:
 
 
 def _misplaced_html(files: list[Misplaced]) -> str:
-    lines = (f"{path} belongs in {goal}." for path, goal in files)
+    lines = (f"{path} belongs to {goal}." for path, goal in files)
     return "".join(note(f"⚠ {escaped(line)}") for line in lines)
 
 

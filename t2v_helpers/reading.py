@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..modelscope.errors import RequestError
-from .settings import READABLE_FOLDERS, SECTION
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """Begins an address such as http://... or data:...; a drive's letter stands alone."""
@@ -65,6 +64,6 @@ def _is_below(path: str, folders: "Iterable[str | Path]") -> bool:
 
 def _not_allowed(shown: str) -> RequestError:
     return RequestError(
-        f"{shown} may not be read from here. Upload the file, or allow its folder: in a WebUI in Settings > "
-        f"{SECTION[1]} > {READABLE_FOLDERS.label}, on a page of its own with --readable-dir."
+        f"{shown} may not be read from here. Upload the file, or let its folder be read: in a WebUI by Settings > "
+        "Text2Video > Folders whose files visitors may name, on a page of its own by --readable-dir."
     )

@@ -80,7 +80,7 @@ def _removed(one: Leftover) -> str:
         return f"{one} {one.advice}"
     if one.remove():
         return f"{one.path}: removed, {gigabytes(one.size)}."
-    return f"{one.path} stays: it is in use now, or is gone already."
+    return f"{one.path} stays: somebody works there now, or has removed it."
 
 
 def seen(found: Iterator[Leftover]) -> Iterator[Leftover]:

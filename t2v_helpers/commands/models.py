@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "--clean", action="store_true", help="remove what runs, conversions and downloads left that ended"
     )
     doctor.add_argument("--output-dir", metavar="DIR", default="", help="where videos go, if not to the default folder")
-    convert = commands.add_parser("convert", help="write a copy of a model: half precision, safetensors")
+    convert = commands.add_parser("convert", help="write a model anew: half precision, safetensors")
     convert.add_argument("model", metavar="MODEL", help="its name, its folder, or its file")
     convert.add_argument("--output", type=Path, metavar="DIR", help="default: text2video/<name>-fp16 among the models")
     download = commands.add_parser("download", help="list known models, or download one")
@@ -100,7 +100,7 @@ def _move_or_name(options: argparse.Namespace) -> bool:
     files = misplaced(options.models_dir, downloads_folder())
     if options.move:
         return _do(move, files)
-    _say_all(f"{path} belongs in {goal}; --move moves it." for path, goal in files)
+    _say_all(f"{path} belongs to {goal}; --move moves it." for path, goal in files)
     return not files
 
 

@@ -1,4 +1,4 @@
-"""Writes a copy of a model of any layout: the original's names, half precision, safetensors."""
+"""Writes a model anew, whatever its layout: the original's names, half precision, safetensors."""
 
 import os
 import re

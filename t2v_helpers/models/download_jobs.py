@@ -58,7 +58,7 @@ class Job:
             self.error = error
         except Exception as error:
             log.exception("Unexpected error while downloading")
-            self.error = TextToVideoError(f"The download failed in an unexpected way: {error!r}.")
+            self.error = TextToVideoError(f"The download ended for a reason that nobody foresaw: {error!r}.")
 
     def _told(self, progress: Progress) -> None:
         if self._stop.is_set():

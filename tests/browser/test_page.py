@@ -516,7 +516,7 @@ def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None
     page.click("#text2video_check_models")
     report = "document.querySelector('#text2video_models_report').innerText"
     page.wait_for_function(f"{report}.includes('is a web page') && {report}.includes('<b>broken</b>')")
-    assert "belongs" in page.inner_text("#text2video_models_report")
+    assert "belongs to" in page.inner_text("#text2video_models_report")
     assert "does not match its checksum" in page.inner_text("#text2video_models_report")
     pause(page)
     page.click("#text2video_move_files")

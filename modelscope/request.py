@@ -71,7 +71,7 @@ class VideoRequest:
         minimum=0,
         maximum=1,
         step=0.05,
-        info="fresh noise in each step, for the samplers that take it",
+        info="new noise in each step, for samplers that use it",
         key="Eta",
         advanced=True,
     )
@@ -81,7 +81,7 @@ class VideoRequest:
         minimum=0,
         maximum=1,
         step=0.05,
-        info="against glaring colours at a high CFG scale: 0 is off, 0.7 is usual",
+        info="softens glaring colours at a high CFG scale; 0 is off, 0.7 is usual",
         key="CFG rescale",
         advanced=True,
     )
@@ -91,7 +91,7 @@ class VideoRequest:
         minimum=0,
         maximum=1,
         step=0.05,
-        info="share of the steps after which the CFG scale begins to count",
+        info="the CFG scale counts from this share of the steps on",
         key="CFG from",
         advanced=True,
     )
@@ -101,7 +101,7 @@ class VideoRequest:
         minimum=0,
         maximum=1,
         step=0.05,
-        info="share of the steps after which it no longer counts; steps without it take half the time",
+        info="the CFG scale counts up to this share of the steps; steps without it take half the time",
         key="CFG until",
         advanced=True,
     )
@@ -111,7 +111,7 @@ class VideoRequest:
         minimum=1,
         maximum=10,
         step=1,
-        info="the deep layers run only once in so many steps: quicker and coarser; 1 is off",
+        info="the deep layers run only once in this many steps: quicker and coarser; 1 is off",
         key="Draft",
         advanced=True,
     )

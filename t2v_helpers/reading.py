@@ -64,5 +64,5 @@ def _is_below(path: str, folders: "Iterable[str | Path]") -> bool:
 def _not_allowed(shown: str) -> RequestError:
     return RequestError(
         f"{shown} may not be read from here. Upload the file, or let its folder be read: in a WebUI by Settings > "
-        "Text2Video > Folders whose files a page may name, on a page of its own by --readable-dir."
+        "Text2Video > Folders whose files visitors may name, on a page of its own by --readable-dir."
     )

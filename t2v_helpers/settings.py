@@ -23,14 +23,14 @@ KEEP = Setting(
     "modelscope_deforum_keep_model_in_vram",
     KEEP_NOTHING,
     "Keep model in VRAM between runs",
-    "quicker next start, less memory for everything else meanwhile; a WebUI with --lowvram or --medvram keeps none",
+    "the next run starts sooner, but until then less memory is free; with --lowvram or --medvram nothing is kept",
     (KEEP_NOTHING, KEEP_UNET, KEEP_ALL),
 )
 VAE = Setting(
     "modelscope_deforum_vae_settings",
     VAE_HALF,
     "VAE Mode:",
-    "full precision where frames come out black, the CPU where memory is short",
+    "GPU means full precision: choose it if frames come out black; choose the CPU if memory is short",
     (VAE_HALF, VAE_FULL, VAE_CPU),
 )
 SHOWN_VIDEOS = Setting(
@@ -43,13 +43,16 @@ SAVE_INFOTEXT = Setting(
     "modelscope_save_metadata",
     True,
     "Save generation params as video metadata",
-    "the video dropped on the tab then restores them",
+    "drop the video on the tab to get them back",
 )
 OUTPUT_FOLDER = Setting(
-    "text2video_output_folder", "", "Output folder for videos", "empty: the usual one, text2video among the outputs"
+    "text2video_output_folder", "", "Output folder for videos", "empty: the folder text2video among the other outputs"
 )
 FOLDER_PATTERN = Setting(
-    "text2video_folder_pattern", "[date]", "Subfolder name pattern", "patterns as below; empty: no subfolders"
+    "text2video_folder_pattern",
+    "[date]",
+    "Subfolder name pattern",
+    "the same patterns as for file names below; empty: no subfolders",
 )
 NAME_PATTERN = Setting(
     "text2video_name_pattern",
@@ -62,50 +65,54 @@ PREVIEW = Setting(
     "text2video_preview",
     CONTACT_SHEET,
     "Live preview shows",
-    "how often: in a WebUI, see Live previews",
+    "in a WebUI, Settings > Live previews says how often",
     (CONTACT_SHEET, MIDDLE_FRAME),
 )
 SAVE_UNFINISHED = Setting(
     "text2video_save_unfinished",
     False,
     "Interrupt also saves the video that is being made",
-    "decoded from where sampling has got to",
+    "as far as it has got",
 )
 PLAN_AUTOMATIC = "automatic"
 PLAN = Setting(
     "text2video_plan",
     PLAN_AUTOMATIC,
     "Memory plan",
-    "automatic: the quickest that fits; small and smallest bring the model to the card part by part",
+    "automatic takes the quickest that fits; small and smallest bring the model to the card part by part, which is "
+    "slower",
     (PLAN_AUTOMATIC, "fast", "balanced", "small", "smallest"),
 )
 BUDGET = Setting(
-    "text2video_memory", 0.0, "Memory that a video may use, in GB", "0: what is free; for the automatic plan"
+    "text2video_memory",
+    0.0,
+    "Memory that a video may use, in GB",
+    "0: all that is free; only the automatic plan keeps to it",
 )
 EIGHT_BITS = Setting(
     "text2video_eight_bits",
     False,
     "Store weights in 8 bits",
-    "half the memory for them, and nearly the same video; none of them stays in VRAM between runs then",
+    "they take half the memory, and the video is nearly the same; they do not stay in VRAM between runs",
 )
 FURTHER_MODELS = Setting(
     "text2video_models_folders",
     "",
-    "Further folders with models",
-    "each holds folders of models; several are separated by semicolons",
+    "Extra folders with models",
+    "each holds folders of models; separate several with semicolons",
 )
 READABLE_FOLDERS = Setting(
     "text2video_readable_folders",
     "",
-    "Folders whose files a page may name",
-    "for visitors on other computers, who otherwise have to upload files; several are separated by semicolons",
+    "Folders whose files visitors may name",
+    "for visitors on other computers, who otherwise have to upload files; separate several with semicolons",
 )
 PUBLIC_NAMES = Setting(
     "text2video_public_names",
     ".gradio.live, .trycloudflare.com, .ngrok-free.app, .ngrok.app, .ngrok.io, .proxy.runpod.net",
     "Names that lead to this WebUI",
-    "besides this computer's own: a proxy's or a tunnel's; requests under other names are refused. One that begins "
-    "with a dot stands for all names below it",
+    "the names of a proxy or tunnel, besides this computer's own; requests under any other name are refused. A name "
+    "that begins with a dot stands for all names below it",
 )
 """Nobody but a tunnel's maker can let a name below its own lead to this computer. Other people have such names, too."""
 WEBUI_SETTINGS = (READABLE_FOLDERS, PUBLIC_NAMES)

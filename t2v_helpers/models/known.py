@@ -220,4 +220,4 @@ def describe_excess(advice: Advice, width: int, height: int, frames: int) -> str
         said.append(f"more than about {advice.most_frames} frames tend to fall apart")
     if width * height > 2 * advice.largest[0] * advice.largest[1]:
         said.append(f"it was trained at {advice.largest[0]} x {advice.largest[1]}, and repeats itself far above that")
-    return f"Past what this model was trained for: {'; '.join(said)}." if said else ""
+    return f"Beyond what this model was trained for: {'; '.join(said)}." if said else ""

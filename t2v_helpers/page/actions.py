@@ -23,7 +23,7 @@ from .widgets import file_path
 MOST_ASKED = 100
 """Runs of one page that an Interrupt names."""
 TOO_MANY = "Too many runs are waiting. This one was not added; try again when some have ended."
-WITHDRAWN = "interrupted while it was waiting"
+WITHDRAWN = "interrupted before it began"
 
 
 class Actions:

@@ -51,7 +51,9 @@ def add_file_route(app: Any, check: Callable[[Visit], None]) -> None:
             raise HTTPException(403, str(error)) from error
         path = _files.get(token)
         if path is None or path.name != name or not path.is_file():
-            raise HTTPException(404, "This video was moved or deleted, or the page is older than the WebUI's start.")
+            raise HTTPException(
+                404, "This video was moved or deleted, or the WebUI was restarted after this page was opened."
+            )
         kind, size = KINDS.get(path.suffix), path.stat().st_size
         match = _RANGE.fullmatch(wanted or "")
         start, end = (int(match[1]), min(int(match[2] or size), size - 1)) if match else (0, -1)

@@ -37,13 +37,13 @@ class ModelsPanel:
         self._host = host
         with gr.Accordion("Models", open=False, elem_id=element("models_fold")):
             with gr.Row():
-                self._advise = _button("Use the chosen model's good settings", "advise")
+                self._advise = _button("Use the chosen model's recommended settings", "advise")
                 self._check = _button("Check all models", "check_models")
                 self._move = _button("Move files to where they belong", "move_files", visible=False)
-                self._clean = _button("Remove what was left half done", "clean_leftovers", visible=False)
+                self._clean = _button("Remove unfinished leftovers", "clean_leftovers", visible=False)
                 self._convert = _button("Convert the chosen model", "convert_model")
             self._thorough = gr.Checkbox(
-                False, label="Check checksums, too: reads every file whole", elem_id=element("thorough")
+                False, label="Also compare checksums (reads every file to its end)", elem_id=element("thorough")
             )
             self._thorough.do_not_save_to_config = True
             self._report = gr.HTML(elem_id=element("models_report"))

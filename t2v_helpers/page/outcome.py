@@ -95,7 +95,7 @@ def error_box(host: Host, error: Exception, settings: str = "") -> str:
 
 def _unexpected(error: Exception) -> str:
     return (
-        f"Something went wrong that should not have: {type(error).__name__}: {visible(first_line(error))}. Nothing "
+        f"Something unexpected went wrong: {type(error).__name__}: {visible(first_line(error))}. Nothing "
         "that was saved is lost. The console shows where it happened; please report it together with the text below."
     )
 

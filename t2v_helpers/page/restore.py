@@ -43,10 +43,12 @@ class Restore:
     def _restore(self, text: str, model: str) -> Restored:
         found = read_infotext(text)
         if set(found) <= {"prompt", "negative_prompt"}:
-            return self._refuse("There are no settings in this text. Paste a video's settings into the prompt.")
+            return self._refuse(
+                "There are no settings in this text. Paste the settings of a video into the prompt box."
+            )
         names = self._models.names()
         wanted = found.get("model", model)
-        missing = "" if wanted in names else f" It was made with the model {wanted!r}, which is not here."
+        missing = "" if wanted in names else f" The video was made with the model {wanted!r}, which is not here."
         # Chosen and previous model alike: choosing one is not to change what was restored.
         chosen = wanted if wanted in names else gr.update()
         updates = [found.get(name, gr.update()) for name in self._order]

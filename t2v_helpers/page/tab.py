@@ -132,7 +132,7 @@ class Tab:
             )
             accept_uploads_only(self.dropped)
             self.restore_path = gr.Textbox(
-                label="Its path, if it lies on the WebUI's computer (Enter reads it)",
+                label="Or its path on the WebUI's computer (press Enter to read it)",
                 max_lines=1,
                 elem_id=element("restore_path"),
             )

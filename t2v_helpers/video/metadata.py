@@ -84,7 +84,7 @@ def read_tags(path: Path) -> str:
     if not text.strip():
         raise UnreadableFile(
             f"{path.name} holds no settings. They are missing where saving them was turned off, or where another "
-            "program has written the file again."
+            "program has saved the file again."
         )
     return text
 

@@ -309,7 +309,7 @@ def test_two_pages_share_the_queue_and_not_their_results(page: Page, browser: Br
         sampling(page)
         page.click("#text2video_interrupt")
         wait_gone(page)
-        other.wait_for_selector("#text2video_status >> text=interrupted while it was waiting")
+        other.wait_for_selector("#text2video_status >> text=interrupted before it began")
         page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('interrupted')")
         assert page.locator("#text2video_players video").count() == 0
 

@@ -274,9 +274,9 @@ def test_known_models_bring_their_good_values_and_a_warning(model_actions: Model
     wished = dict(zip(ORDER, model_actions.advised("zeroscope_v2_576w"), strict=True))
     assert (wished["width"], wished["height"], wished["frames"]) == (576, 320, 24)
     assert wished["prompt"] == gr.update()
-    assert "Past what" not in forecast(model_actions, "zeroscope_v2_576w", 576, 320, 24, 8, 1)
+    assert "Beyond what" not in forecast(model_actions, "zeroscope_v2_576w", 576, 320, 24, 8, 1)
     said = forecast(model_actions, "zeroscope_v2_576w", 1024, 640, 100, 8, 1)
-    assert "Past what this model was trained for: more than about 45 frames tend to fall apart" in said
+    assert "Beyond what this model was trained for: more than about 45 frames tend to fall apart" in said
     assert "it was trained at 576 x 320" in said
 
 

@@ -392,8 +392,8 @@ def test_a_server_that_sends_more_than_it_announced(hub: Hub, tmp_path: Path) ->
 def test_a_download_in_the_background_is_stopped(hub: Hub, tmp_path: Path, key: str) -> None:
     hub.slow = threading.Event()
     jobs = Jobs()
-    job = jobs.begun(MODEL, tmp_path)
-    assert jobs.begun(MODEL, tmp_path) is job
+    job = jobs.start(MODEL, tmp_path)
+    assert jobs.start(MODEL, tmp_path) is job
     jobs.stop(key)
     hub.slow.set()
     job.wait(60)

@@ -32,13 +32,18 @@ def connect(
     guarded = _guard_reader(host, function) if reads else _guard(host, function)
     # gradio names the event after it. Not functools.wraps: gradio would look for `request` in the wrapped one.
     guarded.__name__ = getattr(function, "__name__", "call")
-    return event(guarded, *components, **({"show_progress": "hidden"} | options))
+    return event(guarded, *map(_plain, components), **({"show_progress": "hidden"} | options))
+
+
+def _plain(values: Any) -> Any:
+    """Return a tuple with names as the list that gradio 3 insists on; anything else as it is."""
+    return list(values) if isinstance(values, tuple) else values
 
 
 def _guard_reader(host: PageHost, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(request: gr.Request, *values: Any) -> Any:
         _check(host, request)
-        return function(host.reader(_surest_visit(request)), *values)
+        return _plain(function(host.reader(_surest_visit(request)), *values))
 
     return call
 
@@ -48,15 +53,15 @@ def _guard(host: PageHost, function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(request: gr.Request, *values: Any) -> Any:
         _check(host, request)
-        return function(*values)
+        return _plain(function(*values))
 
     def generate(request: gr.Request, *values: Any) -> Iterator[Any]:
         _check(host, request)
-        yield from function(*values)
+        yield from map(_plain, function(*values))
 
     async def wait(request: gr.Request, *values: Any) -> Any:
         _check(host, request)
-        return await function(*values)
+        return _plain(await function(*values))
 
     if inspect.isgeneratorfunction(function):
         return generate

@@ -16,8 +16,9 @@ from .memory.plan_runner import Stage, Tell, as_planned, warn
 from .memory.streaming import resident
 from .model import Model
 from .network.autoencoder import Autoencoder, to_uint8
+from .network.blocks import TextContext
 from .network.deep_cache import DeepFeatureCache
-from .network.unet3d import PassOptions, TextContext
+from .network.unet3d import PassOptions
 from .progress import OnStep, Step, ignore
 from .prompts.encode import encode_prompt
 from .request import VideoRequest

@@ -20,10 +20,11 @@ from ..device import Place
 from ..model import Model
 from ..network.attention import ATTENTION_VALUES, FF_VALUES, SpatialTransformer, TemporalTransformer
 from ..network.autoencoder import Autoencoder
+from ..network.blocks import layers_of
 from ..network.layers import RES_VALUES, Downsample, ResBlock, Upsample
 from ..network.slices import ChunkBudget
 from ..network.streamable import Streamable, tensors_of
-from ..network.unet3d import UNet3D, layers_of
+from ..network.unet3d import UNet3D
 from .deltas import Delta, deltas_of, merge_size
 from .plan import Plan
 from .streaming import copies_ahead

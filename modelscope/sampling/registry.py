@@ -24,7 +24,7 @@ Grid = Callable[[int], list[NoiseLevel]]
 
 @dataclass(frozen=True)
 class Sampler:
-    """A solver with the grid that people expect under this name. uses_eta: whether the request's eta changes anything."""
+    """A solver with the grid that people expect under this name. uses_eta: whether eta changes anything."""
 
     name: str
     solve: Solver

@@ -17,8 +17,9 @@ from .memory.plan_runner import Notify, PlanRunner, Task, warn
 from .memory.residency import Residency
 from .model import Model
 from .network.autoencoder import Autoencoder, to_uint8
+from .network.blocks import TextContext
 from .network.deep_cache import DeepFeatureCache
-from .network.unet3d import PassOptions, TextContext
+from .network.unet3d import PassOptions
 from .progress import OnStep, Step, ignore
 from .prompts.encode import encode_prompt
 from .request import VideoRequest

@@ -21,9 +21,10 @@ from ..device import Place
 from ..model import Model
 from ..network.attention import ATTENTION_VALUES, FF_VALUES, SpatialTransformer, TemporalTransformer
 from ..network.autoencoder import Autoencoder
+from ..network.blocks import layers_of
 from ..network.layers import RES_VALUES, Downsample, ResBlock, Upsample
 from ..network.slices import ChunkBudget
-from ..network.unet3d import UNet3D, layers_of
+from ..network.unet3d import UNet3D
 from .deltas import NO_DELTAS, NO_LORAS, AppliedLoras, Deltas
 from .estimate_weights import count_numbers, count_weights, estimate_merging
 from .plan import Plan

@@ -12,7 +12,7 @@ from .clip_norm import measure_clip_norm
 from .slices import WHOLE, ChunkBudget, add_into, add_slices, apply_silu, map_slices
 
 LATENT_SCALE = 0.18215
-"""Latents the UNet sees are the encoder's mean times this (Rombach et al., 2022)."""
+"""The UNet's latents are the encoder's mean times this (Rombach et al., 2022)."""
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -32,6 +32,7 @@ class ResnetBlock(nn.Module):
             self.nin_shortcut = nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
+        """[n, c, h, w] -> [n, out_channels, h, w]."""
         h = _norm_and_conv(self.norm1, self.conv1, x, budget)
         h = _norm_and_conv(self.norm2, self.conv2, h, budget)
         if not hasattr(self, "nin_shortcut"):
@@ -52,6 +53,7 @@ class AttnBlock(nn.Module):
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
+        """[n, c, h, w] -> the same shape."""
         h = self.norm(x)
         q, k, v = (rearrange(layer(h), "n c h w -> n 1 (h w) c") for layer in (self.q, self.k, self.v))
         # Heads as wide as this have no fused kernel everywhere: every pixel's score for every other may be held.
@@ -68,6 +70,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] -> [n, c, h/2, w/2]."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
@@ -79,6 +82,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
+        """[n, c, h, w] -> [n, c, 2 h, 2 w], some rows at a time."""
         height = 2 * x.shape[2]
 
         def run(rows: slice) -> Tensor:
@@ -90,7 +94,7 @@ class Upsample(nn.Module):
 
 
 def _norm_and_conv(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor, budget: ChunkBudget) -> Tensor:
-    """conv(SiLU(norm(x))), some rows of the frames [n, c, h, w] at a time."""
+    """Compute conv(SiLU(norm(x))) of frames [n, c, h, w], some rows at a time."""
     height = x.shape[2]
     slices = budget.slices(height, 3 * x[:, :, 0].numel())
     if len(slices) == 1:
@@ -105,7 +109,14 @@ def _norm_and_conv(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor, budget: Chunk
 
 
 def _conv_rows(conv: nn.Conv2d, part: Tensor, rows: slice, height: int) -> Tensor:
-    """A 3x3 convolution's output for these rows of frames that high, of their rows and the neighbours'."""
+    """Run a 3x3 convolution for some rows of the frames.
+
+    Args:
+        conv: the convolution.
+        part: its input in these rows and the ones next to them, [n, c, r, w].
+        rows: which rows of the output to make.
+        height: of a whole frame.
+    """
     beyond = (0, 0, int(rows.start == 0), int(rows.stop == height))
     return F.conv2d(F.pad(part, beyond), conv.weight, conv.bias, padding=(0, 1))
 

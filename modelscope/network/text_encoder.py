@@ -30,8 +30,11 @@ class TextEncoder(Streamable):
         return [*self.transformer.resblocks, self.ln_final]
 
     def forward(self, tokens: Tensor, place: Place | None = None) -> Tensor:
-        """Token ids [n, 77] -> features [n, 77, width]. place: where to compute, if the weights wait elsewhere."""
-        # The table of all tokens stays where it is; only the rows that are asked for come.
+        """Token ids [n, 77] -> features [n, 77, width].
+
+        place: where to compute, if the weights wait elsewhere.
+        """
+        # The table of all tokens stays where it is; only the rows that are needed move.
         x = self.token_embedding(tokens.to(self.token_embedding.weight.device))
         x = x.to(*place) if place else x
         x = x + self.positional_embedding.to(x)

@@ -1,12 +1,8 @@
-"""UNet3D of ModelScope's text-to-video model: the network that predicts the noise in video latents.
-
-Activations are frames [(b f), c, h, w]: b clips, or texts times clips, of f frames each. On the way down every block's
-output is a skip, which the block of the same size takes on the way up.
-"""
+"""UNet3D of ModelScope's text-to-video model: the network that predicts the noise in video latents."""
 
 import itertools
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -14,14 +10,12 @@ from torch import Tensor, nn
 
 from ..config import UNetConfig
 from .attention import KeysValues, SpatialTransformer, TemporalTransformer
+from .blocks import Pass, TextContext, go_down, go_up, layers_of, run_block
 from .deep_cache import DeepFeatureCache
 from .handover import Handover
 from .layers import Downsample, ResBlock, Upsample, timestep_embedding
 from .slices import WHOLE, ChunkBudget, map_slices
-from .streamable import Streamable, Weights
-
-TextContext = Mapping[nn.Module, KeysValues]
-"""A prompt as keys and values, for each SpatialTransformer of the network."""
+from .streamable import Streamable
 
 
 class PassOptions(NamedTuple):
@@ -39,22 +33,6 @@ class PassOptions(NamedTuple):
 
 ONE_BY_ONE = PassOptions()
 """Each text alone, everything else at once, and no cache."""
-
-
-class Pass(NamedTuple):
-    """What the layers of one pass share.
-
-    emb: the time embedding, [b, emb_dim]; frames: f; budget: how many values a layer may hold; weights: brings each
-    layer's; context: the text; cache, key: where the deep levels' features are kept.
-    """
-
-    emb: Tensor
-    frames: int
-    budget: ChunkBudget
-    weights: Weights
-    context: TextContext
-    cache: DeepFeatureCache | None = None
-    key: Hashable = None
 
 
 class UNet3D(Streamable):
@@ -174,9 +152,9 @@ class UNet3D(Streamable):
         That is the stem's output, the first ResBlock's, and the first transformer's tokens, if there is one.
         """
         frames = Handover(rearrange(x, "b c f h w -> (b f) c h w").contiguous())
-        stem = _run_block(layers_of(self.input_blocks[0]), frames, state)
+        stem = run_block(layers_of(self.input_blocks[0]), frames, state)
         res_block, *transformers = layers_of(self.input_blocks[1])
-        h = _run_block([res_block], Handover(stem), state)
+        h = run_block([res_block], Handover(stem), state)
         if not transformers:
             return Handover(stem, h)
         spatial = transformers[0]
@@ -192,14 +170,14 @@ class UNet3D(Streamable):
             spatial = layers.pop(0)
             with self.weights(spatial):
                 h = spatial(h, state.context[spatial], state.budget, tokens.pop())
-        return [stem, _run_block(layers, Handover(h), state)]
+        return [stem, run_block(layers, Handover(h), state)]
 
     def _finish(self, prepared: Handover, state: Pass) -> Tensor:
         """Run everything that sees the text: what `_prepare` made -> the noise [b, out_dim, f, h, w]."""
         blocks = self._blocks
         skips = self._resume(prepared, state)
-        _go_down(blocks.down, skips, state)
-        h = _go_up(blocks.up, Handover(self._deep_features(skips, state)), skips, state)
+        go_down(blocks.down, skips, state)
+        h = go_up(blocks.up, Handover(self._deep_features(skips, state)), skips, state)
         with self.weights(self.out):
             noise = map_slices(lambda part: self.out(h[part]), state.budget.slices(len(h), 3 * h[0].numel()))
         return rearrange(noise, "(b f) c h w -> b c f h w", f=state.frames)
@@ -210,9 +188,9 @@ class UNet3D(Streamable):
         if cached is not None:
             return cached
         blocks = self._blocks
-        _go_down(blocks.deep_down, skips, state)
-        h = Handover(_run_block(blocks.middle, Handover(skips[-1]), state))
-        features = _go_up(blocks.deep_up, h, skips, state)
+        go_down(blocks.deep_down, skips, state)
+        h = Handover(run_block(blocks.middle, Handover(skips[-1]), state))
+        features = go_up(blocks.deep_up, h, skips, state)
         if state.cache:
             state.cache.put(state.key, features)
         return features
@@ -237,11 +215,6 @@ class _Blocks(NamedTuple):
     up: list[list[nn.Module]]
 
 
-def layers_of(block: nn.Module) -> list[nn.Module]:
-    """The layers of a block, in order."""
-    return list(block) if isinstance(block, nn.ModuleList) else [block]
-
-
 def _are_equally_long(contexts: Sequence[TextContext]) -> bool:
     return len({next(iter(context.values())).keys.shape for context in contexts}) == 1
 
@@ -262,54 +235,3 @@ def _share(prepared: Handover, count: int) -> Iterator[Handover]:
     last = Handover(stem, h, *tokens)
     del stem, h, tokens
     yield last
-
-
-def _go_down(blocks: list[list[nn.Module]], skips: list[Tensor], state: Pass) -> None:
-    """Run each block on the last skip; its output is the next skip."""
-    for block in blocks:
-        skips.append(_run_block(block, Handover(skips[-1]), state))
-
-
-def _go_up(blocks: list[list[nn.Module]], x: Handover, skips: list[Tensor], state: Pass) -> Tensor:
-    """Run each block on what the one before returned and the last skip, which goes."""
-    for block in blocks:
-        x.add(skips.pop())
-        size = skips[-1].shape[-2:] if skips else ()
-        # The stem's output, which is the first skip and comes last, serves other texts, too.
-        x = Handover(_run_block(block, x, state, size, overwrite=len(skips) > 0))
-    return x.take()[0]
-
-
-def _run_block(
-    layers: list[nn.Module], x: Handover, state: Pass, size: tuple[int, ...] = (), *, overwrite: bool = False
-) -> Tensor:
-    """Run the layers of a block one after the other: [(b f), c, h, w] -> [(b f), c', h', w'].
-
-    Args:
-        layers: of the block.
-        x: its input, and a skip, where it takes one.
-        state: what the pass shares.
-        size: height and width after the block's upsampling, if it has one.
-        overwrite: a ResBlock may overwrite the skip.
-    """
-    for layer in layers:
-        with state.weights(layer):
-            x = Handover(_run_layer(layer, x, state, size, overwrite=overwrite))
-    return x.take()[0]
-
-
-def _run_layer(layer: nn.Module, x: Handover, state: Pass, size: tuple[int, ...], *, overwrite: bool) -> Tensor:
-    """Call a layer with what its kind needs."""
-    arguments: tuple[Any, ...] = ()  # a convolution's
-    match layer:
-        case ResBlock():
-            return layer(x, state.emb, state.frames, state.budget, overwrite=overwrite)
-        case SpatialTransformer():
-            arguments = (state.context[layer], state.budget)
-        case TemporalTransformer():
-            arguments = (state.frames, state.budget)
-        case Upsample():
-            arguments = (size, state.budget)
-        case Downsample():
-            arguments = (state.budget,)
-    return layer(*x.take(), *arguments)

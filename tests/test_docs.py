@@ -20,8 +20,10 @@ FOLDERS += ("t2v_helpers", "tests", "tools", ".ci", ".github")
 NAMES = ("README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "miniature/README.md", "docs/*.md")
 DOCUMENTS = sorted(path for name in NAMES for path in ROOT.glob(name))
 COMMAND_LINE = ROOT / "docs" / "command-line.md"
-OF_OTHERS = {"--lowvram", "--medvram", "--skip-install", "--index-url", "--minutes", "--keep", "--times"}
-"""Options of the WebUI, of pip, and of the programs in tools/."""
+OF_OTHERS = {
+    "--lowvram", "--medvram", "--skip-install", "--index-url", "--minutes", "--keep", "--times", "--cov", "--durations",
+}  # fmt: skip
+"""Options of the WebUI, of pip, of pytest, and of the programs in tools/."""
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 
 

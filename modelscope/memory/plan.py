@@ -49,5 +49,5 @@ def plan_named(name: str) -> Plan:
 
 def next_below(plan: Plan) -> Plan | None:
     """The plan to try where this one does not fit; None after the smallest."""
-    below = LADDER[LADDER.index(plan_named(plan.name)) + 1 :]
+    below = LADDER[[one.name for one in LADDER].index(plan.name) + 1 :]
     return replace(below[0], eight_bits=plan.eight_bits) if below else None

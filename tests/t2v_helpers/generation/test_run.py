@@ -19,7 +19,7 @@ from PIL import Image, ImageChops
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.modelscope.errors import ModelError, RequestError
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, plan_named
-from sd_t2v.modelscope.prompts import encode
+from sd_t2v.modelscope.prompts import tokens
 from sd_t2v.t2v_helpers.generation import lora_tags, save
 from sd_t2v.t2v_helpers.generation import run as module
 from sd_t2v.t2v_helpers.generation.model_store import ModelStore
@@ -134,7 +134,7 @@ def test_tags_and_prompts_are_parsed_once_a_run(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(where, name, lambda text: parsed[name].append(text) or real(text))
 
     watch(lora_tags, "split_tags")
-    watch(encode, "parse_emphasis")
+    watch(tokens, "parse_emphasis")
     # One plan is tried before the one that fits.
     outcome = run(Person(tmp_path, budget=0.03), MODEL, request(prompt="once", negative_prompt="twice", batch_count=2))
     assert (len(outcome.videos), outcome.plan) == (2, plan_named("small"))
@@ -387,10 +387,10 @@ def test_a_text_file_that_fails_loses_no_video(tmp_path: Path, monkeypatch: pyte
 def test_an_unexpected_error_keeps_the_videos_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = module.generate
 
-    def failing(model: Any, wish: Any, *others: Any) -> Any:
+    def failing(model: Any, wish: Any, *others: Any, **named: Any) -> Any:
         if wish.seed == 6:
             raise ZeroDivisionError("boom")
-        return real(model, wish, *others)
+        return real(model, wish, *others, **named)
 
     monkeypatch.setattr(module, "generate", failing)
     outcome = run(Person(tmp_path), MODEL, request(batch_count=3))

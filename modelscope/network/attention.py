@@ -248,6 +248,7 @@ class TemporalTransformer(nn.Module):
             return rearrange(self._attend(tokens, budget), "(b p) f c -> b c f p", b=b)
 
         out = add_slices(clip, run, budget.slices(pixels, ATTENTION_VALUES * b * c * f), dim=3)
+        # Not by rearrange: at levels of one pixel it returns other strides, which make what follows round differently.
         return out.transpose(1, 2).flatten().view(x.shape)
 
     def _attend(self, tokens: Tensor, budget: ChunkBudget) -> Tensor:

@@ -60,6 +60,7 @@ class TemporalConv(nn.Module):
         for layer in (self.conv2, self.conv3):
             hidden = map_slices(self._prepare(layer, hidden, budget), slices, dim=3, into=hidden)
         out = add_slices(clip, self._prepare(self.conv4, hidden, budget), slices, dim=3)
+        # Not by rearrange: at levels of one pixel it returns other strides, which make what follows round differently.
         return out.transpose(1, 2).flatten().view(x.shape)
 
     @staticmethod

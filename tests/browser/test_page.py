@@ -297,7 +297,7 @@ def test_two_pages_share_the_queue_and_not_their_results(page: Page, browser: Br
         other.wait_for_function("/In queue/.test(document.querySelector('.progressDiv')?.innerText)")
         page.click("#text2video_interrupt")
         wait_gone(page)
-        other.wait_for_selector("#text2video_players video", timeout=60_000)
+        other.wait_for_selector("#text2video_players video", timeout=180_000)
         page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('interrupted')")
         slow(page)
         page.click("#text2video_generate")

@@ -48,7 +48,7 @@ def opened_page(browser: Browser, address: str) -> Iterator[Page]:
     # Web fonts: there need be no network.
     context.route("https://**", lambda route: route.abort())
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(180_000)
     page.on("pageerror", lambda error: errors.append(error.stack or str(error)))
     page.goto(address, wait_until="domcontentloaded")
     drawn(page)

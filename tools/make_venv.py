@@ -197,7 +197,12 @@ def _is_foreign() -> bool:
     if not VENV.is_dir():
         return os.path.lexists(VENV)
     names = set(os.listdir(VENV))
-    return bool(names) and not (STAMP.name in names and (not NAMED or names <= IN_VENV))
+    return bool(names) and not (STAMP.name in names and (not NAMED or is_ours(names)))
+
+
+def is_ours(names: set[str]) -> bool:
+    """Return whether a folder with these names in it, which a person has named, holds what run.py put there alone."""
+    return names <= IN_VENV and ("pyvenv.cfg" in names or names == {STAMP.name} or read_stamp() is not None)
 
 
 def _repair(own_torch: bool) -> Stamp:

@@ -2,29 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from ..memory.deltas import AppliedLoras, Delta, Deltas
 
 
-@dataclass(frozen=True)
-class Lora:
-    """What a file adds.
-
-    Args:
-        unet: Deltas of the UNet's weights, by their names.
-        text: Deltas of the text encoder's weights, by their names.
-        guidance: Deltas of T2V-Turbo's projection of the guidance scale.
-    """
-
-    unet: Deltas = field(default_factory=dict)
-    text: Deltas = field(default_factory=dict)
-    guidance: Sequence[Delta] = ()
-
-    @property
-    def is_turbo(self) -> bool:
-        """Whether it makes the model a T2V-Turbo, with rules of its own."""
-        return bool(self.guidance)
+class Lora(AppliedLoras):
+    """What the LoRA of one file adds, at full weight unless `times` has changed that."""
 
     def times(self, unet: float, text: float) -> "Lora":
         """Return the same LoRA at these weights; a network at 0 is left out."""

@@ -50,7 +50,7 @@ NO_DELTAS: Deltas = MappingProxyType({})
 
 @dataclass(frozen=True)
 class AppliedLoras:
-    """What all LoRAs of a run add together.
+    """What LoRAs add to a model: all of a run together, or one.
 
     Args:
         unet: Deltas of the UNet's weights.

@@ -36,7 +36,7 @@ def connect(
 
 
 def _plain(values: Any) -> Any:
-    """Return a tuple with names as the list that gradio 3 insists on; anything else as it is."""
+    """Return a tuple, as those with names are, as the list that gradio 3 insists on; anything else as it is."""
     return list(values) if isinstance(values, tuple) else values
 
 

@@ -159,8 +159,6 @@ class Tab:
 
     def _on(self, event: Any, function: Any, inputs: Any, outputs: Any, **options: Any) -> Any:
         """Let an event of a component call a function."""
-        # gradio takes a list, and only that.
-        outputs = list(outputs) if isinstance(outputs, tuple) else outputs
         return connect(self.host, event, function, inputs, outputs, **options)
 
     def _forecast_on(self, event: Any, script: str = ASKING) -> Any:

@@ -5,7 +5,9 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -16,10 +18,11 @@ from .ffmpeg import ask_ffmpeg
 PNG_KEY = "parameters"
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 UNICODE = b"UNICODE\0"
-GIF = b"GIF"
+GIF = b"GIF8"
+COMMENT = b"\x21\xfe"
 LONGEST_COMMENT = 2 << 20
 """Bytes at a GIF's beginning that may hold its comment. The longest infotext that is read fits into half of it."""
-IMAGES = ("PNG", "JPEG", "WEBP", "GIF")
+IMAGES = ("PNG", "JPEG", "WEBP")
 """What we and the WebUI write. Pillow knows dozens more, some of which start other programs."""
 
 
@@ -43,12 +46,17 @@ def tag_png(data: bytes, text: str) -> bytes:
 
 def tag_gif(data: bytes, text: str) -> bytes:
     """A GIF with a comment extension before its first frame."""
-    flags = data[10]
-    start = 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)
+    start = _gif_header(data)
     raw = text.encode()
     blocks = (raw[at : at + 255] for at in range(0, len(raw), 255))
-    comment = b"\x21\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+    comment = COMMENT + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
     return data[:start] + comment + data[start:]
+
+
+def _gif_header(data: bytes) -> int:
+    """Bytes of a GIF before its first block: the screen's size and its table of colours."""
+    flags = data[10]
+    return 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)
 
 
 def tag_webp(data: bytes, text: str) -> bytes:
@@ -76,7 +84,7 @@ def _webp_parts(data: bytes) -> tuple[bytes, bytes]:
 def read_tags(path: Path) -> str:
     """The infotext inside an image or video file. Raises UnreadableFile where there is none."""
     try:
-        text = _from_image(path)
+        text = _from_gif(path) if _is_gif(path) else _from_image(path)
     except Image.DecompressionBombError as error:
         raise UnreadableFile(f"{path.name} is a picture of more pixels than any video's.") from error
     except (OSError, SyntaxError, ValueError, struct.error):
@@ -90,7 +98,7 @@ def read_tags(path: Path) -> str:
 
 
 def _from_image(path: Path) -> str:
-    with warnings.catch_warnings(), Image.open(_opening(path), formats=IMAGES) as image:
+    with warnings.catch_warnings(), Image.open(path, formats=IMAGES) as image:
         # Pillow's remarks on damage are not for the people who dropped the file.
         warnings.simplefilter("ignore")
         # Pillow gives None where the pointer to them is damaged.
@@ -101,11 +109,27 @@ def _from_image(path: Path) -> str:
     return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
 
 
-def _opening(path: Path) -> Path | io.BytesIO:
-    """The file; of a GIF its beginning, where its comment is: Pillow's time grows with the square of that."""
+def _is_gif(path: Path) -> bool:
     with open_file(path) as file:
-        start = file.read(len(GIF))
-        return io.BytesIO(start + file.read(LONGEST_COMMENT)) if start == GIF else path
+        return file.read(len(GIF)) == GIF
+
+
+def _from_gif(path: Path) -> str:
+    """The comments before a GIF's first frame. Pillow reads them too, in a time that grows with their square."""
+    with open_file(path) as file:
+        start = io.BytesIO(file.read(LONGEST_COMMENT))
+    start.seek(_gif_header(start.read(13).ljust(13, b"\0")))
+    comments = []
+    while (kind := start.read(2))[:1] == COMMENT[:1]:
+        content = b"".join(_gif_blocks(start))
+        comments += [content] * (kind == COMMENT)
+    return b"\n".join(comments).decode(errors="replace")
+
+
+def _gif_blocks(file: BinaryIO) -> Iterator[bytes]:
+    """The blocks of an extension, up to the empty one that ends it."""
+    while size := file.read(1).strip(b"\0"):
+        yield file.read(size[0])
 
 
 def _from_video(path: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from sd_t2v.modelscope.sampling.catalogue import sampler_names
 from sd_t2v.t2v_helpers.infotext import (
@@ -149,6 +150,13 @@ def test_a_gif_with_a_comment_of_many_megabytes_is_read_in_time(tmp_path: Path) 
     with suppress(UnreadableFile):
         read_tags(tmp_path / "a.gif")
     assert time.process_time() - before < 10
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+def test_a_comment_that_another_program_wrote_is_read(mode: str, tmp_path: Path) -> None:
+    text = "ein Häschen " * 60
+    Image.new(mode, (9, 7)).save(tmp_path / "a.gif", comment=text.encode(), save_all=True, append_images=[])
+    assert read_tags(tmp_path / "a.gif") == text
 
 
 def test_a_picture_of_more_pixels_than_any_is_left_alone(tmp_path: Path) -> None:

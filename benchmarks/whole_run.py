@@ -14,6 +14,7 @@ from ..modelscope.checkpoints.load import load_model
 from ..modelscope.config import FilesConfig, ModelConfig
 from ..modelscope.device import Place, free_memory
 from ..modelscope.memory.choice import Limits, choose_plan
+from ..modelscope.memory.residency import Residency
 from ..modelscope.model import outline
 from ..modelscope.pipeline import generate
 from ..modelscope.request import VideoRequest
@@ -54,7 +55,7 @@ def main(folder: Path) -> None:
     request = VideoRequest(**REQUEST)
     model = load_model(folder, CPU)
     choice = choose_plan(model, request, Limits(free=free_memory(CPU.device)))
-    generate(model, request, plan=choice.plan)
+    generate(Residency(model), request, plan=choice.plan)
     seconds, peak = time.perf_counter() - start, peak_gigabytes()
     sys.stdout.write(json.dumps([choice.plan.name, choice.needs / 1e9, seconds, peak, peak - before]) + "\n")
 

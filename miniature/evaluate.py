@@ -9,6 +9,7 @@ from pathlib import Path
 from ..modelscope.checkpoints.load import load_model
 from ..modelscope.device import Place, best_device, best_dtype
 from ..modelscope.memory.plan import FAST, Plan
+from ..modelscope.memory.residency import Residency
 from ..modelscope.model import Model
 from ..modelscope.pipeline import generate
 from ..modelscope.request import VideoRequest
@@ -31,7 +32,7 @@ def judge_videos(
     """Return what the judge sees in a video of each label and seed."""
     for label in labels:
         for seed in seeds:
-            yield label, judge(generate(model, request(model, label.caption, seed, **changes), plan=plan))
+            yield label, judge(generate(Residency(model), request(model, label.caption, seed, **changes), plan=plan))
 
 
 def count_shares(results: Iterable[tuple[Label, Verdict]]) -> dict[str, float]:
@@ -47,7 +48,7 @@ def judge_without_prompt(model: Model, seeds: Iterable[int], **changes: object) 
     for seed in seeds:
         # Guidance away from nothing towards nothing takes a second pass and changes nothing.
         wish = request(model, "", seed, cfg_scale=1, **changes)
-        seen.update(vars(judge(generate(model, wish, plan=FAST))).values())
+        seen.update(vars(judge(generate(Residency(model), wish, plan=FAST))).values())
     return seen
 
 

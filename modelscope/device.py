@@ -31,7 +31,7 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """How many bytes a run could have, with those that torch keeps for later; None if the device does not say."""
+    """Return the bytes that a run could have, those that torch keeps included; None if the device does not say."""
     if device.type == "cpu":
         import psutil
 
@@ -61,7 +61,7 @@ def free_unused(device: torch.device) -> None:
 
 
 def supports_bfloat16(device: torch.device) -> bool:
-    """Whether the device has bfloat16 in hardware. torch says yes of cards that only imitate it, slowly."""
+    """Return whether the device has bfloat16 in hardware. torch says yes for cards that only imitate it, slowly."""
     if device.type == "cuda":
         return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= FIRST_WITH_BFLOAT16
     return device.type in ("cpu", "xpu")

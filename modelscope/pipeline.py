@@ -45,38 +45,34 @@ class Conditions(NamedTuple):
 
 # Not inference_mode, of which DirectML knows nothing.
 @torch.no_grad()
-def generate(  # noqa: PLR0913 - the last four are named where they are given
-    model: Model,
+def generate(
+    residency: Residency,
     request: VideoRequest,
     on_step: OnStep = ignore,
     plan: Plan = BALANCED,
     notify: Notify = warn,
     loras: AppliedLoras = NO_LORAS,
-    *,
-    residency: Residency | None = None,
 ) -> Tensor:
     """Make one video: RGB bytes [frames, height, width, 3] on the CPU.
 
     Args:
-        model: What makes it.
+        residency: The model, and what is kept of it on the device.
         request: What is to be made.
         on_step: Called after every step; it may raise to interrupt.
         plan: Where to begin; where memory runs out, the next one takes over.
         notify: Called when the run has to go on differently.
         loras: What is added to the model's weights. With T2V-Turbo's, the network takes the CFG scale as an input, and
             the negative prompt has no effect.
-        residency: What is kept of the model on the device, if anything is.
 
     Raises:
         ModelError: The model's numbers are not finite.
         OutOfMemory: No plan fits.
     """
-    residency = residency or Residency(model)
     if loras or not plan.is_resident:
         # Such a run has no use for what is kept.
         residency.release()
     latents, plan = _make_latents(residency, request, on_step, plan, notify, loras)
-    return decode(model, latents, on_step, plan, notify, residency)
+    return decode(residency, latents, on_step, plan, notify)
 
 
 def _make_latents(
@@ -190,23 +186,22 @@ def _network(
 
 @torch.no_grad()
 def decode(
-    model: Model,
+    residency: Residency,
     latents: Tensor,
     on_step: OnStep = ignore,
     plan: Plan = BALANCED,
     notify: Notify = warn,
-    residency: Residency | None = None,
 ) -> Tensor:
     """Turn latents [1, c, f, h, w] into RGB bytes [f, 8 h, 8 w, 3] on the CPU, one frame at a time.
 
     Computes at the model's `vae_place`; on the CPU, where memory does not suffice. The other arguments and the errors
     are those of `generate`.
     """
-    residency = residency or Residency(model)
+    vae_place = residency.model.vae_place
     try:
-        return _decode_at(model.vae_place, residency, latents, on_step, plan, notify)
+        return _decode_at(vae_place, residency, latents, on_step, plan, notify)
     except OutOfMemory:
-        if model.vae_place.device.type == "cpu":
+        if vae_place.device.type == "cpu":
             raise
     notify("Memory ran out while decoding; going on on the CPU.", plan)
     cpu = Place(torch.device("cpu"), torch.float32)

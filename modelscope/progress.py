@@ -5,16 +5,16 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-Stage = Literal["encode", "sample", "decode"]
+Phase = Literal["encode", "sample", "decode"]
 
 
 class Step(NamedTuple):
     """A step that is done.
 
-    done, total: steps of this stage; denoised: the latents [1, c, f, h, w] that sampling now predicts.
+    done, total: steps of this phase; denoised: the latents [1, c, f, h, w] that sampling now predicts.
     """
 
-    stage: Stage
+    phase: Phase
     done: int
     total: int
     denoised: Tensor | None = None

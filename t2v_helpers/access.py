@@ -141,7 +141,7 @@ def _is_own_name(name: str) -> bool:
 
 
 def _is_own(origin: str, host: str, names: Names) -> bool:
-    """Whether a page's origin is the address that it asks, or one of the names in front of it."""
+    """Return whether a page's origin is the address that it asks, or one of the names in front of it."""
     try:
         page = urlsplit(origin)
         asked = urlsplit(f"//{host}")

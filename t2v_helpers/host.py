@@ -55,10 +55,10 @@ class Host(Protocol):
         """The folder in which LoRA files lie, and in folders below it."""
 
     def outputs_folder(self) -> Path:
-        """Where videos go by default."""
+        """Return where videos go by default."""
 
     def devices(self) -> Devices:
-        """Where to compute."""
+        """Return where to compute."""
 
     def first_plan(self) -> str:
         """The name of the quickest memory plan that the host's own switches for small cards allow."""
@@ -76,13 +76,13 @@ class Host(Protocol):
         """Report how far the run is."""
 
     def wants_preview(self, step: int) -> bool:
-        """Whether to make a preview after this step (counted from 1)."""
+        """Return whether to make a preview after this step (counted from 1)."""
 
     def show_preview(self, image: "Image.Image") -> None:
         """Show how the video looks so far."""
 
     def stop_request(self) -> Stop | None:
-        """What the person has asked for since the last time, if anything."""
+        """Return what the person has asked for since the last time, if anything."""
 
 
 class PageHost(Host, Protocol):
@@ -99,7 +99,7 @@ class PageHost(Host, Protocol):
         """Raise Refused unless the request comes from a page of this host's."""
 
     def reader(self, visit: Visit) -> Reader:
-        """Which files this visitor may name, besides those that were uploaded."""
+        """Return which files this visitor may name, besides those that were uploaded."""
 
     def queued(
         self, function: Callable[..., Sequence[Any]], outputs: int, refuse: Callable[[str], Sequence[Any]]

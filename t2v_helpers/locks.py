@@ -45,7 +45,7 @@ class Lock:
         self.descriptor = descriptor
 
     def holds(self) -> bool | None:
-        """Whether the lock is had now; None where the drive has no locks."""
+        """Return whether the lock is had now; None where the drive has no locks."""
         try:
             _lock(self.descriptor)
         except OSError as error:
@@ -53,7 +53,7 @@ class Lock:
         return True
 
     def is_in_place(self) -> bool:
-        """Whether the path still is this file, and a file."""
+        """Return whether the path still is this file, and a file."""
         here = os.fstat(self.descriptor)
         if sys.platform == "win32":
             # Nobody can remove or rename it there while it is open.
@@ -68,15 +68,15 @@ class Lock:
         os.write(self.descriptor, note.to_bytes())
 
     def read(self) -> Note | None:
-        """What its owner wrote; None if that is nothing. Raises ValueError for a file that is not ours."""
+        """Return what its owner wrote; None if that is nothing. Raises ValueError for a file that is not ours."""
         os.lseek(self.descriptor, 0, os.SEEK_SET)
         content = os.read(self.descriptor, _LONGEST_NOTE)
         if not content:
             return None
         with suppress(KeyError, TypeError):
-            said = parse_json(content)
-            if said["by"] == "text2video":
-                return Note(bool(said["locked"]), str(said["source"]), str(said.get("goal", "")))
+            note = parse_json(content)
+            if note["by"] == "text2video":
+                return Note(bool(note["locked"]), str(note["source"]), str(note.get("goal", "")))
         raise ValueError(f"{self.path}: not a mark of this program")
 
     def close(self) -> None:
@@ -194,7 +194,7 @@ def _taken(lock: Lock) -> Taken:
 
 
 def _excludes(lock: Lock) -> bool:
-    """Whether a lock keeps a second one from being had: some network drives give it to everyone."""
+    """Return whether a lock keeps a second one from being had: some network drives give it to everyone."""
     try:
         second = Lock(lock.path, _opened(lock.path))
     except OSError:

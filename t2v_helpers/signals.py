@@ -60,7 +60,7 @@ def say_at_the_end(line: str) -> None:
 
 
 def received() -> bool:
-    """Whether a signal has asked for the end."""
+    """Return whether a signal has asked for the end."""
     return bool(_state.received)
 
 
@@ -143,7 +143,7 @@ def _raise_again(lost: Any) -> None:
 
 
 def _send(number: int) -> None:
-    """Where the system can, to the main thread, which may be waiting for something."""
+    """Send a signal to the main thread where the system can: it may be waiting for something."""
     if sys.platform == "win32":
         signal.raise_signal(number)
     else:

@@ -22,7 +22,7 @@ _OF_TIME = re.compile(r"temp_attentions|temp_convs|transformer_in")
 
 
 def recognise_foreign(names: Iterable[str]) -> str:
-    """What a file is whose tensors have these names, if it is known to be something else; otherwise nothing."""
+    """Return what a file is whose tensors have these names, if it is known to be something else; otherwise nothing."""
     names = list(names)
     of_time = any(map(_OF_TIME.search, names))
     for sign, description in _SIGNS.items():

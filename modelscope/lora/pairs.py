@@ -100,7 +100,7 @@ class _Name(NamedTuple):
 
 
 def _parse_name(name: str) -> _Name | None:
-    """What a tensor of this name is; None if no format has such a name."""
+    """Return what a tensor of this name is; None if no format has such a name."""
     if match := _OLD_FACTOR.fullmatch(name):
         layer = "to_out.0" if match["layer"] == "to_out" else match["layer"]
         return _Name(f"{match['module']}.{layer}", match["kind"])

@@ -126,7 +126,7 @@ class _Chooser:
         return [self._plan(plan) for plan in LADDER[first:]]
 
     def _room(self, plan: Plan) -> int | None:
-        """How many bytes a plan may need on the device; None if unknown."""
+        """Return how many bytes a plan may need on the device; None if unknown."""
         available, free = self.limits.available, self.limits.free
         if available is None:
             return None
@@ -139,7 +139,7 @@ class _Chooser:
         return 0 if self._device.type == "cpu" else RESERVE
 
     def _needed(self, plan: Plan, frames: int | None = None) -> int:
-        """How many bytes the plan needs. frames: how many, if not the request's."""
+        """Return how many bytes the plan needs. frames: how many, if not the request's."""
         request, scale = self.request, self.model.config.autoencoder.scale
         clip = Clip(frames or request.frames, request.height // scale, request.width // scale)
         return estimate_bytes(self.model, plan, clip, tokens=self.tokens, draft=request.draft > 1, loras=self.loras)

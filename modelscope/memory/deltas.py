@@ -75,7 +75,7 @@ NO_LORAS = AppliedLoras()
 
 
 def fits(shape: Sequence[int], up: Sequence[int], down: Sequence[int]) -> bool:
-    """Whether the product of two matrices can be added to a weight.
+    """Return whether the product of two matrices can be added to a weight.
 
     A convolution's filters are the product's rows, or each row of a filter is one (stable_lora).
 
@@ -116,7 +116,7 @@ class MergeSize(NamedTuple):
 
 
 def merge_size(weight: Tensor, deltas: Iterable[Delta]) -> MergeSize:
-    """How much `merge` holds for this weight and these deltas."""
+    """Return how much `merge` holds for this weight and these deltas."""
     products = [0]
     for delta in deltas:
         factors = delta.up.numel() + delta.down.numel()

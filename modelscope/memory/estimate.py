@@ -64,7 +64,7 @@ def estimate_bytes(
     draft: bool = False,
     loras: AppliedLoras = NO_LORAS,
 ) -> int:
-    """How many bytes are on the device at the moment when they are most.
+    """Return how many bytes are on the device at the moment when they are most.
 
     Args:
         model: Its networks' shapes are enough.
@@ -85,7 +85,7 @@ def estimate_bytes(
 
 
 def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, dtype: torch.dtype) -> int:
-    """How many bytes decoding one frame takes: the weights, a block's input and twice its output, and a piece.
+    """Return how many bytes decoding one frame takes: the weights, a block's input and twice its output, and a piece.
 
     clip: size of the latents; dtype: the autoencoder's precision.
     """
@@ -95,7 +95,7 @@ def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, dtype: to
 
 
 def _level_values(config: AutoencoderConfig, budget: ChunkBudget, pixels: int) -> Iterable[int]:
-    """How many numbers each level of the decoder holds. pixels: of the frame."""
+    """Return how many numbers each level of the decoder holds. pixels: of the frame."""
     channels = [config.ch * mult for mult in (*config.ch_mult, config.ch_mult[-1])]
     for given, returned in zip(channels[1:], channels, strict=False):
         whole = 3 * given * pixels
@@ -106,7 +106,7 @@ def _level_values(config: AutoencoderConfig, budget: ChunkBudget, pixels: int) -
 def estimate_step(
     unet: UNet3D, plan: Plan, clip: Clip, place: Place, tokens: int = TOKENS, deltas: Deltas = NO_DELTAS
 ) -> int:
-    """How many bytes one guided step takes: weights, activations, and the prompts as keys and values.
+    """Return how many bytes one guided step takes: weights, activations, and the prompts as keys and values.
 
     Args:
         unet: Its shapes are enough.
@@ -124,7 +124,7 @@ def estimate_step(
 
 
 def estimate_deep_levels(unet: UNet3D, clip: Clip, place: Place) -> int:
-    """How many bytes the results of the deep levels take for both halves of guidance."""
+    """Return how many bytes the results of the deep levels take for both halves of guidance."""
     config = unet.config
     return 2 * config.dim * config.dim_mult[min(1, config.deepest)] * clip.pixels * place.dtype.itemsize
 
@@ -227,7 +227,7 @@ class _Walk:
         return self._piece(clip.frames // self._batch, 3 * self._wide * channels * clip.pixels)
 
     def _piece(self, count: int, values: int) -> int:
-        """How many numbers the largest piece holds. count: of items; values: of all of them together."""
+        """Return how many numbers the largest piece holds. count: of items; values: of all of them together."""
         pieces = self._budget.slices(count, -(-values // count))
         return max(piece.stop - piece.start for piece in pieces) * -(-values // count)
 

@@ -14,12 +14,12 @@ from .prefetcher import copies_ahead
 
 
 def count_numbers(module: nn.Module) -> int:
-    """How many numbers the module's weights are."""
+    """Return how many numbers the module's weights are."""
     return sum(tensor.numel() for tensor in tensors_of(module).values())
 
 
 def count_weights(module: Streamable, plan: Plan, place: Place, deltas: Deltas = NO_DELTAS) -> dict[nn.Module, int]:
-    """How many numbers of a network's weights are on the device while each of its parts runs.
+    """Return how many numbers of a network's weights are on the device while each of its parts runs.
 
     All of them, or a part's own and the next one's. Those in 8 bits count as what takes the same place in the place's
     precision, and are there beside what they become.
@@ -41,7 +41,7 @@ def count_weights(module: Streamable, plan: Plan, place: Place, deltas: Deltas =
 
 
 def _count_quantized(module: Streamable, part: nn.Module, dtype: torch.dtype) -> int:
-    """How many numbers of this precision take the place of the part's weights in 8 bits."""
+    """Return how many numbers of this precision take the place of the part's weights in 8 bits."""
     if part in module.delicate():
         return count_numbers(part)
     numbers = 0
@@ -53,7 +53,7 @@ def _count_quantized(module: Streamable, part: nn.Module, dtype: torch.dtype) ->
 
 
 def _count_arriving(part: nn.Module, deltas: Deltas, dtype: torch.dtype) -> int:
-    """How many numbers of this precision take the place of the part's weights on their way.
+    """Return how many numbers of this precision take the place of the part's weights on their way.
 
     Those to which something is added come in their file's precision.
     """
@@ -64,7 +64,7 @@ def _count_arriving(part: nn.Module, deltas: Deltas, dtype: torch.dtype) -> int:
 
 
 def estimate_merging(module: Streamable, plan: Plan, place: Place, deltas: Deltas) -> int:
-    """How many bytes adding LoRAs to weights takes on the device, beside all weights that are there."""
+    """Return how many bytes adding LoRAs to weights takes on the device, beside all weights that are there."""
     if not plan.eight_bits:
         ahead = plan.streamed and copies_ahead(place.device)
         parts = split_by_part(module, module.parts(), deltas) if plan.streamed else {module: deltas}

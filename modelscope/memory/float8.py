@@ -15,7 +15,7 @@ SCALE = "/scale"
 
 
 def is_supported(device: torch.device) -> bool:
-    """Whether the device converts the format."""
+    """Return whether the device converts the format."""
     if FORMAT is None:
         return False
     try:
@@ -47,7 +47,7 @@ def _quantize_rows(tensor: Tensor, device: torch.device) -> tuple[Tensor, Tensor
 
 
 def is_quantized(name: str, tensors: dict[str, Tensor]) -> bool:
-    """Whether the name is that of something in 8 bits, or of its scales."""
+    """Return whether the name is that of something in 8 bits, or of its scales."""
     return name.endswith(SCALE) or name + SCALE in tensors
 
 

@@ -15,7 +15,7 @@ from .float8 import dequantize
 def place_weights(
     module: nn.Module, place: Place, deltas: Deltas = NO_DELTAS, copies: dict[str, Tensor] | None = None
 ) -> Iterator[None]:
-    """All of the module's weights are at the place for as long as the context lasts.
+    """Hold all of the module's weights at the place for as long as the context lasts.
 
     Args:
         module: Its own weights, in main memory, come back to it afterwards.

@@ -88,7 +88,7 @@ class Prefetcher:
 
 
 def copies_ahead(device: torch.device) -> bool:
-    """Whether the device copies while it computes."""
+    """Return whether the device copies while it computes."""
     return _streams(device) is not None
 
 

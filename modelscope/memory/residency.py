@@ -41,7 +41,7 @@ class Residency:
             free_unused(place.device)
 
     def bytes_kept(self, module: nn.Module, device: torch.device) -> int:
-        """How many bytes of the module's weights are kept on devices of this kind."""
+        """Return how many bytes of the module's weights are kept on devices of this kind."""
         copies = self._copies_of(module).values()
         return sum(x.numel() * x.element_size() for x in copies if x.device.type == device.type)
 

@@ -17,7 +17,7 @@ from .prefetcher import Prefetcher, copies_ahead
 
 @contextmanager
 def stream_weights(module: Streamable, place: Place, deltas: Deltas = NO_DELTAS) -> Iterator[None]:
-    """Each part of the module has its weights at the place only while it runs, and shortly before.
+    """Hold each part's weights at the place only while the part runs, and shortly before.
 
     Args:
         module: The network, whose weights are in main memory.

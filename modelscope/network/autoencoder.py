@@ -222,7 +222,7 @@ class Autoencoder(nn.Module):
         return self.encode(frames)[0] * LATENT_SCALE
 
     def latents_to_frames(self, latents: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
-        """The UNet's latents [n, c, h, w] -> frames [n, 3, 8 h, 8 w] in 0..1."""
+        """Turn the UNet's latents [n, c, h, w] into frames [n, 3, 8 h, 8 w] in 0..1."""
         return (self.decode(latents / LATENT_SCALE, budget) * 0.5 + 0.5).clamp(0.0, 1.0)
 
 

@@ -15,7 +15,7 @@ class DeepFeatureCache:
         self._features: dict[Hashable, Tensor] = {}
 
     def get(self, key: Hashable) -> Tensor | None:
-        """What was put under the key, [(b f), c, h, w]."""
+        """Return what was put under the key, [(b f), c, h, w]."""
         return self._features.get(key)
 
     def put(self, key: Hashable, features: Tensor) -> None:
@@ -23,7 +23,7 @@ class DeepFeatureCache:
         self._features[key] = features
 
     def has(self, keys: Sequence[Hashable]) -> bool:
-        """Whether there is something under each of the keys."""
+        """Return whether there is something under each of the keys."""
         return all(key in self._features for key in keys)
 
     def clear(self) -> None:

@@ -37,7 +37,7 @@ class Streamable(nn.Module):
     weights: Weights = staticmethod(at_hand)
 
     def parts(self) -> list[nn.Module]:
-        """What it calls `weights` with, in the order of its forward pass."""
+        """Return what it calls `weights` with, in the order of its forward pass."""
         raise NotImplementedError
 
     def delicate(self) -> list[nn.Module]:

@@ -26,7 +26,7 @@ class TextEncoder(Streamable):
         self.ln_final = nn.LayerNorm(config.width)
 
     def parts(self) -> list[nn.Module]:
-        """What brings its weights for itself."""
+        """Return what brings its weights for itself."""
         return [*self.transformer.resblocks, self.ln_final]
 
     def forward(self, tokens: Tensor, place: Place | None = None) -> Tensor:

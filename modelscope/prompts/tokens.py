@@ -69,7 +69,7 @@ def _token_ids(text: str) -> list[int]:
 
 
 def _find_cut(tokens: _WeightedTokens) -> int:
-    """How many tokens go into the next chunk: up to a comma near its end, or all that fit."""
+    """Return how many tokens go into the next chunk: up to a comma near its end, or all that fit."""
     comma = _token_ids(",")[0]
     for i in range(CHUNK_TOKENS, CHUNK_TOKENS - COMMA_BACKTRACK, -1):
         if tokens[i - 1][0] == comma:

@@ -68,16 +68,16 @@ def remove_leftovers(leftovers: Sequence[Leftover]) -> list[str]:
     Raises:
         ModelError: Something could not be removed. It says what was done with each.
     """
-    said, failed = [], False
+    messages, failed = [], False
     for one in leftovers:
         try:
-            said.append(_remove(one))
+            messages.append(_remove(one))
         except OSError as error:
             failed = True
-            said.append(f"{one.path} could not be removed ({error.strerror or error}). Delete it yourself.")
+            messages.append(f"{one.path} could not be removed ({error.strerror or error}). Delete it yourself.")
     if failed:
-        raise ModelError(*said)
-    return said
+        raise ModelError(*messages)
+    return messages
 
 
 def _remove(one: Leftover) -> str:

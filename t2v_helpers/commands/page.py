@@ -106,7 +106,7 @@ def _host(text: str) -> str:
 
 
 def _password_problem(options: argparse.Namespace, password: str, listens: str) -> str:
-    """What is wrong with how visitors are let in; nothing if all is well. listens: where others reach the page."""
+    """Return what is wrong with how visitors are let in, if anything. listens: where others reach the page."""
     user, colon, secret = password.partition(":")
     if options.no_password and password:
         return f"--no-password contradicts the password of --auth or {AUTH}. Leave out one of them."

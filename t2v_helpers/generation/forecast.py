@@ -21,12 +21,16 @@ from ..settings import BUDGET, EIGHT_BITS, PLAN, PLAN_AUTOMATIC, VAE
 from .model_store import ModelStore
 
 
-def limits(host: Host, device: torch.device) -> Limits:
-    """What the host and the settings allow."""
+def limits(host: Host, device: torch.device, coming: int) -> Limits:
+    """Return what the host and the settings allow.
+
+    coming: bytes of a device other than the CPU that will be free when the run begins.
+    """
+    free = free_memory(device)
     budget = host.setting(BUDGET)
     forced = host.setting(PLAN)
     return Limits(
-        free=free_memory(device),
+        free=free if free is None or device.type == "cpu" else free + coming,
         budget=round(budget * GIGABYTE) if budget else None,
         forced=None if forced == PLAN_AUTOMATIC else plan_named(forced),
         first=plan_named(host.first_plan()),
@@ -38,11 +42,8 @@ def choose_for_run(host: Host, residency: Residency, request: VideoRequest, lora
     """Choose the plan for a run that is about to begin. Raises OutOfMemory, RequestError."""
     model = residency.model
     device = model.place.device
-    allowed = limits(host, device)
-    if allowed.free is not None and device.type != "cpu":
-        # What is kept there since the last run is used or released. Only the UNet: the others stay beside it.
-        allowed = allowed._replace(free=allowed.free + residency.bytes_kept(model.unet, device))
-    return choose_plan(model, request, allowed, loras)
+    # What is kept there since the last run is used or released. Only the UNet: the others stay beside it.
+    return choose_plan(model, request, limits(host, device, residency.bytes_kept(model.unet, device)), loras)
 
 
 class Forecast:
@@ -61,16 +62,14 @@ class Forecast:
             choice = choose_plan(model, request, self._limits(where.model.device))
         except TextToVideoError as error:
             return str(error)
-        said = f"{frames} frames: {choice}", past_training(folder.path, request)
-        return ". ".join(filter(None, said))
+        sentences = f"{frames} frames: {choice}", past_training(folder.path, request)
+        return ". ".join(filter(None, sentences))
 
     def _limits(self, device: torch.device) -> Limits:
         """As they will be when the host's models have left the device."""
-        allowed, kept = limits(self._host, device), self._store.kept
-        if allowed.free is None or device.type == "cpu":
-            return allowed
+        kept = self._store.kept
         ours = kept.bytes_kept(kept.model.unet, device) if kept else 0
-        return allowed._replace(free=allowed.free + self._host.reclaimable() + ours)
+        return limits(self._host, device, self._host.reclaimable() + ours)
 
     def _outline(self, config: ModelConfig, where: Places) -> Model:
         if self._last is None or self._last[0] != (config, where):

@@ -69,7 +69,7 @@ class ModelStore:
 
 
 def _stamp(path: Path, model: Model) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a file of the model does, or one in its folder or right below: names, sizes and times."""
+    """Return names, sizes and times: they change when a file of the model does, or one in its folder or right below."""
     near = [path] if path.is_file() else sorted([*path.glob("*"), *path.glob("*/*")])
     paths = [*near, *model.files]
     try:

@@ -56,15 +56,15 @@ class Monitor:
 
     def __call__(self, step: Step) -> None:
         self._bar(step)
-        share = {"encode": 0.0, "sample": 0.0, "decode": 1 - DECODING}[step.stage]
-        width = {"encode": 0.0, "sample": 1 - DECODING, "decode": DECODING}[step.stage]
-        count = f" {step.done}/{step.total}" if step.stage != "encode" else ""
-        self._report(LABELS[step.stage] + count, share + width * step.done / step.total)
+        share = {"encode": 0.0, "sample": 0.0, "decode": 1 - DECODING}[step.phase]
+        width = {"encode": 0.0, "sample": 1 - DECODING, "decode": DECODING}[step.phase]
+        count = f" {step.done}/{step.total}" if step.phase != "encode" else ""
+        self._report(LABELS[step.phase] + count, share + width * step.done / step.total)
         if step.denoised is not None:
             self._denoised = step.denoised
             if self._host.wants_preview(step.done):
                 self._host.show_preview(preview_image(step.denoised, self._host.setting(PREVIEW)))
-        complete = step.stage == "decode" and step.done == step.total
+        complete = step.phase == "decode" and step.done == step.total
         if not complete:
             self._check()
 

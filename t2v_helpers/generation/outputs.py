@@ -114,7 +114,7 @@ def _reserve(folder: Path, name: Callable[[str], str]) -> Lock:
 
 
 def _is_taken(folder: Path, stem: str, mark: Lock) -> bool:
-    """Whether a file has that name; the mark is removed then."""
+    """Return whether a file has that name; the mark is removed then."""
     taken = True
     try:
         taken = any(_has_stem(file, stem) for file in os.listdir(folder))
@@ -125,7 +125,7 @@ def _is_taken(folder: Path, stem: str, mark: Lock) -> bool:
 
 
 def _folded(name: str) -> str:
-    """What Windows and macOS take for the same name is the same."""
+    """Return one spelling for all names that Windows and macOS take for the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -136,7 +136,7 @@ def _has_stem(file: str, stem: str) -> bool:
 
 
 def pattern_values(request: GenerationRequest, model: str) -> dict[str, str]:
-    """What [name] in a pattern stands for."""
+    """Return what [name] in a pattern stands for."""
     return {
         "seed": str(request.seed),
         "steps": str(request.steps),

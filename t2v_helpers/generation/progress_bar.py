@@ -7,9 +7,9 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from ...modelscope.progress import Stage, Step
+from ...modelscope.progress import Phase, Step
 
-LABELS: dict[Stage, str] = {"encode": "reading the prompt", "sample": "sampling", "decode": "decoding"}
+LABELS: dict[Phase, str] = {"encode": "reading the prompt", "sample": "sampling", "decode": "decoding"}
 
 
 class ProgressBar:
@@ -17,14 +17,14 @@ class ProgressBar:
 
     def __init__(self) -> None:
         self._bar: tqdm[None] | None = None
-        self._stage: Stage | None = None
+        self._phase: Phase | None = None
 
     def __call__(self, step: Step) -> None:
-        if step.stage != self._stage:
+        if step.phase != self._phase:
             self.close()
-            self._stage = step.stage
+            self._phase = step.phase
             with _unread():
-                self._bar = tqdm(total=step.total, desc=LABELS[step.stage], unit="step", disable=sys.stderr is None)
+                self._bar = tqdm(total=step.total, desc=LABELS[step.phase], unit="step", disable=sys.stderr is None)
         if self._bar is not None:
             with _unread():
                 self._bar.update(step.done - self._bar.n)
@@ -34,7 +34,7 @@ class ProgressBar:
         if self._bar is not None:
             with _unread():
                 self._bar.close()
-        self._bar, self._stage = None, None
+        self._bar, self._phase = None, None
 
 
 def say(text: str) -> None:

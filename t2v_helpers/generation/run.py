@@ -106,15 +106,15 @@ class _Batch:
 
     def _make_video(self, loaded: _Loaded, request: GenerationRequest, monitor: Monitor) -> None:
         residency, loras, _ = loaded
-        model, notify = residency.model, self._builder.change_plan
+        notify = self._builder.change_plan
         try:
-            frames = generate(model, request, monitor, self._plan, notify, loras, residency=residency)
+            frames = generate(residency, request, monitor, self._plan, notify, loras)
         except Interrupted as stop:
             denoised, stop.denoised = stop.denoised, None
             forget_frames(stop)
             if denoised is not None and self._host.setting(SAVE_UNFINISHED):
                 with unskippable():
-                    frames = decode(model, denoised, monitor, self._plan, notify, residency)
+                    frames = decode(residency, denoised, monitor, self._plan, notify)
                     self._save(request, frames, monitor, finished=False)
             raise
         self._save(request, frames, monitor)

@@ -127,7 +127,7 @@ def _examine_part(part: Part, model: Path, config: ModelConfig, library: Library
             part.title, f"{error.filename}: disappeared meanwhile ({error.strerror}). Look again.", valid=False
         )
     how = detect_format(part, tensors)
-    said = [
+    messages = [
         source.named.name if source.named.parent == model else str(source.named),
         "diffusers' layout" if how and how.by_diffusers else "original layout",
         source.files[0].suffix.removeprefix("."),
@@ -135,10 +135,10 @@ def _examine_part(part: Part, model: Path, config: ModelConfig, library: Library
         _find_precision(tensors),
     ]
     if not all(look.known for look in looks):
-        said.append("no checksum known to compare with")
+        messages.append("no checksum known to compare with")
     if source.lender:
-        said.append(f"borrowed from {source.lender}")
-    return Finding(part.title, ", ".join(said))
+        messages.append(f"borrowed from {source.lender}")
+    return Finding(part.title, ", ".join(messages))
 
 
 class _Comparison(NamedTuple):

@@ -80,17 +80,17 @@ def download(model: KnownModel, folder: Path, on_progress: OnProgress) -> list[s
             _remove_parts(item, keep=item in wanted)
         _check_space(folder, wanted)
         done = sum(item.size for item, there in present.items() if there)
-        said = [f"{item.goal.name} was there already." for item, there in present.items() if there]
+        messages = [f"{item.goal.name} was there already." for item, there in present.items() if there]
         total = sum(item.size for item in items)
         for item in wanted:
             _fetch(item, functools.partial(_report, on_progress, done, total))
-            said.append(_put_in_place(item))
+            messages.append(_put_in_place(item))
             done += item.size
     with contextlib.suppress(OSError):
         # What others have there stays: the folder is not empty then.
         (staging / LOCK).unlink()
         staging.rmdir()
-    return said
+    return messages
 
 
 def _report(on_progress: OnProgress, before: int, total: int, name: str, size: int) -> None:
@@ -201,8 +201,8 @@ def _explain(error: BaseException) -> str:
 def _find_innermost(error: BaseException) -> str:
     """Return what urllib3 says inside of the error of requests, without the address, which the message has already."""
     inside = next((one for one in error.args if isinstance(one, Exception)), error)
-    said = first_line(getattr(inside, "reason", inside))
-    return said.partition("): ")[2] or said
+    reason = first_line(getattr(inside, "reason", inside))
+    return reason.partition("): ")[2] or reason
 
 
 def _advise_by_hand(file: RemoteFile, url: str, folder: Path) -> str:

@@ -196,8 +196,8 @@ def good_values(model: Path) -> Mapping[str, Any]:
     Raises:
         ModelError: A request cannot have the values in the configuration.
     """
-    advice, said = advice_for(model), read_model_config(model).recommended
-    values = {name: value for name, value in said.items() if name in RECOMMENDABLE}
+    advice, recommended = advice_for(model), read_model_config(model).recommended
+    values = {name: value for name, value in recommended.items() if name in RECOMMENDABLE}
     try:
         GenerationRequest(**values)
     except RequestError as error:
@@ -215,9 +215,9 @@ def past_training(model: Path, request: VideoRequest) -> str:
 
 def describe_excess(advice: Advice, width: int, height: int, frames: int) -> str:
     """Return a sentence about what in a video's frames and size in pixels is past a model's training, or nothing."""
-    said = []
+    found = []
     if frames > advice.most_frames:
-        said.append(f"more than about {advice.most_frames} frames tend to fall apart")
+        found.append(f"more than about {advice.most_frames} frames tend to fall apart")
     if width * height > 2 * advice.largest[0] * advice.largest[1]:
-        said.append(f"it was trained at {advice.largest[0]} x {advice.largest[1]}, and repeats itself far above that")
-    return f"Beyond what this model was trained for: {'; '.join(said)}." if said else ""
+        found.append(f"it was trained at {advice.largest[0]} x {advice.largest[1]}, and repeats itself far above that")
+    return f"Beyond what this model was trained for: {'; '.join(found)}." if found else ""

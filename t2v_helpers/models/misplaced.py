@@ -150,21 +150,21 @@ def move(files: Sequence[Misplaced]) -> list[str]:
     Raises:
         ModelError: Some could not be moved. It says what was done with each.
     """
-    said, failed = [], False
+    messages, failed = [], False
     for path, goal in files:
         try:
-            said.append(_move(path, goal))
+            messages.append(_move(path, goal))
         except OSError as error:
             if goal.exists() and not os.path.lexists(path):
-                said.append(f"{path} is now {goal}: somebody else moved it meanwhile.")
+                messages.append(f"{path} is now {goal}: somebody else moved it meanwhile.")
                 continue
             failed = True
-            said.append(
+            messages.append(
                 f"{path} could not be moved to {goal} ({error.strerror or error}). Move it yourself, or free space."
             )
     if failed:
-        raise ModelError(*said)
-    return said
+        raise ModelError(*messages)
+    return messages
 
 
 def _move(path: Path, goal: Path) -> str:

@@ -74,8 +74,8 @@ class ModelsPanel:
         self._on(self._stop.click, JOBS.stop, [self._known], None)
 
         def download(key: str, name: str) -> Iterator[list[Any]]:
-            for said in self.download(key):
-                yield [said, *[gr.update()] * (1 + len(refreshed))]
+            for shown in self.download(key):
+                yield [shown, *[gr.update()] * (1 + len(refreshed))]
             yield [gr.update(), self.about(key), *refresh(name)]
 
         outputs = [self._status, self._about, *refreshed]
@@ -121,31 +121,31 @@ class ModelsPanel:
     def move(self) -> list[Any]:
         """Put misplaced files where they belong, and say what was done."""
         try:
-            said = move(self._misplaced())
+            messages = move(self._misplaced())
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update()]
-        return [notes(said), gr.update(visible=False)]
+        return [notes(messages), gr.update(visible=False)]
 
     def clean(self) -> list[Any]:
         """Remove what killed processes left, and say what was done."""
         try:
-            said = remove_leftovers([one for one in find_leftovers(self._host) if one.remove])
+            messages = remove_leftovers([one for one in find_leftovers(self._host) if one.remove])
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update()]
-        return [notes(said), gr.update(visible=False)]
+        return [notes(messages), gr.update(visible=False)]
 
     def _misplaced(self) -> list[Misplaced]:
         return find_misplaced(self._host.models_folder(), downloads_folder())
 
     def convert(self, name: str) -> str:
         """Write the chosen model again in half precision, and report what was done."""
-        said: list[str] = []
+        messages: list[str] = []
         try:
             model = find_model(self._host, str(name))
-            convert(model, default_goal(model, self._host.models_folder()), said.append)
+            convert(model, default_goal(model, self._host.models_folder()), messages.append)
         except TextToVideoError as error:
             return error_line(str(error))
-        return notes(said)
+        return notes(messages)
 
 
 def _button(label: str, name: str, **changes: Any) -> gr.Button:

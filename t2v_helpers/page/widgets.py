@@ -21,7 +21,7 @@ LONGEST_SLIDER = 100_000
 
 
 def element(name: str) -> str:
-    """A DOM id of ours."""
+    """Return a DOM id of ours."""
     return f"{TAB}_{name}"
 
 

@@ -69,7 +69,7 @@ def _absolute(program: str) -> str:
 
 
 def another_ffmpeg(ffmpeg: str) -> str:
-    """How to come by another ffmpeg than this one, as a sentence."""
+    """Return how to come by another ffmpeg than this one, as a sentence."""
     if _absolute(os.environ.get(VARIABLE, "")) == ffmpeg:
         return f"The environment variable {VARIABLE} names it: let that name a complete ffmpeg, or unset it."
     return f'A complete one comes with: "{sys.executable}" -m pip install --force-reinstall imageio-ffmpeg'
@@ -110,7 +110,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def ask_ffmpeg(path: Path, *output: str) -> bytes:
-    """What ffmpeg, given these output arguments, says of a file.
+    """Return what ffmpeg, given these output arguments, says of a file.
 
     Raises OSError where it cannot read that file, OutputError where there is no ffmpeg.
     """

@@ -24,7 +24,7 @@ class Format(NamedTuple):
     is_folder: bool = False
 
     def partial(self, path: Path) -> Path:
-        """Where a file of that path is written until it is complete."""
+        """Return where a file of that path is written until it is complete."""
         return path.with_name(f"{path.name}.partial{self.suffix}")
 
 

@@ -31,7 +31,7 @@ class UnreadableFile(TextToVideoError):
 
 
 def ffmetadata(text: str) -> str:
-    """What `ffmpeg -f ffmetadata` reads: a file with the text as its comment."""
+    """Return what `ffmpeg -f ffmetadata` reads: a file with the text as its comment."""
     return ";FFMETADATA1\ncomment=" + re.sub(r"([=;#\\\n\r])", r"\\\1", text.replace("\0", "")) + "\n"
 
 

@@ -33,7 +33,7 @@ def cannot_write(folder: Path, error: OSError) -> OutputError:
 
 
 def _advice(folder: Path, error: OSError) -> str:
-    """What helps against causes that are known; nothing is guessed."""
+    """Return what helps against causes that are known; nothing is guessed."""
     if error.errno in FORBIDDEN:
         return "Check that you may write there, or choose another output folder."
     if error.errno in FULL or _is_full(folder):

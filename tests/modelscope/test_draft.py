@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sd_t2v.modelscope.config import UNetConfig
 from sd_t2v.modelscope.errors import OutOfMemory
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, Plan
+from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.network.deep_cache import DeepFeatureCache
 from sd_t2v.modelscope.network.unet3d import PassOptions, UNet3D
 from sd_t2v.modelscope.pipeline import generate
@@ -95,7 +96,7 @@ def test_at_full_size_a_step_that_remembers_computes_a_third() -> None:
 
 
 def test_a_video_drafts_from_step_to_step() -> None:
-    exact, drafted, coarser = (generate(small_model(), request(draft=draft)) for draft in (1, 2, 4))
+    exact, drafted, coarser = (generate(Residency(small_model()), request(draft=draft)) for draft in (1, 2, 4))
     assert not torch.equal(exact, drafted)
     errors = [(frames.float() - exact.float()).square().mean() for frames in (drafted, coarser)]
     assert 0 < errors[0] < errors[1]
@@ -103,5 +104,5 @@ def test_a_video_drafts_from_step_to_step() -> None:
 
 @PLANS
 def test_every_plan_drafts_the_same_video(plan: Plan) -> None:
-    frames, expected = (generate(small_model(), request(draft=2), plan=one) for one in (plan, BALANCED))
+    frames, expected = (generate(Residency(small_model()), request(draft=2), plan=one) for one in (plan, BALANCED))
     assert int((frames.int() - expected.int()).abs().max()) <= 1

@@ -8,6 +8,7 @@ import torch
 from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.device import Place
 from sd_t2v.modelscope.memory.plan import LADDER, Plan
+from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.helpers.support import write_model_folder
@@ -31,7 +32,8 @@ def test_a_guided_step_on_the_card_is_that_of_the_cpu(
     # Both in the single precision that they say: convolutions on newer cards round to 10 bits unless told not to.
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     found, expected = (
-        generate(load_model(folder, Place(device, torch.float32)), ONE_STEP, plan=plan) for device in (CARD, CPU)
+        generate(Residency(load_model(folder, Place(device, torch.float32))), ONE_STEP, plan=plan)
+        for device in (CARD, CPU)
     )
     assert int((found.int() - expected.int()).abs().max()) <= 1
 
@@ -40,9 +42,9 @@ def test_a_guided_step_on_the_card_is_that_of_the_cpu(
 def test_a_streamed_run_gives_all_of_the_cards_memory_back(plan: Plan, folder: Path) -> None:
     model = load_model(folder, Place(CARD, torch.float16))
     # Libraries take their workspaces once, and keep them.
-    generate(model, ONE_STEP, plan=plan)
+    generate(Residency(model), ONE_STEP, plan=plan)
     before = torch.cuda.memory_allocated(CARD)
     torch.cuda.reset_peak_memory_stats(CARD)
-    generate(model, ONE_STEP, plan=plan)
+    generate(Residency(model), ONE_STEP, plan=plan)
     assert torch.cuda.max_memory_allocated(CARD) > before
     assert torch.cuda.memory_allocated(CARD) == before

@@ -92,7 +92,7 @@ def _without_addresses(preprocess: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _named_files(value: Any, deeper: int = DEEPEST) -> list[str]:
-    """What gradio takes for a file's path, anywhere in the inputs. Their `url` is for the page only."""
+    """Return what gradio takes for a file's path, anywhere in the inputs. Their `url` is for the page only."""
     if not deeper:
         raise RequestError("The request's values lie too deep in one another.")
     if isinstance(value, list):

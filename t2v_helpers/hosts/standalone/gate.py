@@ -161,7 +161,7 @@ def _clean_forwarded_prefix(text: str) -> str:
 
 
 def _is_opening(headers: Mapping[str, str], scope: Scope) -> bool:
-    """Whether a person opens a page of its own, by a link for instance."""
+    """Return whether a person opens a page of its own, by a link for instance."""
     shown = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
     return shown and "origin" not in headers and scope.get("method") in ("GET", "HEAD")
 

@@ -23,6 +23,7 @@ from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.checkpoints.weight_file import read_tensors
 from sd_t2v.modelscope.config import ModelConfig, read_config
 from sd_t2v.modelscope.errors import ModelError
+from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
@@ -57,7 +58,7 @@ def test_loads_the_original_layout(folder: Path) -> None:
     assert not any(module.training for module in (model.text_encoder, model.unet, model.autoencoder))
     assert_golden_weights(model)
     request = VideoRequest(prompt="a red ball", steps=2, frames=2, width=32, height=32, seed=1)
-    assert torch.equal(generate(model, request), generate(small_model(), request))
+    assert torch.equal(generate(Residency(model), request), generate(Residency(small_model()), request))
 
 
 def test_loads_safetensors_twins(tmp_path: Path) -> None:

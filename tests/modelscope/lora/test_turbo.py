@@ -13,6 +13,7 @@ from sd_t2v.modelscope.lora.lora_file import read_lora
 from sd_t2v.modelscope.lora.turbo import scale_condition, scale_embedding
 from sd_t2v.modelscope.memory.deltas import Delta
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, SMALLEST
+from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.modelscope.sampling.catalogue import get_sampler
@@ -128,10 +129,12 @@ def request(**changes: Any) -> VideoRequest:
 @pytest.mark.parametrize("plan", [FAST, SMALLEST], ids=lambda plan: plan.name)
 def test_one_pass_per_step_under_any_plan(turbo: Lora, plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
-    frames = generate(small_model(), request(), plan=plan, loras=apply_loras([turbo]))
+    frames = generate(Residency(small_model()), request(), plan=plan, loras=apply_loras([turbo]))
     assert [count for count, _ in spy.calls] == [1] * 4
     assert all(condition is not None for _, condition in spy.calls)
-    other = generate(small_model(), request(negative_prompt="blurry"), plan=BALANCED, loras=apply_loras([turbo]))
+    other = generate(
+        Residency(small_model()), request(negative_prompt="blurry"), plan=BALANCED, loras=apply_loras([turbo])
+    )
     assert int((frames.int() - other.int()).abs().max()) <= 1
 
 
@@ -141,7 +144,10 @@ def test_the_scale_reaches_the_network_and_afterwards_the_model_is_guided_again(
     spy = Spy(monkeypatch)
     few = {"steps": 1, "frames": 1}
     assert not torch.equal(
-        *(generate(small_model(), request(cfg_scale=scale, **few), loras=apply_loras([turbo])) for scale in (1, 9))
+        *(
+            generate(Residency(small_model()), request(cfg_scale=scale, **few), loras=apply_loras([turbo]))
+            for scale in (1, 9)
+        )
     )
-    generate(small_model(), request(**few))
+    generate(Residency(small_model()), request(**few))
     assert spy.calls[-1] == (2, None)

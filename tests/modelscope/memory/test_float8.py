@@ -15,7 +15,7 @@ from sd_t2v.modelscope.errors import RequestError
 from sd_t2v.modelscope.memory import float8 as eight_bits
 from sd_t2v.modelscope.memory.choice import Limits, choose_plan
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, SMALL, Plan
-from sd_t2v.modelscope.memory.residency import use_weights
+from sd_t2v.modelscope.memory.residency import Residency, use_weights
 from sd_t2v.modelscope.network.streamable import tensors_of
 from sd_t2v.modelscope.network.unet3d import PassOptions
 from sd_t2v.modelscope.pipeline import generate
@@ -99,10 +99,10 @@ def test_the_miniature_passes_its_judge() -> None:
 def test_going_down_the_ladder_keeps_them() -> None:
     request = VideoRequest(prompt="a red ball", steps=1, frames=2, width=40, height=24, seed=7)
     streamed, resident = (
-        generate(small_model(), request, plan=replace(plan, eight_bits=True)) for plan in (SMALL, BALANCED)
+        generate(Residency(small_model()), request, plan=replace(plan, eight_bits=True)) for plan in (SMALL, BALANCED)
     )
     assert int((streamed.int() - resident.int()).abs().max()) <= 1
-    exact = generate(small_model(), request, plan=BALANCED)
+    exact = generate(Residency(small_model()), request, plan=BALANCED)
     assert not torch.equal(exact, resident)
 
 

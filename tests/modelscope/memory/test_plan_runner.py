@@ -65,7 +65,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def peak(model: Model, plan: Plan) -> int:
     with LiveBytes() as live:
-        generate(model, REQUEST, plan=plan)
+        generate(Residency(model), REQUEST, plan=plan)
     return live.peak
 
 
@@ -85,10 +85,10 @@ def ladder(monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, ...]:
 
 @pytest.mark.parametrize("end", [1, 3])
 def test_a_run_goes_down_to_the_first_plan_that_fits(model: Model, ladder: tuple[Plan, ...], end: int) -> None:
-    roomy = generate(model, REQUEST, plan=ladder[0])
+    roomy = generate(Residency(model), REQUEST, plan=ladder[0])
     messages = Messages()
     with SmallDevice(1.02 * peak(model, ladder[end])):
-        frames = generate(model, REQUEST, plan=ladder[0], notify=messages)
+        frames = generate(Residency(model), REQUEST, plan=ladder[0], notify=messages)
     assert [message.split("'")[3] for message in messages] == [plan.name for plan in ladder[1 : end + 1]]
     assert int((frames.int() - roomy.int()).abs().max()) <= 1
     assert at_rest(model)
@@ -96,7 +96,7 @@ def test_a_run_goes_down_to_the_first_plan_that_fits(model: Model, ladder: tuple
 
 def test_a_device_too_small_for_any_plan_is_an_error_that_says_what_helps(model: Model) -> None:
     with SmallDevice(10_000), pytest.raises(OutOfMemory, match=r"even with the plan 'smallest'\. Ask for fewer"):
-        generate(model, REQUEST, plan=FAST, notify=Messages())
+        generate(Residency(model), REQUEST, plan=FAST, notify=Messages())
     assert at_rest(model)
 
 
@@ -106,16 +106,16 @@ def test_steps_that_were_done_are_not_done_again(model: Model, ladder: tuple[Pla
     limit = 1.02 * peak(model, ladder[2])
 
     def on_step(step: Step) -> None:
-        steps.append((step.stage, step.done))
+        steps.append((step.phase, step.done))
         if step == ("sample", 2, 3, step.denoised):
             device.size = limit
 
     messages = Messages()
     with device:
-        frames = generate(model, REQUEST, on_step, ladder[0], messages)
-    assert [done for stage, done in steps if stage == "sample"] == [1, 2, 3]
+        frames = generate(Residency(model), REQUEST, on_step, ladder[0], messages)
+    assert [done for phase, done in steps if phase == "sample"] == [1, 2, 3]
     assert len(messages) == 2
-    assert int((frames.int() - generate(model, REQUEST).int()).abs().max()) <= 1
+    assert int((frames.int() - generate(Residency(model), REQUEST).int()).abs().max()) <= 1
 
 
 def test_a_model_that_stayed_on_the_device_leaves_it_when_memory_is_short(
@@ -127,7 +127,7 @@ def test_a_model_that_stayed_on_the_device_leaves_it_when_memory_is_short(
         residency = Residency(model)
         residency.keep(everything=True)
         device.size = limit
-        generate(model, REQUEST, plan=ladder[0], notify=messages, residency=residency)
+        generate(Residency(model), REQUEST, plan=ladder[0], notify=messages, residency=residency)
     assert messages
     assert at_rest(model)
 
@@ -142,10 +142,10 @@ def test_a_model_that_stayed_on_the_device_leaves_it_for_a_plan_that_has_no_room
     left = []
 
     def on_step(step: Step) -> None:
-        at_hand = step.stage == "decode" or at_rest(model)
+        at_hand = step.phase == "decode" or at_rest(model)
         left.append(at_hand and not residency.bytes_kept(model.unet, CPU.device))
 
-    generate(model, REQUEST, on_step, plan, residency=residency)
+    generate(Residency(model), REQUEST, on_step, plan, residency=residency)
     assert all(left)
     assert at_rest(model)
 
@@ -160,7 +160,7 @@ def test_decoding_that_fits_nowhere_on_the_device_goes_on_on_the_cpu(
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return use(residency, *args)
 
-    expected, messages = generate(model, REQUEST), Messages()
+    expected, messages = generate(Residency(model), REQUEST), Messages()
     monkeypatch.setattr(Residency, "use", use_full_card)
     elsewhere = replace(model, vae_place=Place(torch.device("cuda"), torch.float16))
     assert torch.equal(generate(elsewhere, REQUEST, notify=messages), expected)
@@ -174,16 +174,16 @@ class Stop(Exception):
 @pytest.mark.parametrize("plan", [BALANCED, SMALL], ids=lambda plan: plan.name)
 def test_an_interruption_leaves_the_weights_at_rest(model: Model, plan: Plan) -> None:
     def on_step(step: Step) -> None:
-        if step.stage == "sample":
+        if step.phase == "sample":
             raise Stop
 
     with LiveBytes() as live:
         with pytest.raises(Stop):
-            generate(model, REQUEST, on_step, plan)
+            generate(Residency(model), REQUEST, on_step, plan)
         gc.collect()
         assert live.now < 100_000
     assert at_rest(model)
-    assert generate(model, REQUEST, plan=SMALLEST).shape == (2, 40, 40, 3)
+    assert generate(Residency(model), REQUEST, plan=SMALLEST).shape == (2, 40, 40, 3)
 
 
 HALF = Place(torch.device("cpu"), torch.float16)
@@ -210,9 +210,9 @@ def test_black_frames_in_half_precision_become_the_video(model: Model, monkeypat
     for part, name in ((half.unet, "predict_noise"), (half.autoencoder, "latents_to_frames")):
         monkeypatch.setattr(part, name, overflowing(getattr(part, name)))
     messages = Messages()
-    frames = generate(half, REQUEST, notify=messages)
+    frames = generate(Residency(half), REQUEST, notify=messages)
     assert len(messages) == 2
-    difference = (frames.int() - generate(model, REQUEST).int()).abs().float()
+    difference = (frames.int() - generate(Residency(model), REQUEST).int()).abs().float()
     assert difference.mean() < 8  # of 255; bfloat16 has three digits
 
 

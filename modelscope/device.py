@@ -1,6 +1,5 @@
 """Which device to compute on, in which precision, and how much of its memory is free."""
 
-import gc
 from typing import Any, NamedTuple
 
 import torch
@@ -50,7 +49,6 @@ def free_memory(device: torch.device) -> int | None:
 
 def free_unused(device: torch.device) -> None:
     """Give back memory that torch keeps for later: the device's, and pinned main memory."""
-    gc.collect()
     empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
     if empty_cache:
         empty_cache()

@@ -1,5 +1,6 @@
 """Runs a network's work under a plan, and goes on differently where memory or precision does not suffice."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
@@ -93,6 +94,7 @@ class PlanRunner:
                     raise
                 enough = False
             # Not inside of except: there the failed attempt would still hold its tensors.
+            gc.collect()
             self._leave()
             # What is kept from run to run has no room now, or the wrong precision.
             self._residency.release()

@@ -1,5 +1,6 @@
 """The loaded model between runs: as much of it as the settings let stay."""
 
+import gc
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -66,6 +67,8 @@ class ModelStore:
         kept, self._kept = self._kept, None
         if kept:
             kept.residency.release()
+            del kept
+            gc.collect()
 
 
 def _stamp(path: Path, model: Model) -> tuple[tuple[str, int, int], ...]:

@@ -14,6 +14,7 @@ from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.lora.lora import Lora, apply_loras
 from sd_t2v.modelscope.lora.lora_file import read_lora
 from sd_t2v.modelscope.memory.plan import BALANCED, SMALLEST, Plan
+from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.tests.helpers.support import CPU
@@ -33,7 +34,7 @@ def lora(model: Model) -> Lora:
 
 def clip(model: Model, label: Label, loras: list[Lora], plan: Plan = BALANCED, steps: int = STEPS) -> torch.Tensor:
     wish = request(model, label.caption, 3, sampler="DPM++ 2M", steps=steps)
-    return generate(model, wish, plan=plan, loras=apply_loras(loras))
+    return generate(Residency(model), wish, plan=plan, loras=apply_loras(loras))
 
 
 def test_is_small_enough_to_ship() -> None:

@@ -13,6 +13,7 @@ from sd_t2v.miniature.recipe import MINIATURE, MODEL_FOLDER
 from sd_t2v.miniature.world import COLOURS, DIRECTIONS, HELD_OUT, LABELS, SHAPES
 from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.config import read_config, write_config
+from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
@@ -30,7 +31,7 @@ def miniature() -> Model:
 
 @functools.cache
 def its_video() -> Tensor:
-    return generate(miniature(), TWO_STEPS)
+    return generate(Residency(miniature()), TWO_STEPS)
 
 
 def test_is_small_enough_to_ship_and_described_by_the_recipe() -> None:
@@ -51,7 +52,7 @@ def test_in_every_layout_it_is_the_same(tmp_path: Path, write: Write) -> None:
         found = getattr(other, part).state_dict()
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert torch.equal(generate(other, TWO_STEPS), its_video())
+    assert torch.equal(generate(Residency(other), TWO_STEPS), its_video())
 
 
 def assert_passes(found: dict[str, float]) -> None:

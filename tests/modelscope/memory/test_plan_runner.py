@@ -127,7 +127,7 @@ def test_a_model_that_stayed_on_the_device_leaves_it_when_memory_is_short(
         residency = Residency(model)
         residency.keep(everything=True)
         device.size = limit
-        generate(Residency(model), REQUEST, plan=ladder[0], notify=messages, residency=residency)
+        generate(residency, REQUEST, plan=ladder[0], notify=messages)
     assert messages
     assert at_rest(model)
 
@@ -145,7 +145,7 @@ def test_a_model_that_stayed_on_the_device_leaves_it_for_a_plan_that_has_no_room
         at_hand = step.phase == "decode" or at_rest(model)
         left.append(at_hand and not residency.bytes_kept(model.unet, CPU.device))
 
-    generate(Residency(model), REQUEST, on_step, plan, residency=residency)
+    generate(residency, REQUEST, on_step, plan)
     assert all(left)
     assert at_rest(model)
 
@@ -163,8 +163,21 @@ def test_decoding_that_fits_nowhere_on_the_device_goes_on_on_the_cpu(
     expected, messages = generate(Residency(model), REQUEST), Messages()
     monkeypatch.setattr(Residency, "use", use_full_card)
     elsewhere = replace(model, vae_place=Place(torch.device("cuda"), torch.float16))
-    assert torch.equal(generate(elsewhere, REQUEST, notify=messages), expected)
+    assert torch.equal(generate(Residency(elsewhere), REQUEST, notify=messages), expected)
     assert messages[-1] == "Memory ran out while decoding; going on on the CPU."
+
+
+@pytest.mark.parametrize("plan", [*LADDER, *(replace(plan, eight_bits=True) for plan in LADDER)], ids=str)
+def test_a_run_frees_its_memory_without_the_garbage_collector(model: Model, plan: Plan) -> None:
+    """Which takes its time in a process with as many objects as the WebUI has."""
+    gc.collect()
+    gc.disable()
+    try:
+        with LiveBytes() as live:
+            generate(Residency(model), REQUEST, plan=plan)
+            assert live.now < 100_000
+    finally:
+        gc.enable()
 
 
 class Stop(Exception):

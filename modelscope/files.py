@@ -26,6 +26,14 @@ def open_file(path: Path) -> io.BufferedReader:
     return file
 
 
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes; 0 where it cannot be found out."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def read_at(file: io.BufferedReader, offset: int, size: int) -> bytes:
     """Read so many bytes at a position. Raises EOFError where there are fewer, OSError where the disk fails."""
     file.seek(offset)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .device import Place
 from .errors import OutOfMemory, memory_errors
 from .lora.turbo import scale_condition
-from .memory.deltas import NO_LORAS, AppliedLoras
+from .memory.lora_deltas import NO_LORAS, LoraDeltas
 from .memory.plan import BALANCED, Plan
 from .memory.plan_runner import Notify, PlanRunner, Task, warn
 from .memory.residency import Residency
@@ -26,7 +26,7 @@ from .request import VideoRequest
 from .sampling.catalogue import get_sampler
 from .sampling.denoiser import make_denoiser
 from .sampling.guidance import Guidance, find_interval, guide
-from .sampling.registry import Denoise, Noise
+from .sampling.sampler import Denoise, Noise
 from .sampling.schedules import NoiseLevel, to_ve, to_vp
 
 DECODING_REMEDY = "Ask for a smaller size, or close other programs."
@@ -51,7 +51,7 @@ def generate(
     on_step: OnStep = ignore,
     plan: Plan = BALANCED,
     notify: Notify = warn,
-    loras: AppliedLoras = NO_LORAS,
+    loras: LoraDeltas = NO_LORAS,
 ) -> Tensor:
     """Make one video: RGB bytes [frames, height, width, 3] on the CPU.
 
@@ -76,7 +76,7 @@ def generate(
 
 
 def _make_latents(
-    residency: Residency, request: VideoRequest, on_step: OnStep, plan: Plan, notify: Notify, loras: AppliedLoras
+    residency: Residency, request: VideoRequest, on_step: OnStep, plan: Plan, notify: Notify, loras: LoraDeltas
 ) -> tuple[Tensor, Plan]:
     """Return the latents [1, c, f, h, w], and the plan that they ended with."""
     model = residency.model

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from .access import Visit
-from .reading import Reader
+from .readable_files import Reader
 from .settings import Setting
 from .tasks import Tasks
 

@@ -33,7 +33,13 @@ _FEWEST_PAIRS = 3
 
 
 def write_infotext(request: GenerationRequest, model: str, *, eight_bits: bool = False) -> str:
-    """The request as the WebUI writes it; `model` is the model's name, eight_bits: how its weights waited."""
+    """Return the request as the WebUI writes it.
+
+    Args:
+        request: What the video was made from.
+        model: Its name.
+        eight_bits: Whether its weights were stored in 8 bits.
+    """
     pairs: dict[str, Any] = {}
     for name, key in KEYS.items():
         value = getattr(request, name)
@@ -65,7 +71,7 @@ def read_infotext(text: str) -> dict[str, Any]:
 
 
 def fields_of_pairs(pairs: Mapping[str, str]) -> dict[str, Any]:
-    """The request's fields, and `model`, behind an infotext's keys; each value checked. None where there are none."""
+    """The request's fields, and `model`, behind an infotext's keys; each value checked."""
     names = {key: name for name, key in KEYS.items()} | OLD_KEYS | {"Model": "model"}
     known = {*_ABOUT, "model"}
     fields = {names.get(key, key): value for key, value in pairs.items()}

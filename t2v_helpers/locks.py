@@ -146,9 +146,12 @@ def for_children() -> dict[str, Any]:
 
 
 class Taken(NamedTuple):
-    """lock: of a file whose owner is gone, to be closed or removed; why: what keeps that from being known.
+    """What `take` has found. Without a lock and without a reason: its owner works, or there is nothing of ours.
 
-    Neither: its owner works, or there is nothing of ours.
+    Args:
+        lock: Of a file whose owner is gone, to be closed or removed.
+        note: What its owner wrote.
+        why: What keeps that from being known.
     """
 
     lock: Lock | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..device import free_memory
 from ..errors import ModelError, first_line, is_memory_error
+from ..files import size_of
 from .pickle_names import ForeignCode
 from .safetensors_files import read_safetensors
 from .torch_files import ZIP, ForeignByteOrder, PackedFile, ProgramFile, read_torch
@@ -55,7 +56,7 @@ def read_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
 def check_shared(path: Path, tensors: Iterable[Tensor]) -> None:
     """Refuse tensors that share numbers so often that copies would be many times the file. Raises ModelError."""
     with _explain_damage(path):
-        if sum(x.numel() * x.element_size() for x in tensors) > _MOST_SHARED * _size(path) + _SHARED_ANYWAY:
+        if sum(x.numel() * x.element_size() for x in tensors) > _MOST_SHARED * size_of(path) + _SHARED_ANYWAY:
             raise ValueError("its tensors are the same numbers again and again")
 
 
@@ -113,7 +114,7 @@ def _explain_damage(path: Path) -> Iterator[None]:
         ) from error
     except NoDirectory as error:
         raise ModelError(
-            f"{path}: the download is not complete ({_size(path):,} bytes so far). Download it again."
+            f"{path}: the download is not complete ({size_of(path):,} bytes so far). Download it again."
         ) from error
     except _DAMAGE as error:
         raise _describe_damage(path, error) from error
@@ -121,20 +122,13 @@ def _explain_damage(path: Path) -> Iterator[None]:
 
 def _describe_damage(path: Path, error: Exception) -> ModelError:
     """Return the error for everything that is wrong inside a file."""
-    size = _size(path)
+    size = size_of(path)
     # A small file that wants a lot claims to hold what it does not.
     if is_memory_error(error) and 2 * size > (free_memory(torch.device("cpu")) or 0):
         return ModelError(f"{path}: too little memory to read it. The file may be fine; close other programs.")
     return ModelError(
         f"{path}: damaged or not fully downloaded ({size:,} bytes; {first_line(error)}). Download it again."
     )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _read(path: Path, *, mapped: bool) -> Any:

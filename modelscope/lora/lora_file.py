@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..checkpoints.weight_file import check_shared, read_state
 from ..errors import ModelError, shorten
-from ..memory.deltas import Delta, fits
+from ..files import size_of
+from ..memory.lora_deltas import Delta, LoraDeltas, fits
 from ..model import Model
 from .foreign import find_origin
-from .lora import Lora
 from .pairs import SHOWN, Pair, find_tensors, read_pairs
 from .targets import Network, Target, Targets
 from .unnamed_pairs import name_pairs
@@ -25,7 +25,7 @@ _PIECE = 1 << 20
 """How many numbers are looked at at once."""
 
 
-def read_lora(path: Path, model: Model) -> Lora:
+def read_lora(path: Path, model: Model) -> LoraDeltas:
     """Read a file and find the weights that it is for.
 
     Args:
@@ -35,7 +35,7 @@ def read_lora(path: Path, model: Model) -> Lora:
     Raises:
         ModelError: Not all of the file fits the model; the text says what the file is.
     """
-    mapped = _size(path) > _LARGEST_READ
+    mapped = size_of(path) > _LARGEST_READ
     targets = Targets(model)
     pairs = _pairs_in(path, read_state(path, mapped=mapped), targets)
     found = _find_targets(path, pairs, targets)
@@ -48,7 +48,7 @@ def read_lora(path: Path, model: Model) -> Lora:
         deltas[target.network][target.weight].append(Delta(up, down, pair.scale, target.third))
     _check_numbers(path, pairs)
     guidance = deltas["unet"].pop("", ())
-    return Lora(dict(deltas["unet"]), deltas["text"], guidance)
+    return LoraDeltas(dict(deltas["unet"]), deltas["text"], guidance)
 
 
 def _pairs_in(path: Path, content: Any, targets: Targets) -> list[Pair]:
@@ -112,11 +112,3 @@ def _check_numbers(path: Path, pairs: Sequence[Pair]) -> None:
 def _is_finite(x: Tensor) -> bool:
     pieces = x.reshape(-1).split(_PIECE)
     return x.is_floating_point() and all(bool(torch.isfinite(piece.double().sum())) for piece in pieces)
-
-
-def _size(path: Path) -> int:
-    """The file's size in bytes; 0 where it cannot be found out."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..memory.deltas import Delta
+from ..memory.lora_deltas import Delta
 from .targets import SCALE_DIM
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ModelError
-from ..memory.deltas import fits
+from ..memory.lora_deltas import fits
 from .pairs import Pair
 from .targets import COND_PROJ, Target, Targets
 

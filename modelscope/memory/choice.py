@@ -11,8 +11,8 @@ from ..prompts.tokens import split_into_chunks
 from ..request import VideoRequest
 from ..units import format_bytes
 from . import float8
-from .deltas import NO_LORAS, AppliedLoras
 from .estimate import TOKENS, Clip, estimate_bytes
+from .lora_deltas import NO_LORAS, LoraDeltas
 from .plan import BALANCED, LADDER, Plan
 
 RESERVE = 250_000_000
@@ -20,8 +20,8 @@ RESERVE = 250_000_000
 
 
 MAIN_MEMORY_SHARE = 4
-"""Main memory is everybody's, and streaming weights costs a CPU, which is slow, a hundredth of a step: a run that wants
-more than one part in so many of what is free streams them."""
+"""On a CPU, weights are streamed if a run needs more than one part in so many of the free memory: other programs want
+it, too, and streaming costs a CPU about 1 % of a step."""
 
 
 class Limits(NamedTuple):
@@ -60,7 +60,7 @@ class Choice(NamedTuple):
         return f"needs about {format_bytes(self.needs)}{there} ({how})"
 
 
-def choose_plan(model: Model, request: VideoRequest, limits: Limits, loras: AppliedLoras = NO_LORAS) -> Choice:
+def choose_plan(model: Model, request: VideoRequest, limits: Limits, loras: LoraDeltas = NO_LORAS) -> Choice:
     """Return the quickest plan that fits; nothing is changed by asking.
 
     Args:
@@ -85,7 +85,7 @@ class _Chooser:
     model: Model
     request: VideoRequest
     limits: Limits
-    loras: AppliedLoras
+    loras: LoraDeltas
     tokens: int
 
     def choose(self) -> Choice:

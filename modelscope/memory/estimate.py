@@ -1,9 +1,9 @@
 """How much of the device's memory a run takes, computed from the shapes of the network's layers.
 
 At any moment that is the weights that are there, what is held for later layers (the skips), what the present layer was
-given, what it returns, and what it holds on its piece meanwhile:
+given, what it returns, and what it holds for its slice meanwhile:
 
-    weights + skips + given + returned + piece
+    weights + skips + given + returned + slice
 
 The largest of these sums over all layers is the estimate. Tests compare it with counted bytes. Counting them here as
 well, with tensors on the meta device, would be exact; but at full size that takes 10 to 45 seconds on one core, and a
@@ -25,12 +25,12 @@ from ..network.blocks import layers_of
 from ..network.layers import RES_VALUES, Downsample, ResBlock, Upsample
 from ..network.slices import ChunkBudget
 from ..network.unet3d import UNet3D
-from .deltas import NO_DELTAS, NO_LORAS, AppliedLoras, Deltas
 from .estimate_weights import count_numbers, count_weights, estimate_merging
+from .lora_deltas import NO_DELTAS, NO_LORAS, Deltas, LoraDeltas
 from .plan import Plan
 
 SPATIAL_HELD, TEMPORAL_HELD = 3, 5
-"""Tensors of a transformer's piece beside the piece of its feed-forward network."""
+"""Tensors of a transformer's slice beside the slice of its feed-forward network."""
 LATENTS_HELD = 12
 """Float32 tensors of the latents' size: the solver's history, guidance, what is shown."""
 TOKENS = 77
@@ -62,7 +62,7 @@ def estimate_bytes(
     *,
     tokens: int = TOKENS,
     draft: bool = False,
-    loras: AppliedLoras = NO_LORAS,
+    loras: LoraDeltas = NO_LORAS,
 ) -> int:
     """Return how many bytes are on the device at the moment when they are most.
 
@@ -85,7 +85,7 @@ def estimate_bytes(
 
 
 def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, dtype: torch.dtype) -> int:
-    """Return how many bytes decoding one frame takes: the weights, a block's input and twice its output, and a piece.
+    """Return how many bytes decoding one frame takes: the weights, a block's input and twice its output, and a slice.
 
     clip: size of the latents; dtype: the autoencoder's precision.
     """
@@ -124,7 +124,7 @@ def estimate_step(
 
 
 def estimate_deep_levels(unet: UNet3D, clip: Clip, place: Place) -> int:
-    """Return how many bytes the results of the deep levels take for both halves of guidance."""
+    """Return how many bytes the results of the deep levels take for both guidance passes."""
     config = unet.config
     return 2 * config.dim * config.dim_mult[min(1, config.deepest)] * clip.pixels * place.dtype.itemsize
 
@@ -151,7 +151,7 @@ class _Walk:
             clip, channels = self._block(layers_of(block), clip, [channels])
             self._skips.append((clip, channels))
             if number == 1 and self._batch == 1:
-                # What the second half need not do again waits: the block's first output, and its tokens.
+                # Kept for the second guidance pass: the block's first output and its tokens.
                 self._shared = 2 * channels * clip.pixels
         clip, channels = self._block(layers_of(unet.middle_block), clip, [channels])
         for block in unet.output_blocks:
@@ -159,7 +159,7 @@ class _Walk:
             size = self._skips[-1][0] if self._skips else clip
             clip, channels = self._block(layers_of(block), clip, [channels, skip], size, overwrite=bool(self._skips))
         self._there = self._weights[unet.out]
-        self._note(channels * clip.pixels, self._piece(clip.frames, 3 * channels * clip.pixels))
+        self._note(channels * clip.pixels, self._slice_values(clip.frames, 3 * channels * clip.pixels))
         return self._peak
 
     def _block(
@@ -197,20 +197,20 @@ class _Walk:
         held, several = sum(given) * clip.pixels, len(given) > 1
         each = RES_VALUES * (sum(given) + channels) * clip.pixels
         own = 0 if overwrite and given[-1] == channels else returned
-        self._note(held + own, self._piece(clip.frames, each) * (2 if several else 3) // 3)
-        self._note(2 * returned, self._norm(channels, clip), self._piece(clip.height * clip.width, 3 * returned))
+        self._note(held + own, self._slice_values(clip.frames, each) * (2 if several else 3) // 3)
+        self._note(2 * returned, self._norm(channels, clip), self._slice_values(clip.height * clip.width, 3 * returned))
         return channels
 
     def _transformer(self, layer: nn.Module, clip: Clip, channels: int) -> int:
         values = channels * clip.pixels
         spatial = isinstance(layer, SpatialTransformer)
-        attention = self._piece(clip.frames if spatial else clip.height * clip.width, ATTENTION_VALUES * values)
+        attention = self._slice_values(clip.frames if spatial else clip.height * clip.width, ATTENTION_VALUES * values)
         tokens = attention // ATTENTION_VALUES
-        feed_forward = (SPATIAL_HELD if spatial else TEMPORAL_HELD) * tokens + self._piece(
+        feed_forward = (SPATIAL_HELD if spatial else TEMPORAL_HELD) * tokens + self._slice_values(
             max(1, tokens // channels), FF_VALUES * tokens
         )
         norm = 0 if spatial else self._norm(channels, clip)
-        # A piece that belongs to both halves of guidance gets the prompts' keys for each of its frames.
+        # A slice with frames of both guidance passes gets the prompts' keys for each of its frames.
         frames = tokens // (channels * clip.height * clip.width)
         between = spatial and self._batch > 1 and -(-clip.frames // frames) % 2 == 1
         prompts = 2 * self._tokens * channels * frames if between else 0
@@ -219,19 +219,19 @@ class _Walk:
 
     def _resampled(self, channels: int, clip: Clip, size: Clip, held: int) -> Clip:
         goal = Clip(clip.frames, size.height, size.width)
-        pieces = self._piece(clip.frames, held * channels * goal.pixels)
-        self._note(channels * (clip.pixels + goal.pixels), pieces)
+        slices = self._slice_values(clip.frames, held * channels * goal.pixels)
+        self._note(channels * (clip.pixels + goal.pixels), slices)
         return goal
 
     def _norm(self, channels: int, clip: Clip) -> int:
-        return self._piece(clip.frames // self._batch, 3 * self._wide * channels * clip.pixels)
+        return self._slice_values(clip.frames // self._batch, 3 * self._wide * channels * clip.pixels)
 
-    def _piece(self, count: int, values: int) -> int:
-        """Return how many numbers the largest piece holds. count: of items; values: of all of them together."""
-        pieces = self._budget.slices(count, -(-values // count))
-        return max(piece.stop - piece.start for piece in pieces) * -(-values // count)
+    def _slice_values(self, count: int, values: int) -> int:
+        """Return how many numbers the largest slice holds. count: of items; values: of all of them together."""
+        slices = self._budget.slices(count, -(-values // count))
+        return max(one.stop - one.start for one in slices) * -(-values // count)
 
-    def _note(self, held: int, *pieces: int) -> None:
-        """Raise the peak to a layer's. held: what it was given and returns; pieces: of which one is held at a time."""
+    def _note(self, held: int, *slices: int) -> None:
+        """Raise the peak to a layer's. held: what it was given and returns; slices: of which one is held at a time."""
         skips = sum(channels * clip.pixels for clip, channels in self._skips)
-        self._peak = max(self._peak, self._there + self._shared + skips + held + max(pieces, default=0))
+        self._peak = max(self._peak, self._there + self._shared + skips + held + max(slices, default=0))

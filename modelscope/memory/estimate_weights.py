@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..device import Place
 from ..network.streamable import Streamable, tensors_of
-from .deltas import NO_DELTAS, Delta, Deltas, merge_size, split_by_part
+from .lora_deltas import NO_DELTAS, Delta, Deltas, merge_size, split_by_part
 from .plan import Plan
 from .prefetcher import copies_ahead
 
@@ -42,7 +42,7 @@ def count_weights(module: Streamable, plan: Plan, place: Place, deltas: Deltas =
 
 def _count_quantized(module: Streamable, part: nn.Module, dtype: torch.dtype) -> int:
     """Return how many numbers of this precision take the place of the part's weights in 8 bits."""
-    if part in module.delicate():
+    if part in module.full_precision_parts():
         return count_numbers(part)
     numbers = 0
     for tensor in tensors_of(part).values():

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from .deltas import Deltas
 from .float8 import is_quantized
+from .lora_deltas import Deltas
 
 Source = Callable[[nn.Module], dict[str, Tensor]]
 """A part of a network to its weights by name, as they are stored."""

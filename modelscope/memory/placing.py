@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ..device import Place
 from ..network.streamable import assign, tensors_of
-from .deltas import NO_DELTAS, Deltas, merge
 from .float8 import dequantize
+from .lora_deltas import NO_DELTAS, Deltas, merge
 
 
 @contextmanager
@@ -23,12 +23,12 @@ def place_weights(
         deltas: What LoRAs add to the copies.
         copies: Weights that are at the place already, by name; none with deltas.
     """
-    rest = tensors_of(module)
+    originals = tensors_of(module)
     try:
-        assign(module, place_tensors(rest | (copies or {}), deltas, place))
+        assign(module, place_tensors(originals | (copies or {}), deltas, place))
         yield
     finally:
-        assign(module, rest)
+        assign(module, originals)
 
 
 def place_tensors(tensors: dict[str, Tensor], deltas: Deltas, place: Place) -> dict[str, Tensor]:

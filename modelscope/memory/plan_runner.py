@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..device import Place, free_unused, supports_bfloat16
 from ..errors import ModelError, OutOfMemory, is_memory_error
 from ..escape import logger
-from .deltas import NO_DELTAS, Deltas
+from .lora_deltas import NO_DELTAS, Deltas
 from .plan import Plan, next_below
 from .residency import Residency
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..device import Place, free_unused
 from ..model import Model
 from ..network.streamable import Streamable, tensors_of
-from .deltas import NO_DELTAS, Deltas
+from .lora_deltas import NO_DELTAS, Deltas
 from .placing import place_tensors, place_weights
 from .plan import Plan
 from .streaming import stream_quantized_weights, stream_weights

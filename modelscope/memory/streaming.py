@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..device import Place
 from ..network.streamable import Streamable, assign, tensors_of
-from .deltas import NO_DELTAS, Deltas, merge, split_by_part
 from .float8 import quantize
+from .lora_deltas import NO_DELTAS, Deltas, merge, split_by_part
 from .pinned_copies import PinnedCopies, Source
 from .placing import place_tensors
 from .prefetcher import Prefetcher, copies_ahead
@@ -41,9 +41,9 @@ def stream_quantized_weights(
         stored: Where the copies are, which may be the place's own device.
         deltas: What LoRAs add to the weights, merged before they are quantized.
     """
-    by_part, delicate = split_by_part(module, module.parts(), deltas), module.delicate()
+    by_part, full_precision_parts = split_by_part(module, module.parts(), deltas), module.full_precision_parts()
     store = {
-        part: _quantize_part(part, by_part[part], stored, place.dtype if part in delicate else None)
+        part: _quantize_part(part, by_part[part], stored, place.dtype if part in full_precision_parts else None)
         for part in module.parts()
     }
     ahead = stored != place.device and copies_ahead(place.device)
@@ -71,13 +71,13 @@ def _stream(
 
     @contextmanager
     def place_part(part: nn.Module) -> Iterator[None]:
-        rest = tensors_of(part)
+        originals = tensors_of(part)
         try:
             assign(part, place_tensors(prefetcher.fetch(part), deltas[part], place))
             prefetcher.send_next(part)
             yield
         finally:
-            assign(part, rest)
+            assign(part, originals)
 
     module.weights = place_part
     try:

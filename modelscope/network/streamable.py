@@ -40,6 +40,6 @@ class Streamable(nn.Module):
         """Return what it calls `weights` with, in the order of its forward pass."""
         raise NotImplementedError
 
-    def delicate(self) -> list[nn.Module]:
+    def full_precision_parts(self) -> list[nn.Module]:
         """Those of its parts whose weights keep their precision in any case."""
         return []

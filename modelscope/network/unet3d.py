@@ -86,7 +86,7 @@ class UNet3D(Streamable):
         blocks = (*self.input_blocks, self.middle_block, *self.output_blocks)
         return [self.time_embed, *itertools.chain(*map(layers_of, blocks)), self.out]
 
-    def delicate(self) -> list[nn.Module]:
+    def full_precision_parts(self) -> list[nn.Module]:
         """The first layers and the last: their errors go into everything."""
         return [self.time_embed, *layers_of(self.input_blocks[0]), self.out]
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .guidance import PredictNoise
-from .registry import Denoise
+from .sampler import Denoise
 from .schedules import NoiseLevel, to_vp
 
 

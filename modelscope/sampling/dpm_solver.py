@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .registry import Denoise, Noise, sampler
+from .sampler import Denoise, Noise, sampler
 from .schedules import NoiseLevel, karras_levels, linspace_levels
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from .ddim import ddim
-from .registry import Denoise, Noise, sampler
+from .sampler import Denoise, Noise, sampler
 from .schedules import NoiseLevel, fractional_levels
 
 

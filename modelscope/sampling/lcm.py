@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from .registry import Denoise, Noise, sampler
+from .sampler import Denoise, Noise, sampler
 from .schedules import NoiseLevel, consistency_levels, to_vp
 
 SIGMA_DATA = 0.5

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .registry import Denoise, Noise, sampler
+from .sampler import Denoise, Noise, sampler
 from .schedules import NoiseLevel, linspace_levels
 
 

@@ -1,4 +1,4 @@
-"""Finds what killed processes left in the folders of models and in that of the videos."""
+"""Looks for leftovers in all of a host's folders."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Finds what killed processes left in the folders of videos and models, names it, and removes it on request."""
+"""What a killed process left: how it is recognised in one folder, named, and removed on request."""
 
 import os
 import re

@@ -21,7 +21,7 @@ Ctrl-C, 143 after SIGTERM."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. `launcher.py` starts it, for torch's import takes seconds."""
     from ...modelscope.errors import TextToVideoError
-    from ..generation.progress_bar import warn
+    from ..terminal import warn
 
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, format="%(levelname)s: %(message)s")
@@ -82,13 +82,13 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
 def _make_videos(options: argparse.Namespace) -> int:
     """Print a link per video, then raise what ended the run early, if anything did."""
     from ...miniature.recipe import MODEL_FOLDER
-    from ..generation.progress_bar import say, warn
     from ..generation.run import run
     from ..hosts.console import ConsoleHost
     from ..models.folders import MINIATURE_NAME, ModelFolder
     from ..models.known import good_values
     from ..request import GenerationRequest
     from ..settings import BUDGET, EIGHT_BITS, OUTPUT_FOLDER, PLAN
+    from ..terminal import say, warn
 
     request = GenerationRequest.recommended(good_values(options.model), vars(options))
     settings = {OUTPUT_FOLDER: str(options.output_dir), PLAN: options.plan, BUDGET: options.memory}

@@ -48,15 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--output-dir", metavar="DIR", default="", help="where videos go, if not to the default folder")
     convert = commands.add_parser("convert", help="write a model again: half precision, safetensors")
     convert.add_argument("model", metavar="MODEL", help="its name, its folder, or its file")
-    convert.add_argument(
-        "--output", type=_place, metavar="DIR", help="default: text2video/<name>-fp16 among the models"
-    )
+    convert.add_argument("--output", type=_path, metavar="DIR", help="default: text2video/<name>-fp16 among the models")
     download = commands.add_parser("download", help="list known models, or download one")
     download.add_argument("name", nargs="?", metavar="NAME", help="as listed; left out, all are listed")
     download.add_argument("--yes", action="store_true", help="do not ask")
     for command in (doctor, convert, download):
         command.add_argument("--models-dir", type=_folder, default=MODELS, metavar="DIR", help="default: %(default)s")
-        command.add_argument("--lora-dir", type=_place, metavar="DIR", help="default: Lora in that folder")
+        command.add_argument("--lora-dir", type=_path, metavar="DIR", help="default: Lora in that folder")
         command.add_argument("--further-models", default="", metavar="DIRS", help=FURTHER_MODELS.info)
     return parser
 
@@ -68,7 +66,7 @@ def _folder(name: str) -> Path:
     return Path(name)
 
 
-def _place(name: str) -> Path:
+def _path(name: str) -> Path:
     """Return the path of that name. Raises ArgumentTypeError for one below the home of an unknown user."""
     try:
         return expand_home(name)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from ..access import Names, host_name, is_loopback
 from ..generation.outputs import DEFAULT_FOLDER
-from ..generation.progress_bar import warn
 from ..host import LORA_FOLDER
 from ..hosts.console import MODELS, ROOT
 from ..hosts.standalone.app import build_app
 from ..hosts.standalone.gate import Entrance, clean_prefix
 from ..hosts.standalone.host import StandaloneHost
 from ..hosts.standalone.server import ANY_ADDRESS, LOCALHOST, addresses, open_listener, serve
+from ..terminal import warn
 from .launcher import launch
 
 AUTH = "TEXT2VIDEO_AUTH"

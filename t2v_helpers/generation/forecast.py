@@ -1,49 +1,20 @@
-"""The memory plan of a run: the host's device and switches, the settings, and what the tab says before a run."""
+"""What the tab says before a run about the memory that it will need."""
 
 import torch
 
 from ...modelscope.checkpoints.find_parts import read_model_config
 from ...modelscope.config import ModelConfig
-from ...modelscope.device import free_memory
 from ...modelscope.errors import TextToVideoError
-from ...modelscope.memory.choice import Choice, Limits, choose_plan
-from ...modelscope.memory.deltas import NO_LORAS, AppliedLoras
-from ...modelscope.memory.plan import plan_named
-from ...modelscope.memory.residency import Residency
+from ...modelscope.memory.choice import Limits, choose_plan
 from ...modelscope.model import Model, outline
 from ...modelscope.request import VideoRequest
-from ...modelscope.units import GIGABYTE
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import past_training
 from ..places import Places, places
-from ..settings import BUDGET, EIGHT_BITS, PLAN, PLAN_AUTOMATIC, VAE
+from ..settings import VAE
 from .model_store import ModelStore
-
-
-def limits(host: Host, device: torch.device, coming: int) -> Limits:
-    """Return what the host and the settings allow.
-
-    coming: bytes of a device other than the CPU that will be free when the run begins.
-    """
-    free = free_memory(device)
-    budget = host.setting(BUDGET)
-    forced = host.setting(PLAN)
-    return Limits(
-        free=free if free is None or device.type == "cpu" else free + coming,
-        budget=round(budget * GIGABYTE) if budget else None,
-        forced=None if forced == PLAN_AUTOMATIC else plan_named(forced),
-        first=plan_named(host.first_plan()),
-        eight_bits=host.setting(EIGHT_BITS),
-    )
-
-
-def choose_for_run(host: Host, residency: Residency, request: VideoRequest, loras: AppliedLoras = NO_LORAS) -> Choice:
-    """Choose the plan for a run that is about to begin. Raises OutOfMemory, RequestError."""
-    model = residency.model
-    device = model.place.device
-    # What is kept there since the last run is used or released. Only the UNet: the others stay beside it.
-    return choose_plan(model, request, limits(host, device, residency.bytes_kept(model.unet, device)), loras)
+from .plan import limits
 
 
 class Forecast:

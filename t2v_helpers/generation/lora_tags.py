@@ -13,7 +13,7 @@ _TAG = re.compile(r"<(?P<kind>lora|lyco|hypernet):(?P<inside>[^<>]*)>", re.IGNOR
 """The tags that the WebUI knows; lyco means the same as lora there."""
 
 
-class Wish(NamedTuple):
+class LoraTag(NamedTuple):
     """A LoRA by name, and its weights for the text encoder and the UNet."""
 
     name: str
@@ -33,7 +33,7 @@ class Prompts(NamedTuple):
 
     prompt: str
     negative_prompt: str
-    wishes: list[Wish]
+    wishes: list[LoraTag]
     has_useless_tags: bool = False
 
 
@@ -43,16 +43,16 @@ def split_prompts(request: VideoRequest) -> Prompts:
     return Prompts(prompt, negative, wishes, bool(useless))
 
 
-def split_tags(prompt: str) -> tuple[str, list[Wish]]:
+def split_tags(prompt: str) -> tuple[str, list[LoraTag]]:
     """Divide a prompt into its text without tags and what the tags ask for. Raises RequestError.
 
     As in the WebUI, one weight is for both parts; of two weights the first is the text encoder's. `te=` and `unet=`
     name them.
     """
-    return _TAG.sub("", prompt), [_wish(**match.groupdict(), tag=match[0]) for match in _TAG.finditer(prompt)]
+    return _TAG.sub("", prompt), [_parse_tag(**match.groupdict(), tag=match[0]) for match in _TAG.finditer(prompt)]
 
 
-def _wish(kind: str, inside: str, tag: str) -> Wish:
+def _parse_tag(kind: str, inside: str, tag: str) -> LoraTag:
     if kind.lower() == "hypernet":
         raise RequestError(f"{tag}: hypernetworks are for Stable Diffusion; this model takes <lora:name:weight> only.")
     name, *rest = (part.strip() for part in inside.split(":"))
@@ -66,7 +66,7 @@ def _wish(kind: str, inside: str, tag: str) -> Wish:
         raise RequestError(f"{tag} cannot be read. Write <lora:name:weight>, or <lora:name:te=0.5:unet=1>.")
     text = _weight(tag, named.get("te", plain[0] if plain else "1"))
     unet = _weight(tag, named.get("unet", plain[1] if len(plain) > 1 else str(text)))
-    return Wish(name, text, unet)
+    return LoraTag(name, text, unet)
 
 
 def _weight(tag: str, text: str) -> float:

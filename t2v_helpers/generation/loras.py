@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...modelscope.lora.lora import apply_loras
+from ...modelscope.lora.join_loras import join_loras
 from ...modelscope.lora.lora_file import read_lora
-from ...modelscope.memory.deltas import AppliedLoras
+from ...modelscope.memory.lora_deltas import LoraDeltas
 from ...modelscope.model import Model
 from ..request import GenerationRequest
 from .lora_files import find_loras, lora_named
-from .lora_tags import Prompts, Wish, check_weight
+from .lora_tags import LoraTag, Prompts, check_weight
 
 TURBO_SAMPLER, TURBO_STEPS, TURBO_SCALE = "LCM", 4, 7.5
 MOST_STEPS, GOOD_STEPS = 16, 8
@@ -24,17 +24,17 @@ _WITHOUT_EFFECT = ("eta", "cfg_rescale", "cfg_from", "cfg_until")
 class LoraChoice(NamedTuple):
     """The LoRA files that a prompt names, with their weights. notes: what a person should know about the tags."""
 
-    wishes: dict[Path, Wish]
+    wishes: dict[Path, LoraTag]
     notes: list[str]
 
-    def read(self, model: Model) -> AppliedLoras:
+    def read(self, model: Model) -> LoraDeltas:
         """Read the files and apply them at their weights. Raises ModelError."""
-        return apply_loras([read_lora(path, model).times(wish.unet, wish.text) for path, wish in self.wishes.items()])
+        return join_loras([read_lora(path, model).times(wish.unet, wish.text) for path, wish in self.wishes.items()])
 
 
 def choose_loras(folder: Path, prompts: Prompts) -> LoraChoice:
     """Find the files that the tags name. Raises RequestError."""
-    wishes: dict[Path, Wish] = {}
+    wishes: dict[Path, LoraTag] = {}
     notes = []
     found = find_loras(folder) if prompts.wishes else {}
     for wish in prompts.wishes:
@@ -48,14 +48,14 @@ def choose_loras(folder: Path, prompts: Prompts) -> LoraChoice:
     return LoraChoice(wishes, notes)
 
 
-def _add_weights(first: Wish, second: Wish) -> Wish:
+def _add_weights(first: LoraTag, second: LoraTag) -> LoraTag:
     what = f"The LoRA {second.name!r}, named more than once"
     text, unet = (check_weight(what, one + other) for one, other in zip(first[1:], second[1:], strict=True))
-    return Wish(second.name, text, unet)
+    return LoraTag(second.name, text, unet)
 
 
 def adapt_request(
-    request: GenerationRequest, loras: AppliedLoras, recommended: Mapping[str, Any]
+    request: GenerationRequest, loras: LoraDeltas, recommended: Mapping[str, Any]
 ) -> tuple[GenerationRequest, list[str]]:
     """Change a request so that it suits its LoRAs: T2V-Turbo has rules of its own.
 

@@ -14,7 +14,7 @@ MARK = ".reserved"
 _FRAME = re.compile(r"\d{5,}\.png")
 
 
-def remove_ended(folder: Path, names: Iterable[str]) -> bool:
+def remove_dead_runs(folder: Path, names: Iterable[str]) -> bool:
     """Remove what killed runs left in a folder, where that can be known and done; whether anything was.
 
     names: what lies in the folder. Raises nothing.

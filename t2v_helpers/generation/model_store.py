@@ -45,7 +45,7 @@ class ModelStore:
         kept = self._kept
         return kept.residency if kept else None
 
-    def settle(self, keep: str, plan: Plan | None = None) -> None:
+    def finish_run(self, keep: str, plan: Plan | None = None) -> None:
         """After a run: free what may not stay, and bring what may.
 
         Args:

@@ -8,8 +8,9 @@ from torch import Tensor
 from ...modelscope.progress import Step
 from ..host import Host, Progress
 from ..settings import PREVIEW
+from ..terminal import green, say
 from .preview import preview_image
-from .progress_bar import LABELS, ProgressBar, green, say
+from .progress_bar import LABELS, ProgressBar
 
 DECODING = 0.06
 """Share of a video's time that decoding takes, for the progress bar."""

@@ -11,7 +11,7 @@ from ...modelscope.memory.plan import Plan
 from ..request import GenerationRequest
 from ..signals import Ended
 from .monitor import Interrupted
-from .release import forget_frames
+from .traceback_frames import forget_frames
 
 log = logger(__name__)
 

@@ -17,7 +17,7 @@ from ..request import GenerationRequest
 from ..settings import FOLDER_PATTERN, NAME_PATTERN, OUTPUT_FOLDER
 from ..video.ffmpeg import OutputError
 from ..video.write import cannot_write
-from .marks import MARK, remove_ended
+from .marks import MARK, remove_dead_runs
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / "outputs" / "text2video"
 LONGEST_NAME, MOST_BYTES = 120, 200
@@ -93,7 +93,7 @@ def reserved_stem(folder: Path, pattern: str, values: Mapping[str, str]) -> Iter
 
 def _reserve(folder: Path, name: Callable[[str], str]) -> Lock:
     files = os.listdir(folder)
-    if remove_ended(folder, files):
+    if remove_dead_runs(folder, files):
         files = os.listdir(folder)
     before = name(_NUMBER_HERE).partition(_NUMBER_HERE)[0]
     numbered = re.compile(re.escape(_folded(before)) + r"(\d{1,9})(?!\d)")

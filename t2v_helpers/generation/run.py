@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ...modelscope.memory.deltas import AppliedLoras
+from ...modelscope.memory.lora_deltas import LoraDeltas
 from ...modelscope.memory.plan import Plan
 from ...modelscope.memory.residency import Residency
 from ...modelscope.pipeline import decode, generate
@@ -15,14 +15,14 @@ from ..models.known import good_values, past_training
 from ..places import places
 from ..request import GenerationRequest
 from ..settings import KEEP, KEEP_NOTHING, SAVE_UNFINISHED, VAE
-from .forecast import choose_for_run
 from .job import Job, prepare_job
 from .loras import adapt_request
 from .model_store import ModelStore
 from .monitor import Interrupted, Monitor, Skipped, unskippable
 from .outcome import Outcome, OutcomeBuilder
-from .release import forget_frames
+from .plan import choose_for_run
 from .save import OnFile, VideoSaver
+from .traceback_frames import forget_frames
 
 STORE = ModelStore()
 """The process's model between runs."""
@@ -38,14 +38,14 @@ def run(host: Host, folder: ModelFolder, request: GenerationRequest, on_file: On
         on_file: Called with every file as soon as it is whole.
     """
     builder = OutcomeBuilder()
-    with builder.catch_end(), host.room(lambda: STORE.settle(KEEP_NOTHING)):
+    with builder.catch_end(), host.room(lambda: STORE.finish_run(KEEP_NOTHING)):
         try:
             # Caught before the host's own models come back: an error on its way would still hold ours.
             with builder.catch_end():
                 job = prepare_job(host, folder, request, builder.add_problem)
                 _Batch(host, job, builder, on_file).make()
         finally:
-            STORE.settle(host.setting(KEEP), builder.plan)
+            STORE.finish_run(host.setting(KEEP), builder.plan)
     return builder.outcome()
 
 
@@ -53,7 +53,7 @@ class _Loaded(NamedTuple):
     """What all videos of a job are made with. requests: one per video, without tags, as the LoRAs need them."""
 
     residency: Residency
-    loras: AppliedLoras
+    loras: LoraDeltas
     requests: list[GenerationRequest]
 
 
@@ -94,9 +94,7 @@ class _Batch:
         monitor.say(f"{request.frames} frames: {choice}")
         return _Loaded(residency, loras, request.batch())
 
-    def _adapt_request(
-        self, loras: AppliedLoras, recommended: Mapping[str, Any], monitor: Monitor
-    ) -> GenerationRequest:
+    def _adapt_request(self, loras: LoraDeltas, recommended: Mapping[str, Any], monitor: Monitor) -> GenerationRequest:
         """Return the request without tags, as the LoRAs need it."""
         request, notes = adapt_request(self._job.plain_request(), loras, recommended)
         for note in (*self._job.loras.notes, *notes):

@@ -25,7 +25,7 @@ class DownloadError(TextToVideoError):
     """A download that cannot go on. What was downloaded stays."""
 
 
-class Stopped(TextToVideoError):
+class DownloadStopped(TextToVideoError):
     """A download that a person stopped."""
 
 
@@ -33,7 +33,7 @@ class _TooMuchError(Exception):
     """More arrives than was announced."""
 
 
-class Progress(NamedTuple):
+class DownloadProgress(NamedTuple):
     """How far a download is, in bytes of all files."""
 
     done: int
@@ -41,7 +41,7 @@ class Progress(NamedTuple):
     name: str
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[DownloadProgress], None]
 """May raise to end the download."""
 
 
@@ -94,7 +94,7 @@ def download(model: KnownModel, folder: Path, on_progress: OnProgress) -> list[s
 
 
 def _report(on_progress: OnProgress, before: int, total: int, name: str, size: int) -> None:
-    on_progress(Progress(before + size, total, name))
+    on_progress(DownloadProgress(before + size, total, name))
 
 
 @contextlib.contextmanager
@@ -300,7 +300,7 @@ def _is_whole(path: Path, item: _Item, on_progress: OnProgress) -> bool:
     if not path.is_file() or _size(path) != item.size:
         return False
     hashed = hashlib.sha256() if len(item.etag) == SHA256 else hashlib.sha1(f"blob {item.size}\0".encode())
-    checking = Progress(item.size, item.size, f"checking {item.file.name}")
+    checking = DownloadProgress(item.size, item.size, f"checking {item.file.name}")
     return hash_file(path, hashed, lambda: on_progress(checking)) == item.etag
 
 

@@ -7,7 +7,7 @@ from threading import Event, Lock, Thread
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.escape import logger
 from ...modelscope.units import format_bytes
-from .download import Progress, Stopped, download
+from .download import DownloadProgress, DownloadStopped, download
 from .known import KnownModel
 
 log = logger(__name__)
@@ -23,7 +23,7 @@ class Job:
         self.messages: list[str] = []
         self.error: TextToVideoError | None = None
         self._model, self._goal = model, goal
-        self._progress = Progress(0, 0, "")
+        self._progress = DownloadProgress(0, 0, "")
         self._begun, self._first = time.monotonic(), 0
         self._stop = Event()
         self._thread = Thread(target=self._run, name=f"download {model.key}", daemon=True)
@@ -64,9 +64,9 @@ class Job:
             log.exception("Unexpected error while downloading")
             self.error = TextToVideoError(f"The download ended for an unexpected reason: {error!r}.")
 
-    def _report(self, progress: Progress) -> None:
+    def _report(self, progress: DownloadProgress) -> None:
         if self._stop.is_set():
-            raise Stopped("Stopped. What was downloaded stays; press Download to go on.")
+            raise DownloadStopped("DownloadStopped. What was downloaded stays; press Download to go on.")
         if not self._progress.total:
             self._begun, self._first = time.monotonic(), progress.done
         self._progress = progress

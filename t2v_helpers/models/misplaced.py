@@ -13,7 +13,7 @@ from ...modelscope.config import CONFIGURATION, FilesConfig
 from ...modelscope.errors import ModelError
 from ...modelscope.json_files import read_json
 from .folders import PART_FOLDERS, base_folder, more_folder
-from .staging import is_staging, open_staging, remove_ended, remove_tree
+from .staging import is_staging, open_staging, remove_dead_copies, remove_tree
 
 _STEMS = {
     Path(name).stem for name in (FilesConfig().ckpt_clip, FilesConfig().ckpt_unet, FilesConfig().ckpt_autoencoder)
@@ -175,7 +175,7 @@ def _move(path: Path, goal: Path) -> str:
         return f"{path} stays where it is, a link to {path.resolve()}: link that from {goal.parent} instead."
     goal.parent.mkdir(parents=True, exist_ok=True)
     # Before the original is gone: a copy without one stays.
-    remove_ended(goal.parent)
+    remove_dead_copies(goal.parent)
     if not _try_rename(path, goal):
         with open_staging(goal, path) as copy:
             _copy(path, copy)

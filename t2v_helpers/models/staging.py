@@ -32,7 +32,7 @@ def open_staging(goal: Path, source: Path | None = None) -> Iterator[Path]:
         OSError: The folder cannot be created.
     """
     goal.parent.mkdir(parents=True, exist_ok=True)
-    remove_ended(goal.parent)
+    remove_dead_copies(goal.parent)
     note = Note(source=str(source.absolute()), goal=str(goal.absolute())) if source else Note()
     lock = _begin(goal.parent, note)
     try:
@@ -117,7 +117,7 @@ def is_staging(name: str) -> bool:
     return bool(_NAME.fullmatch(name))
 
 
-def remove_ended(parent: Path) -> None:
+def remove_dead_copies(parent: Path) -> None:
     """Remove what killed processes left in a folder, where that can be known and done; nothing is raised."""
     for folder in list_stagings(parent):
         try:

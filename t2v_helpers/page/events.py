@@ -12,8 +12,8 @@ import gradio as gr
 from ...modelscope.errors import TextToVideoError
 from ..access import Visit
 from ..host import PageHost
-from ..reading import Reader, find_readable
-from .arrived import arrived_visit
+from ..readable_files import Reader, find_readable
+from .real_headers import arrived_visit
 from .widgets import GRADIO_3
 
 

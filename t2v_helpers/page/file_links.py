@@ -9,20 +9,13 @@ from typing import Any
 from urllib.parse import quote
 
 from ..access import Refused, Visit, read_visit
+from ..video.formats import MEDIA_TYPES
 
 ROUTE = "text2video/file"
 MOST_FILES = 1000
 """Links that stay valid at once; the oldest go first."""
 PIECE = 1 << 18
 """Bytes that are read at once."""
-KINDS = {
-    ".mp4": "video/mp4",
-    ".webm": "video/webm",
-    ".gif": "image/gif",
-    ".webp": "image/webp",
-    ".png": "image/png",
-}
-"""What our formats are called. Python does not know all of them, and on Windows believes the registry."""
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 _files: OrderedDict[str, Path] = OrderedDict()
 
@@ -54,7 +47,7 @@ def add_file_route(app: Any, check: Callable[[Visit], None]) -> None:
             raise HTTPException(
                 404, "This video was moved or deleted, or the WebUI was restarted after this page was opened."
             )
-        kind, size = KINDS.get(path.suffix), path.stat().st_size
+        kind, size = MEDIA_TYPES.get(path.suffix), path.stat().st_size
         match = _RANGE.fullmatch(wanted or "")
         start, end = (int(match[1]), min(int(match[2] or size), size - 1)) if match else (0, -1)
         if start > end:

@@ -13,7 +13,7 @@ from ..host import PageHost
 from ..models.known import good_values
 from ..models.model_list import ModelList
 from .html import note
-from .latest import Latest
+from .latest_only import Latest
 from .outcome import model_note
 from .results import Models
 from .widgets import fields

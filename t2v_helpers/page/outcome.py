@@ -12,12 +12,10 @@ from ..host import Host, PageHost
 from ..infotext import write_infotext
 from ..models.folders import MINIATURE_NAME, base_folder
 from ..request import GenerationRequest
+from ..video.formats import MEDIA_TYPES
 from .bug_report import report
 from .file_links import link_to
 from .html import error_line, escape_names, fill, note, report_fold, status_line
-
-_PLAYERS = (".mp4", ".webm")
-_PICTURES = (".gif", ".webp")
 
 
 def players(videos: Iterable[Video], limit: int) -> str:
@@ -38,10 +36,10 @@ def _block(video: Video, *, plays: bool) -> Markup:
 
 def _player(files: tuple[Path, ...]) -> Markup:
     for path in files:
-        if path.suffix in _PLAYERS:
+        if MEDIA_TYPES.get(path.suffix, "").startswith("video/"):
             return fill('<video controls loop autoplay muted playsinline src="{url}"></video>', url=link_to(path))
     for path in files:
-        if path.suffix in _PICTURES:
+        if path.suffix in MEDIA_TYPES:
             return _picture(path)
     frame = _first_frame(files[0])
     return _picture(frame) if frame else Markup("")

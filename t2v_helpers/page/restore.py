@@ -9,7 +9,7 @@ import gradio as gr
 from ...modelscope.errors import TextToVideoError
 from ..infotext import read_infotext
 from ..models.model_list import ModelList
-from ..reading import Reader, find_readable
+from ..readable_files import Reader, find_readable
 from ..video.metadata import read_tags
 from .html import error_line, note
 from .results import Restored

@@ -11,8 +11,9 @@ from sd_t2v.miniature.recipe import LORA_FILE, MODEL_FOLDER, LoraRecipe, Recipe
 from sd_t2v.miniature.train_lora import train_lora
 from sd_t2v.miniature.world import LABELS, NEW_LABELS, NEW_SHAPE, Label, draw
 from sd_t2v.modelscope.checkpoints.load import load_model
-from sd_t2v.modelscope.lora.lora import Lora, apply_loras
+from sd_t2v.modelscope.lora.join_loras import join_loras
 from sd_t2v.modelscope.lora.lora_file import read_lora
+from sd_t2v.modelscope.memory.lora_deltas import LoraDeltas
 from sd_t2v.modelscope.memory.plan import BALANCED, SMALLEST, Plan
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.model import Model
@@ -28,32 +29,34 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def lora(model: Model) -> Lora:
+def lora(model: Model) -> LoraDeltas:
     return read_lora(LORA_FILE, model)
 
 
-def clip(model: Model, label: Label, loras: list[Lora], plan: Plan = BALANCED, steps: int = STEPS) -> torch.Tensor:
+def clip(
+    model: Model, label: Label, loras: list[LoraDeltas], plan: Plan = BALANCED, steps: int = STEPS
+) -> torch.Tensor:
     wish = request(model, label.caption, 3, sampler="DPM++ 2M", steps=steps)
-    return generate(Residency(model), wish, plan=plan, loras=apply_loras(loras))
+    return generate(Residency(model), wish, plan=plan, loras=join_loras(loras))
 
 
 def test_is_small_enough_to_ship() -> None:
     assert LORA_FILE.stat().st_size < 400_000
 
 
-def test_with_it_bars_appear_and_without_it_none(model: Model, lora: Lora) -> None:
+def test_with_it_bars_appear_and_without_it_none(model: Model, lora: LoraDeltas) -> None:
     labels = NEW_LABELS[::6]
     changed = count_shares((label, judge(clip(model, label, [lora]))) for label in labels)
     assert changed == {"colour": 1, "shape": 1, "direction": 1, "all": 1}
     assert all(judge(clip(model, label, [lora.times(0, 0)])).shape != NEW_SHAPE for label in labels[:1])
 
 
-def test_other_prompts_still_pass(model: Model, lora: Lora) -> None:
+def test_other_prompts_still_pass(model: Model, lora: LoraDeltas) -> None:
     found = count_shares((label, judge(clip(model, label, [lora]))) for label in LABELS[::17])
     assert found == {"colour": 1, "shape": 1, "direction": 1, "all": 1}
 
 
-def test_afterwards_nothing_has_changed(model: Model, lora: Lora) -> None:
+def test_afterwards_nothing_has_changed(model: Model, lora: LoraDeltas) -> None:
     before = clip(model, LABELS[0], [], steps=2)
     assert not torch.equal(clip(model, LABELS[0], [lora], SMALLEST, steps=2), before)
     assert torch.equal(clip(model, LABELS[0], [], steps=2), before)

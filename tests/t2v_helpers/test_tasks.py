@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sd_t2v.t2v_helpers.page.latest import Latest
+from sd_t2v.t2v_helpers.page.latest_only import Latest
 from sd_t2v.t2v_helpers.tasks import Tasks, TooManyWaiting
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....modelscope.errors import RequestError
-from ...page.arrived import Arrivals
-from ...reading import is_url
-from .brief import be_brief
+from ...page.real_headers import Arrivals
+from ...readable_files import is_url
 from .gate import Gate
+from .short_errors import be_brief
 from .stored_settings import build_settings
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from fastapi import WebSocketDisconnect
 from ....modelscope.escape import logger
 from ...access import FORWARDED, Names, Refused, Visit, check_host, check_request, host_name, is_loopback, read_visit
 from ...page.file_links import ROUTE
-from .outgoing import HEADERS, App, Outgoing, Receive, Scope, Send
+from .response_headers import HEADERS, App, Outgoing, Receive, Scope, Send
 
 log = logger(__name__)
 
@@ -73,7 +73,7 @@ class Gate:
         if not self._knows_password(headers):
             challenge = (b"www-authenticate", b'Basic realm="text2video", charset="UTF-8"')
             return await _answer(scope, send, HTTPStatus.UNAUTHORIZED, "This page asks for a password.", challenge)
-        self._place(scope, visit)
+        self._set_address(scope, visit)
         if scope["type"] == "http" and scope["path"] == "":
             target = (b"location", quote(f"{scope['root_path']}/").encode())
             return await _answer(scope, send, HTTPStatus.TEMPORARY_REDIRECT, "", target)
@@ -106,7 +106,7 @@ class Gate:
             return False
         return secrets.compare_digest(sent, wanted.encode())
 
-    def _place(self, scope: Scope, visit: Visit) -> None:
+    def _set_address(self, scope: Scope, visit: Visit) -> None:
         """Give the app the address under which the page was opened. What proxies say counts where one is expected."""
         forwarded = self._forwarded_headers(visit)
         prefix = forwarded.get("x-forwarded-prefix") or _page_path(visit.headers)

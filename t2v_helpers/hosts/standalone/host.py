@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...access import Visit
 from ...host import Progress, Stop
-from ...reading import Reader
+from ...readable_files import Reader
 from ...settings import OUTPUT_FOLDER, Setting
 from ...tasks import Tasks, TooManyWaiting
 from ..console import ConsoleHost

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ... import signals
-from ...generation.progress_bar import say
+from ...terminal import say
 
 if TYPE_CHECKING:
     from .host import StandaloneHost

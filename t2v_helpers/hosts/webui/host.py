@@ -9,7 +9,7 @@ from modules import shared
 
 from ...access import Names, Visit, check_request, host_name
 from ...host import LORA_FOLDER, TAB, Devices, Progress, Stop
-from ...reading import Reader, readable_folders
+from ...readable_files import Reader, readable_folders
 from ...settings import (
     KEEP,
     KEEP_NOTHING,

@@ -7,7 +7,7 @@ from modules import script_callbacks, shared
 
 from ....modelscope.escape import logger
 from ...host import TAB
-from ...page.arrived import Arrivals
+from ...page.real_headers import Arrivals
 from ...settings import SECTION, SETTINGS, WEBUI_SETTINGS
 from .host import WebUIHost
 

@@ -19,11 +19,11 @@ from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.config import ModelConfig
 from sd_t2v.modelscope.device import Place
 from sd_t2v.modelscope.errors import ModelError
-from sd_t2v.modelscope.lora.lora import Lora, apply_loras
+from sd_t2v.modelscope.lora.join_loras import join_loras
 from sd_t2v.modelscope.lora.lora_file import read_lora
 from sd_t2v.modelscope.lora.targets import COND_PROJ, Targets
 from sd_t2v.modelscope.memory.choice import Limits, choose_plan
-from sd_t2v.modelscope.memory.deltas import Delta, Deltas, fits, split_by_part
+from sd_t2v.modelscope.memory.lora_deltas import Delta, Deltas, LoraDeltas, fits, split_by_part
 from sd_t2v.modelscope.memory.placing import place_weights
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, SMALLEST, Plan
 from sd_t2v.modelscope.memory.plan_runner import PlanRunner, Task
@@ -50,14 +50,14 @@ def folder() -> Path:
 
 
 @functools.cache
-def lora(kind: str) -> Lora:
+def lora(kind: str) -> LoraDeltas:
     return read_lora(write(folder(), kind), small_model())
 
 
 @torch.no_grad()
-def noise(loras: list[Lora], io: dict[str, Tensor], plan: Plan = BALANCED) -> Tensor:
+def noise(loras: list[LoraDeltas], io: dict[str, Tensor], plan: Plan = BALANCED) -> Tensor:
     unet = small_model().unet
-    with use_weights(unet, plan, CPU, apply_loras(loras).unet):
+    with use_weights(unet, plan, CPU, join_loras(loras).unet):
         return unet(io["x"], io["t"].float(), unet.text_context(io["y"]), plan.chunk_budget)
 
 
@@ -131,7 +131,7 @@ def test_nothing_is_left_of_it_bit_for_bit(half: Model, plan: Plan, eight_bits: 
     before = at_rest(half)
     copies, without = {name: x.clone() for name, x in before.items()}, generate(Residency(half), REQUEST, plan=plan)
     both = [read_lora(write(folder(), "cloneofsimo"), half), read_text_lora(half)]
-    changed = generate(Residency(half), REQUEST, plan=plan, loras=apply_loras(both))
+    changed = generate(Residency(half), REQUEST, plan=plan, loras=join_loras(both))
     assert not torch.equal(changed, without)
     after = at_rest(half)
     assert all(
@@ -154,7 +154,7 @@ def test_an_error_on_the_way_leaves_nothing_behind(half: Model) -> None:
 
 
 def test_a_model_that_stayed_on_the_device_leaves_it_first(half: Model) -> None:
-    residency, loras = Residency(half), apply_loras([lora("cloneofsimo")])
+    residency, loras = Residency(half), join_loras([lora("cloneofsimo")])
     exact = generate(Residency(half), REQUEST, loras=loras)
     without = generate(Residency(half), REQUEST)
     residency.keep(everything=True)
@@ -166,7 +166,7 @@ def test_a_model_that_stayed_on_the_device_leaves_it_first(half: Model) -> None:
 
 
 def test_choosing_a_plan_leaves_what_is_kept_where_it_is(half: Model) -> None:
-    residency, loras = Residency(half), apply_loras([lora("cloneofsimo")])
+    residency, loras = Residency(half), join_loras([lora("cloneofsimo")])
     expected = choose_plan(half, REQUEST, Limits(10**9), loras)
     residency.keep(everything=True)
     before, kept = at_rest(half), residency.bytes_kept(half.unet, CPU.device)
@@ -218,7 +218,7 @@ def original(name: str) -> str:
     return functools.reduce(lambda text, word: text.replace(word, words[word]), words, name)
 
 
-def read_text_lora(model: Model, spelling: str = "diffusers") -> Lora:
+def read_text_lora(model: Model, spelling: str = "diffusers") -> LoraDeltas:
     tensors = {}
     for module, up, down in text_pairs(model):
         name = TEXT_NAMES[spelling](module)
@@ -263,8 +263,8 @@ def test_the_text_encoders_part_equals_transformers(spelling: str) -> None:
 def test_parts_have_weights_of_their_own(half: Model) -> None:
     one = read_text_lora(half)
 
-    def features(loras: list[Lora]) -> Tensor:
-        task = Task(half.text_encoder, "encoding", apply_loras(loras).text)
+    def features(loras: list[LoraDeltas]) -> Tensor:
+        task = Task(half.text_encoder, "encoding", join_loras(loras).text)
         with PlanRunner(Residency(half), task, BALANCED, CPU) as runner, torch.no_grad():
             return encode(half, ["a"], runner)[0]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.lora.lora_file import read_lora
-from sd_t2v.modelscope.memory.deltas import Delta
+from sd_t2v.modelscope.memory.lora_deltas import Delta
 from sd_t2v.tests.helpers.loras import cloneofsimo_list, renamed, stable_tensors
 from sd_t2v.tests.helpers.support import small_model
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sd_t2v.modelscope.errors import RequestError
-from sd_t2v.modelscope.lora.lora import Lora, apply_loras
+from sd_t2v.modelscope.lora.join_loras import join_loras
 from sd_t2v.modelscope.lora.lora_file import read_lora
 from sd_t2v.modelscope.lora.turbo import scale_condition, scale_embedding
-from sd_t2v.modelscope.memory.deltas import Delta
+from sd_t2v.modelscope.memory.lora_deltas import Delta, LoraDeltas
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, SMALLEST
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.pipeline import generate
@@ -78,7 +78,7 @@ def test_the_network_that_takes_the_scale_is_the_originals() -> None:
 
 
 @pytest.fixture(scope="module")
-def turbo(tmp_path_factory: pytest.TempPathFactory) -> Lora:
+def turbo(tmp_path_factory: pytest.TempPathFactory) -> LoraDeltas:
     """The golden list, with the golden projection in the place that it has in T2V-Turbo's file."""
     pairs = cloneofsimo_list()
     up, down = torch.linalg.qr(TURBO["unet.cond_proj.weight"])
@@ -87,7 +87,7 @@ def turbo(tmp_path_factory: pytest.TempPathFactory) -> Lora:
     return read_lora(path, small_model())
 
 
-def test_its_list_is_known_by_the_projection(turbo: Lora) -> None:
+def test_its_list_is_known_by_the_projection(turbo: LoraDeltas) -> None:
     assert turbo.is_turbo and len(turbo.unet) == 573
     expected = scale_condition([Delta(TURBO["unet.cond_proj.weight"], torch.eye(256))], 7.5)
     assert max_error(scale_condition(turbo.guidance, 7.5), expected) < 1e-5
@@ -127,25 +127,25 @@ def request(**changes: Any) -> VideoRequest:
 
 
 @pytest.mark.parametrize("plan", [FAST, SMALLEST], ids=lambda plan: plan.name)
-def test_one_pass_per_step_under_any_plan(turbo: Lora, plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_pass_per_step_under_any_plan(turbo: LoraDeltas, plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
-    frames = generate(Residency(small_model()), request(), plan=plan, loras=apply_loras([turbo]))
+    frames = generate(Residency(small_model()), request(), plan=plan, loras=join_loras([turbo]))
     assert [count for count, _ in spy.calls] == [1] * 4
     assert all(condition is not None for _, condition in spy.calls)
     other = generate(
-        Residency(small_model()), request(negative_prompt="blurry"), plan=BALANCED, loras=apply_loras([turbo])
+        Residency(small_model()), request(negative_prompt="blurry"), plan=BALANCED, loras=join_loras([turbo])
     )
     assert int((frames.int() - other.int()).abs().max()) <= 1
 
 
 def test_the_scale_reaches_the_network_and_afterwards_the_model_is_guided_again(
-    turbo: Lora, monkeypatch: pytest.MonkeyPatch
+    turbo: LoraDeltas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spy = Spy(monkeypatch)
     few = {"steps": 1, "frames": 1}
     assert not torch.equal(
         *(
-            generate(Residency(small_model()), request(cfg_scale=scale, **few), loras=apply_loras([turbo]))
+            generate(Residency(small_model()), request(cfg_scale=scale, **few), loras=join_loras([turbo]))
             for scale in (1, 9)
         )
     )

@@ -10,7 +10,6 @@ from sd_t2v.modelscope.config import ModelConfig, UNetConfig
 from sd_t2v.modelscope.device import Place
 from sd_t2v.modelscope.errors import OutOfMemory, RequestError
 from sd_t2v.modelscope.memory.choice import Limits, choose_plan
-from sd_t2v.modelscope.memory.deltas import NO_DELTAS, AppliedLoras, Delta, Deltas
 from sd_t2v.modelscope.memory.estimate import (
     SAFETY,
     TOKENS,
@@ -20,6 +19,7 @@ from sd_t2v.modelscope.memory.estimate import (
     estimate_deep_levels,
     estimate_step,
 )
+from sd_t2v.modelscope.memory.lora_deltas import NO_DELTAS, Delta, Deltas, LoraDeltas
 from sd_t2v.modelscope.memory.placing import place_weights
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan
 from sd_t2v.modelscope.memory.residency import use_weights
@@ -120,7 +120,7 @@ def test_what_a_lora_takes_is_not_underestimated(plan: Plan, eight_bits: bool) -
 def test_a_lora_counts_in_the_choice() -> None:
     clip = Clip(24, 32, 32)
     bare = [estimate_bytes(model(), plan, clip) for plan in LADDER]
-    applied = [estimate_bytes(model(), plan, clip, loras=AppliedLoras(unet=lora())) for plan in LADDER]
+    applied = [estimate_bytes(model(), plan, clip, loras=LoraDeltas(unet=lora())) for plan in LADDER]
     assert applied[2] > bare[2] and applied[3] > bare[3] and applied[:2] == bare[:2]
 
 

@@ -83,7 +83,7 @@ def test_norms_and_the_first_and_last_layers_keep_their_precision() -> None:
                 changed = {name for name, tensor in tensors_of(part).items() if not torch.equal(tensor, before[name])}
             assert all(before[name].ndim >= 2 for name in changed)
             assert bool(changed) == (
-                part not in unet.delicate() and any(x.ndim >= 2 and x.any() for x in before.values())
+                part not in unet.full_precision_parts() and any(x.ndim >= 2 and x.any() for x in before.values())
             )
 
 

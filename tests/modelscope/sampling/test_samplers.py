@@ -16,7 +16,7 @@ from sd_t2v.modelscope.sampling.catalogue import get_sampler, sampler_names
 from sd_t2v.modelscope.sampling.ddim import ddim
 from sd_t2v.modelscope.sampling.denoiser import make_denoiser
 from sd_t2v.modelscope.sampling.guidance import Guidance, PredictNoise, guide
-from sd_t2v.modelscope.sampling.registry import Denoise, Noise, Solver
+from sd_t2v.modelscope.sampling.sampler import Denoise, Noise, Solver
 from sd_t2v.modelscope.sampling.schedules import NoiseLevel, alphas_cumprod, ddim_levels, to_ve, to_vp
 from sd_t2v.modelscope.sampling.unipc import Variant, bh1, bh2, unipc
 from sd_t2v.tests.helpers.support import golden, golden_json

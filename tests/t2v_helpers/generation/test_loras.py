@@ -12,9 +12,9 @@ from sd_t2v.miniature.recipe import LORA_FILE, MODEL_FOLDER
 from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.errors import ModelError, RequestError
 from sd_t2v.modelscope.lora.targets import Targets
-from sd_t2v.modelscope.memory.deltas import NO_LORAS, AppliedLoras, Delta
+from sd_t2v.modelscope.memory.lora_deltas import NO_LORAS, Delta, LoraDeltas
 from sd_t2v.t2v_helpers.generation.lora_files import find_loras, lora_named
-from sd_t2v.t2v_helpers.generation.lora_tags import Prompts, Wish, split_prompts, split_tags
+from sd_t2v.t2v_helpers.generation.lora_tags import LoraTag, Prompts, split_prompts, split_tags
 from sd_t2v.t2v_helpers.generation.loras import adapt_request, choose_loras
 from sd_t2v.t2v_helpers.generation.outcome import Outcome
 from sd_t2v.t2v_helpers.generation.run import run
@@ -35,17 +35,17 @@ from sd_t2v.tests.helpers.support import CPU, seen_in
     ("prompt", "rest", "wishes"),
     [
         ("a red ball", "a red ball", []),
-        ("a <lora:bar:0.5> ball", "a  ball", [Wish("bar", 0.5, 0.5)]),
-        ("<lora:bar>x<lora:my style_v1.2:-1>", "x", [Wish("bar"), Wish("my style_v1.2", -1, -1)]),
-        ("<lora:bar:0.5:1>", "", [Wish("bar", 0.5, 1)]),
-        ("<lora:bar:te=0.3:unet=.7>", "", [Wish("bar", 0.3, 0.7)]),
-        ("<lora: bar : 1e0 >", "", [Wish("bar")]),
-        ("(<lora:bar:1>:1.3) < lora:x> <3 lora:x", "(:1.3) < lora:x> <3 lora:x", [Wish("bar")]),
-        ("<LoRA:bar:1> <lyco:x:2>", " ", [Wish("bar"), Wish("x", 2, 2)]),
-        ("<lora:юникод:1>\n<lora:bar:2>", "\n", [Wish("юникод"), Wish("bar", 2, 2)]),
+        ("a <lora:bar:0.5> ball", "a  ball", [LoraTag("bar", 0.5, 0.5)]),
+        ("<lora:bar>x<lora:my style_v1.2:-1>", "x", [LoraTag("bar"), LoraTag("my style_v1.2", -1, -1)]),
+        ("<lora:bar:0.5:1>", "", [LoraTag("bar", 0.5, 1)]),
+        ("<lora:bar:te=0.3:unet=.7>", "", [LoraTag("bar", 0.3, 0.7)]),
+        ("<lora: bar : 1e0 >", "", [LoraTag("bar")]),
+        ("(<lora:bar:1>:1.3) < lora:x> <3 lora:x", "(:1.3) < lora:x> <3 lora:x", [LoraTag("bar")]),
+        ("<LoRA:bar:1> <lyco:x:2>", " ", [LoraTag("bar"), LoraTag("x", 2, 2)]),
+        ("<lora:юникод:1>\n<lora:bar:2>", "\n", [LoraTag("юникод"), LoraTag("bar", 2, 2)]),
     ],
 )
-def test_tags_are_read_and_leave_the_prompt(prompt: str, rest: str, wishes: list[Wish]) -> None:
+def test_tags_are_read_and_leave_the_prompt(prompt: str, rest: str, wishes: list[LoraTag]) -> None:
     assert split_tags(prompt) == (rest, wishes)
 
 
@@ -140,7 +140,7 @@ def test_links_that_lead_back_end(folder: Path) -> None:
 def test_the_same_twice_adds_up_and_is_said(folder: Path) -> None:
     request = GenerationRequest(prompt="<lora:bar:0.5> a <lora:bar:0.7>", negative_prompt="b <lora:x:1>")
     prompts = split_prompts(request)
-    assert prompts == Prompts(" a ", "b ", [Wish("bar", 0.5, 0.5), Wish("bar", 0.7, 0.7)], has_useless_tags=True)
+    assert prompts == Prompts(" a ", "b ", [LoraTag("bar", 0.5, 0.5), LoraTag("bar", 0.7, 0.7)], has_useless_tags=True)
     chosen = choose_loras(folder, prompts)
     ((path, wish),) = chosen.wishes.items()
     assert path.name == "bar.safetensors" and (wish.text, wish.unet) == pytest.approx((1.2, 1.2))
@@ -170,7 +170,7 @@ def test_the_pages_folder_follows_its_models(tmp_path: Path) -> None:
 
 # --- T2V-Turbo's rules
 
-TURBO = AppliedLoras(guidance=[Delta(torch.zeros(1, 1), torch.zeros(1, 1))])
+TURBO = LoraDeltas(guidance=[Delta(torch.zeros(1, 1), torch.zeros(1, 1))])
 
 
 def turbo(recommended: dict[str, Any] | None = None, **changes: Any) -> tuple[GenerationRequest, list[str]]:

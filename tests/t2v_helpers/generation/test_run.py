@@ -415,7 +415,7 @@ def test_the_model_stays_as_far_as_the_setting_lets_it(tmp_path: Path) -> None:
     store, where = ModelStore(), places(CPU, torch.float32, torch.float32, VAE_HALF)
     first = store.take(MODEL, where)
     for keep, kept in ((KEEP_ALL, True), (KEEP_UNET, True), (KEEP_NOTHING, False)):
-        store.settle(keep, BALANCED)
+        store.finish_run(keep, BALANCED)
         assert (store.take(MODEL, where) is first) is kept
 
 

@@ -20,7 +20,7 @@ from sd_t2v.t2v_helpers.cleanup.leftovers import remove_leftovers
 from sd_t2v.t2v_helpers.commands.models import main
 from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
 from sd_t2v.t2v_helpers.models import download as module
-from sd_t2v.t2v_helpers.models.download import STAGING, DownloadError, Progress, Stopped, download
+from sd_t2v.t2v_helpers.models.download import STAGING, DownloadError, DownloadProgress, DownloadStopped, download
 from sd_t2v.t2v_helpers.models.download_jobs import Jobs
 from sd_t2v.t2v_helpers.models.known import KNOWN, KnownModel, RemoteFile, advice_for, describe_excess, find_known
 from sd_t2v.tests.helpers.hub import Hub, running
@@ -54,7 +54,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
-def ignore(progress: Progress) -> None:
+def ignore(progress: DownloadProgress) -> None:
     pass
 
 
@@ -70,7 +70,7 @@ def fails(folder: Path) -> str:
 
 
 def test_files_arrive_whole_with_progress(hub: Hub, tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[DownloadProgress] = []
     said = download(MODEL, tmp_path / "new", seen.append)
     assert (tmp_path / "new" / "unet.pth").read_bytes() == CONTENT
     assert names(tmp_path / "new") == ["unet.pth", "vae.pth"]
@@ -110,11 +110,11 @@ def test_a_file_that_changed_between_cut_and_resume_starts_anew(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: DownloadProgress) -> None:
         if progress.done > 500_000:
-            raise Stopped
+            raise DownloadStopped
 
-    with pytest.raises(Stopped):
+    with pytest.raises(DownloadStopped):
         download(MODEL, tmp_path, stop)
     assert len(list((tmp_path / STAGING).glob("*.part"))) == 1
     hub.put("some/one", "in/unet.pth", OTHER)
@@ -124,10 +124,10 @@ def test_a_file_that_changed_between_cut_and_resume_starts_anew(
 
 
 def test_a_server_that_sends_all_again_or_something_else(hub: Hub, tmp_path: Path) -> None:
-    def stop(progress: Progress) -> None:
-        raise Stopped
+    def stop(progress: DownloadProgress) -> None:
+        raise DownloadStopped
 
-    with pytest.raises(Stopped):
+    with pytest.raises(DownloadStopped):
         download(MODEL, tmp_path, stop)
     hub.ignores_ranges = True
     message = fails(tmp_path)
@@ -185,7 +185,7 @@ def test_no_space_is_told_before_and_meanwhile(hub: Hub, tmp_path: Path, monkeyp
     assert not [ask for ask in hub.asked if ask[0] == "GET"]
     hub.says_size = None
 
-    def full(progress: Progress) -> None:
+    def full(progress: DownloadProgress) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(DownloadError, match="No space left on device"):
@@ -397,5 +397,5 @@ def test_a_download_in_the_background_is_stopped(hub: Hub, tmp_path: Path, key: 
     jobs.stop(key)
     hub.slow.set()
     job.wait(60)
-    assert isinstance(job.error, Stopped)
+    assert isinstance(job.error, DownloadStopped)
     assert not (tmp_path / "unet.pth").exists()

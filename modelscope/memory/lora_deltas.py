@@ -1,7 +1,7 @@
 """What LoRAs add to weights: pairs of small matrices, passed on beside the network that they change.
 
-The weights themselves stay as they are. `placing.py` merges the matrices into copies on their way to the device, so
-weights that come without deltas are exactly what the file holds.
+The weights themselves stay as they are. `placing.py` and `streaming.py` merge the matrices into copies on their way to
+the device, so weights that come without deltas are exactly what the file holds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,8 +49,8 @@ NO_DELTAS: Deltas = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class AppliedLoras:
-    """What LoRAs add to a model: all of a run together, or one.
+class LoraDeltas:
+    """What a LoRA adds to a model, or several of them together.
 
     Args:
         unet: Deltas of the UNet's weights.
@@ -70,8 +70,17 @@ class AppliedLoras:
         """Whether they make the model a T2V-Turbo, which is guided by its input instead of by a second pass."""
         return bool(self.guidance)
 
+    def times(self, unet: float, text: float) -> "LoraDeltas":
+        """Return the same at these weights; a network at 0 is left out."""
+        guidance = [delta.times(unet) for delta in self.guidance if unet]
+        return LoraDeltas(_scale_deltas(self.unet, unet), _scale_deltas(self.text, text), guidance)
 
-NO_LORAS = AppliedLoras()
+
+NO_LORAS = LoraDeltas()
+
+
+def _scale_deltas(deltas: Deltas, factor: float) -> Deltas:
+    return {name: [delta.times(factor) for delta in added] for name, added in deltas.items()} if factor else {}
 
 
 def fits(shape: Sequence[int], up: Sequence[int], down: Sequence[int]) -> bool:

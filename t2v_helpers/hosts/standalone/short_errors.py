@@ -13,7 +13,7 @@ from ....modelscope.escape import logger, visible
 
 log = logger(__name__)
 HERE = Path(__file__).resolve()
-PASSING = {HERE.with_name(name) for name in ("gate.py", "outgoing.py")}
+PASSING = {HERE.with_name(name) for name in ("gate.py", "response_headers.py")}
 """Files of ours that every request passes through."""
 
 

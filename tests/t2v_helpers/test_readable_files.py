@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sd_t2v.modelscope.errors import RequestError
-from sd_t2v.t2v_helpers.reading import COMMAND_LINE, Reader, find_readable, readable_folders
+from sd_t2v.t2v_helpers.readable_files import COMMAND_LINE, Reader, find_readable, readable_folders
 
 
 @pytest.fixture

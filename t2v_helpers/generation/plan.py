@@ -1,0 +1,38 @@
+"""The memory plan of a run: chosen from the model, the request, the host's device and switches, and the settings."""
+
+import torch
+
+from ...modelscope.device import free_memory
+from ...modelscope.memory.choice import Choice, Limits, choose_plan
+from ...modelscope.memory.lora_deltas import NO_LORAS, LoraDeltas
+from ...modelscope.memory.plan import plan_named
+from ...modelscope.memory.residency import Residency
+from ...modelscope.request import VideoRequest
+from ...modelscope.units import GIGABYTE
+from ..host import Host
+from ..settings import BUDGET, EIGHT_BITS, PLAN, PLAN_AUTOMATIC
+
+
+def limits(host: Host, device: torch.device, coming: int) -> Limits:
+    """Return what the host and the settings allow.
+
+    coming: bytes of a device other than the CPU that will be free when the run begins.
+    """
+    free = free_memory(device)
+    budget = host.setting(BUDGET)
+    forced = host.setting(PLAN)
+    return Limits(
+        free=free if free is None or device.type == "cpu" else free + coming,
+        budget=round(budget * GIGABYTE) if budget else None,
+        forced=None if forced == PLAN_AUTOMATIC else plan_named(forced),
+        first=plan_named(host.first_plan()),
+        eight_bits=host.setting(EIGHT_BITS),
+    )
+
+
+def choose_for_run(host: Host, residency: Residency, request: VideoRequest, loras: LoraDeltas = NO_LORAS) -> Choice:
+    """Choose the plan for a run that is about to begin. Raises OutOfMemory, RequestError."""
+    model = residency.model
+    device = model.place.device
+    # What is kept there since the last run is used or released. Only the UNet: the others stay beside it.
+    return choose_plan(model, request, limits(host, device, residency.bytes_kept(model.unet, device)), loras)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..modelscope.checkpoints.diffusers_keys import to_diffusers, unet_names
 from ..modelscope.config import ModelConfig, UNetConfig
-from ..modelscope.network.open_clip_import import open_clip_module
+from .torchvision_import import import_torchvision
 
 # Both rivals import torchvision, which has to fit the installed torch first.
-open_clip_module("transformer")
+import_torchvision()
 
 
 def diffusers_unet(config: UNetConfig, state: dict[str, Tensor]) -> nn.Module:

@@ -1,33 +1,40 @@
 """OpenCLIP's text tower (ViT-H-14 at full size): token ids to the features the UNet attends to."""
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
 from ..config import TextConfig
 from ..device import Place
-from .open_clip_import import open_clip_module
 from .streamable import Streamable
+
+MLP_RATIO = 4
 
 
 class TextEncoder(Streamable):
     """The text tower up to the penultimate block, then ln_final. The visual tower and the last block are never built.
 
-    Names are the checkpoint's. open_clip's blocks take [n, length, d] since 2.26 and [length, n, d] before.
+    Names are the checkpoint's; open_clip's `TextTransformer` is where they come from.
     """
 
     def __init__(self, config: TextConfig):
         super().__init__()
         self.config = config
-        tower = open_clip_module("transformer").Transformer(config.width, config.layers - 1, config.heads)
-        self._batch_first = getattr(tower, "batch_first", False)
-        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        blocks = [TextBlock(config.width, config.heads) for _ in range(config.layers - 1)]
+        # Not by its constructor, whose random numbers on the meta device import torch's compiler, for a second.
+        self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.width), freeze=False)
         self.positional_embedding = nn.Parameter(torch.zeros(config.context_length, config.width))
-        self.transformer = tower
+        self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(blocks)})
         self.ln_final = nn.LayerNorm(config.width)
 
     def parts(self) -> list[nn.Module]:
         """Return what brings its weights for itself."""
-        return [*self.transformer.resblocks, self.ln_final]
+        return [*self._blocks, self.ln_final]
+
+    @property
+    def _blocks(self) -> list[nn.Module]:
+        return list(self.transformer["resblocks"].children())
 
     def forward(self, tokens: Tensor, place: Place | None = None) -> Tensor:
         """Token ids [n, 77] -> features [n, 77, width].
@@ -40,12 +47,30 @@ class TextEncoder(Streamable):
         x = x + self.positional_embedding.to(x)
         length = tokens.shape[1]
         future = torch.full((length, length), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
-        if not self._batch_first:
-            x = x.transpose(0, 1)
-        for block in self.transformer.resblocks:
+        for block in self._blocks:
             with self.weights(block):
-                x = block(x, attn_mask=future)
-        if not self._batch_first:
-            x = x.transpose(0, 1)
+                x = block(x, future)
         with self.weights(self.ln_final):
             return self.ln_final(x)
+
+
+class TextBlock(nn.Module):
+    """Attention to the tokens before, then a network for each token; both on normed features, both added."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.ln_2 = nn.LayerNorm(width)
+        layers = (
+            ("c_fc", nn.Linear(width, MLP_RATIO * width)),
+            ("gelu", nn.GELU()),
+            ("c_proj", nn.Linear(MLP_RATIO * width, width)),
+        )
+        self.mlp = nn.Sequential(OrderedDict(layers))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Features [n, length, width] -> the same. mask: [length, length], added to the attention's scores."""
+        normed = self.ln_1(x)
+        x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
+        return x + self.mlp(self.ln_2(x))

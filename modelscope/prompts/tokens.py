@@ -3,13 +3,12 @@
 import functools
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..network.open_clip_import import open_clip_module
 from .emphasis import parse_emphasis
+from .tokenizer import load_tokenizer
 
 BEGIN, END, PAD = 49406, 49407, 0
 """Token ids of the marks around a prompt, and of what fills a token chunk."""
@@ -58,13 +57,8 @@ def tokenize(texts: list[str]) -> Tensor:
     return torch.tensor([_fill(tokens).ids for tokens in plain])
 
 
-@functools.cache
-def _tokenizer() -> Any:
-    return open_clip_module("tokenizer").SimpleTokenizer()
-
-
 def _token_ids(text: str) -> list[int]:
-    ids: list[int] = _tokenizer().encode(text)
+    ids: list[int] = load_tokenizer().encode(text)
     return ids
 
 

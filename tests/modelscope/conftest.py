@@ -1,5 +1,5 @@
 """Before any test here imports a rival: diffusers, transformers and modelscope need an importable torchvision."""
 
-from sd_t2v.modelscope.network.open_clip_import import open_clip_module
+from sd_t2v.benchmarks.torchvision_import import import_torchvision
 
-open_clip_module("transformer")
+import_torchvision()

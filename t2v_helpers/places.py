@@ -1,11 +1,17 @@
-"""Where a run computes: the host's choice and the setting VAE Mode."""
+"""Where a run computes and in which precision: what was asked for, the settings, and the host's own choice."""
 
+import os
 from typing import NamedTuple
 
 import torch
 
-from ..modelscope.device import Place
-from .settings import VAE_CPU, VAE_FULL
+from ..modelscope.device import PRECISIONS, Place, supports
+from ..modelscope.errors import RequestError
+from .host import Host
+from .settings import AUTOMATIC, PRECISION, VAE, VAE_CPU, VAE_FULL
+
+VARIABLE = "TEXT2VIDEO_PRECISION"
+"""An environment variable with a precision. A request's own comes before it, the setting after it."""
 
 
 class Places(NamedTuple):
@@ -15,8 +21,33 @@ class Places(NamedTuple):
     vae: Place
 
 
-def places(device: torch.device, dtype: torch.dtype, vae_dtype: torch.dtype, vae_mode: str) -> Places:
-    """The host's choice, changed by the setting VAE Mode."""
-    if vae_mode == VAE_CPU:
-        return Places(Place(device, dtype), Place(torch.device("cpu"), torch.float32))
-    return Places(Place(device, dtype), Place(device, torch.float32 if vae_mode == VAE_FULL else vae_dtype))
+def places(host: Host, precision: str = AUTOMATIC) -> Places:
+    """Return where the host's models compute.
+
+    Args:
+        host: Its devices, and its settings for the precision and the autoencoder.
+        precision: What the request asks for.
+
+    Raises:
+        RequestError: The host's device cannot be used, or the variable names no precision.
+    """
+    device, dtype, vae_dtype = host.devices()
+    asked = (PRECISIONS[name] for name in asked_precisions(host, precision))
+    model = Place(device, next((one for one in asked if supports(device, one)), dtype))
+    mode = host.setting(VAE)
+    if mode == VAE_CPU:
+        return Places(model, Place(torch.device("cpu"), torch.float32))
+    return Places(model, Place(device, torch.float32 if mode == VAE_FULL else vae_dtype))
+
+
+def asked_precisions(host: Host, precision: str) -> list[str]:
+    """Return what the request, the variable and the setting ask for, in that order. Raises RequestError."""
+    variable = os.environ.get(VARIABLE, AUTOMATIC)
+    if variable not in (AUTOMATIC, *PRECISIONS):
+        raise RequestError(f"{VARIABLE} is {variable!r}. Set it to one of {', '.join(PRECISIONS)}, or remove it.")
+    return [name for name in (precision, variable, host.setting(PRECISION)) if name != AUTOMATIC]
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """Return the precision's name among `PRECISIONS`."""
+    return str(dtype).removeprefix("torch.")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..modelscope.request import MAX_SEED, VideoRequest, param
+from .settings import AUTOMATIC, PRECISIONS
 from .video.formats import DEFAULT_FORMAT, format_names
 
 Request = TypeVar("Request", bound="GenerationRequest")
@@ -18,6 +19,14 @@ class GenerationRequest(VideoRequest):
     batch_count: int = param(1, "Batch count", minimum=1, maximum=100, step=1)
     formats: tuple[str, ...] = param((DEFAULT_FORMAT,), "Output formats", choices=format_names)
     soundtrack: str = param("", "Soundtrack")
+    precision: str = param(
+        AUTOMATIC,
+        "Precision",
+        choices=lambda: list(PRECISIONS),
+        info="automatic is what the settings say; the settings of a video name what it was made in",
+        key="Precision",
+        advanced=True,
+    )
 
     def batch(self: Request) -> list[Request]:
         """One request per video; each has the seed after the one before."""

@@ -17,6 +17,9 @@ class Setting(NamedTuple):
 
 KEEP_NOTHING, KEEP_UNET, KEEP_ALL = "None", "Main Model Only", "All"
 VAE_HALF, VAE_FULL, VAE_CPU = "GPU (half precision)", "GPU", "CPU (Low VRAM)"
+AUTOMATIC = "automatic"
+PRECISIONS = (AUTOMATIC, "float32", "float16", "bfloat16")
+"""What the device computes in, by torch's names; float16 and bfloat16 take half the memory."""
 CONTACT_SHEET, MIDDLE_FRAME = "Contact sheet", "Middle frame"
 
 KEEP = Setting(
@@ -74,14 +77,13 @@ SAVE_UNFINISHED = Setting(
     "Interrupt also saves the video that is being made",
     "as far as it has got",
 )
-PLAN_AUTOMATIC = "automatic"
 PLAN = Setting(
     "text2video_plan",
-    PLAN_AUTOMATIC,
+    AUTOMATIC,
     "Memory plan",
     "automatic takes the quickest that fits; small and smallest bring the model to the card part by part, which is "
     "slower",
-    (PLAN_AUTOMATIC, "fast", "balanced", "small", "smallest"),
+    (AUTOMATIC, "fast", "balanced", "small", "smallest"),
 )
 BUDGET = Setting(
     "text2video_memory",
@@ -94,6 +96,14 @@ EIGHT_BITS = Setting(
     False,
     "Store weights in 8 bits",
     "they take half the memory, and the video is nearly the same; they do not stay in VRAM between runs",
+)
+PRECISION = Setting(
+    "text2video_precision",
+    AUTOMATIC,
+    "Precision of the model",
+    "automatic: the WebUI's own, and without a WebUI the quickest that the device has; a processor with bfloat16 takes "
+    "half the time with it",
+    PRECISIONS,
 )
 FURTHER_MODELS = Setting(
     "text2video_models_folders",
@@ -118,7 +128,7 @@ PUBLIC_NAMES = Setting(
 WEBUI_SETTINGS = (READABLE_FOLDERS, PUBLIC_NAMES)
 """For a WebUI alone. On a page of its own whoever starts it decides who comes in and what they may read."""
 SETTINGS = (
-    KEEP, VAE, PLAN, BUDGET, EIGHT_BITS, FURTHER_MODELS, SHOWN_VIDEOS, SAVE_TEXT, SAVE_INFOTEXT,
+    KEEP, VAE, PRECISION, PLAN, BUDGET, EIGHT_BITS, FURTHER_MODELS, SHOWN_VIDEOS, SAVE_TEXT, SAVE_INFOTEXT,
     OUTPUT_FOLDER, FOLDER_PATTERN, NAME_PATTERN, PREVIEW, SAVE_UNFINISHED,
 )  # fmt: skip
 

@@ -10,6 +10,12 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     # Before anything imports torch: threads of several processes keep each other waiting.
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 
+# Where this computer's own environment lies is nothing to the tests of what makes one.
+os.environ.pop("TEXT2VIDEO_VENV", None)
+
+# The same numbers on every computer. What tests of precision start asks for another.
+os.environ["TEXT2VIDEO_PRECISION"] = "float32"
+
 # A test fails for what was changed, not for the day on which it runs.
 settings.register_profile("the same examples", derandomize=True)
 settings.load_profile("the same examples")

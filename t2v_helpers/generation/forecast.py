@@ -7,12 +7,11 @@ from ...modelscope.config import ModelConfig
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.memory.choice import Limits, choose_plan
 from ...modelscope.model import Model, outline
-from ...modelscope.request import VideoRequest
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import past_training
 from ..places import Places, places
-from ..settings import VAE
+from ..request import GenerationRequest
 from .model_store import ModelStore
 from .plan import limits
 
@@ -24,16 +23,15 @@ class Forecast:
         self._host, self._store = host, store
         self._last: tuple[tuple[ModelConfig, Places], Model] | None = None
 
-    def __call__(self, folder: ModelFolder, width: int, height: int, frames: int, draft: int = 1) -> str:
-        """One sentence; what is wrong, if the run could not begin."""
+    def __call__(self, folder: ModelFolder, request: GenerationRequest) -> str:
+        """Return one sentence; what is wrong, if the run could not begin."""
         try:
-            request = VideoRequest(width=width, height=height, frames=frames, draft=draft, seed=0)
-            where = places(*self._host.devices(), self._host.setting(VAE))
+            where = places(self._host, request.precision)
             model = self._outline(read_model_config(folder.path), where)
             choice = choose_plan(model, request, self._limits(where.model.device))
         except TextToVideoError as error:
             return str(error)
-        sentences = f"{frames} frames: {choice}", past_training(folder.path, request)
+        sentences = f"{request.frames} frames: {choice}", past_training(folder.path, request)
         return ". ".join(filter(None, sentences))
 
     def _limits(self, device: torch.device) -> Limits:

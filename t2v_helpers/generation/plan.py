@@ -10,7 +10,7 @@ from ...modelscope.memory.residency import Residency
 from ...modelscope.request import VideoRequest
 from ...modelscope.units import GIGABYTE
 from ..host import Host
-from ..settings import BUDGET, EIGHT_BITS, PLAN, PLAN_AUTOMATIC
+from ..settings import AUTOMATIC, BUDGET, EIGHT_BITS, PLAN
 
 
 def limits(host: Host, device: torch.device, coming: int) -> Limits:
@@ -24,7 +24,7 @@ def limits(host: Host, device: torch.device, coming: int) -> Limits:
     return Limits(
         free=free if free is None or device.type == "cpu" else free + coming,
         budget=round(budget * GIGABYTE) if budget else None,
-        forced=None if forced == PLAN_AUTOMATIC else plan_named(forced),
+        forced=None if forced == AUTOMATIC else plan_named(forced),
         first=plan_named(host.first_plan()),
         eight_bits=host.setting(EIGHT_BITS),
     )

@@ -1,6 +1,7 @@
 """A run: a request becomes a job, the job's model is loaded, and its videos are made and saved one after the other."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -12,9 +13,9 @@ from ...modelscope.pipeline import decode, generate
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import good_values, past_training
-from ..places import places
+from ..places import Places, asked_precisions, places, precision_name
 from ..request import GenerationRequest
-from ..settings import KEEP, KEEP_NOTHING, SAVE_UNFINISHED, VAE
+from ..settings import KEEP, KEEP_NOTHING, SAVE_UNFINISHED
 from .job import Job, prepare_job
 from .loras import adapt_request
 from .model_store import ModelStore
@@ -82,11 +83,12 @@ class _Batch:
 
     def _load(self, monitor: Monitor) -> _Loaded:
         """Load the model and the LoRAs, and choose a plan. Raises ModelError, OutOfMemory, RequestError."""
-        where = places(*self._host.devices(), self._host.setting(VAE))
+        where = places(self._host, self._job.request.precision)
         residency = STORE.take(self._job.folder, where)
         model = residency.model
         loras = self._job.loras.read(model)
         request = self._adapt_request(loras, good_values(self._job.folder.path), monitor)
+        request = self._name_precision(request, where, monitor)
         choice = choose_for_run(self._host, residency, request, loras)
         self._builder.plan = choice.plan
         if model.lender:
@@ -101,6 +103,15 @@ class _Batch:
             if self._builder.add_note(note):
                 monitor.say(note)
         return request
+
+    def _name_precision(self, request: GenerationRequest, where: Places, monitor: Monitor) -> GenerationRequest:
+        """Return the request with the precision that it is computed in, so that its settings bring back the video."""
+        used = precision_name(where.model.dtype)
+        asked = next(iter(asked_precisions(self._host, request.precision)), used)
+        note = f"The device ({where.model.device.type}) does not have {asked}; the video is made in {used}."
+        if asked != used and self._builder.add_note(note):
+            monitor.say(note)
+        return replace(request, precision=used)
 
     def _make_video(self, loaded: _Loaded, request: GenerationRequest, monitor: Monitor) -> None:
         residency, loras, _ = loaded

@@ -66,7 +66,7 @@ class ConsoleHost:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise RequestError(f"The device {self._device!r} cannot be used: {first_line(error)}") from error
         dtype = best_dtype(device)
-        return Devices(device, dtype, dtype)
+        return Devices(device, dtype, torch.float32 if device.type == "cpu" else dtype)
 
     def first_plan(self) -> str:
         return "fast"

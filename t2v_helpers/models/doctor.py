@@ -22,7 +22,6 @@ from ...modelscope.model import outline
 from ...modelscope.units import format_bytes
 from ..host import Host
 from ..places import Places, places
-from ..settings import VAE
 from .folders import ModelFolder
 from .known import KNOWN, good_values
 
@@ -62,7 +61,7 @@ def examine(host: Host, models: Sequence[ModelFolder], *, verify_files: bool = F
         models: The models to examine.
         verify_files: Whether to read all of every file and compare it with its checksums, as fast as the disk is.
     """
-    where = places(*host.devices(), host.setting(VAE))
+    where = places(host)
     for model in models:
         yield Diagnosis(model, tuple(_examine_safely(model, where, verify_files=verify_files)))
 

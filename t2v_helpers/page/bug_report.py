@@ -21,12 +21,15 @@ def report(host: Host) -> str:
 def _device(host: Host) -> str:
     import torch
 
+    from ..places import places, precision_name
+
     try:
-        device = host.devices().device
+        device, dtype = places(host).model
         if device.type != "cuda":
-            return str(device)
+            return f"{device}, {precision_name(dtype)}"
         free, total = torch.cuda.mem_get_info(device)
-        return f"{device} ({torch.cuda.get_device_name(device)}, {format_bytes(free)} of {format_bytes(total)} free)"
+        card = f"{torch.cuda.get_device_name(device)}, {format_bytes(free)} of {format_bytes(total)} free"
+        return f"{device}, {precision_name(dtype)} ({card})"
     except (TextToVideoError, RuntimeError) as error:
         # A driver that has lost the device answers nothing any more.
         return str(error)

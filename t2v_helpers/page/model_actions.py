@@ -12,11 +12,15 @@ from ..generation.run import STORE
 from ..host import PageHost
 from ..models.known import good_values
 from ..models.model_list import ModelList
+from ..request import GenerationRequest
 from .html import note
 from .latest_only import Latest
 from .outcome import model_note
 from .results import Models
 from .widgets import fields
+
+FORECAST_FIELDS = ("width", "height", "frames", "fps", "draft", "precision")
+"""What a forecast depends on, as events pass their values."""
 
 
 class ModelActions:
@@ -74,11 +78,12 @@ class ModelActions:
         """
         return await self._latest.ask(str(page), *values)
 
-    def _forecast(self, model: Any, width: Any, height: Any, frames: Any, fps: Any, draft: Any) -> str:
+    def _forecast(self, model: Any, *values: Any) -> str:
         try:
-            length = f'<span class="text2video-length">{frames / fps:.2f} seconds</span>'
-            folder = self._models.named(str(model))
-            return length + note(self._needs(folder, width, height, frames, draft))
+            asked = dict(zip(FORECAST_FIELDS, values, strict=True))
+            length = f'<span class="text2video-length">{asked["frames"] / asked["fps"]:.2f} seconds</span>'
+            request = GenerationRequest(seed=0, **asked)
+            return length + note(self._needs(self._models.named(str(model)), request))
         except (TypeError, ZeroDivisionError, OverflowError):
             return ""
         except TextToVideoError as error:

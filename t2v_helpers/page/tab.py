@@ -10,7 +10,7 @@ from ..models.folders import make_folders
 from ..models.model_list import ModelList
 from .actions import Actions
 from .events import accept_uploads_only, connect
-from .model_actions import ModelActions
+from .model_actions import FORECAST_FIELDS, ModelActions
 from .models_panel import Changes, ModelsPanel
 from .outcome import model_note
 from .restore import Restore
@@ -207,7 +207,7 @@ class Tab:
         self.opened = self._on(named.then, self.model_actions.model_chosen, chosen, outputs)
 
     def _forecast_inputs(self) -> list[Any]:
-        return [self.page, self.model, *(self.widgets[name] for name in ("width", "height", "frames", "fps", "draft"))]
+        return [self.page, self.model, *(self.widgets[name] for name in FORECAST_FIELDS)]
 
     def _hidden_button(self, name: str) -> gr.Button:
         """Pressed by the page's script."""
@@ -218,9 +218,9 @@ class Tab:
     def _connect_small(self) -> None:
         width, height = self.widgets["width"], self.widgets["height"]
         self._on(self.swap.click, lambda *size: size[::-1], [width, height], [width, height])
-        frames, fps, draft = (self.widgets[name] for name in ("frames", "fps", "draft"))
+        frames, fps, draft, precision = (self.widgets[name] for name in FORECAST_FIELDS[2:])
         # Width and height only when a person moves them: many events at once lose answers under gradio 4.40.
-        for changed in (width.input, height.input, draft.input, frames.change, fps.change):
+        for changed in (width.input, height.input, draft.input, precision.input, frames.change, fps.change):
             self._forecast_on(changed)
         seed = self.widgets["seed"]
         self._on(self.dice.click, lambda: -1, None, [seed])

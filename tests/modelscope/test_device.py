@@ -1,12 +1,14 @@
 """What devices are asked, and memory errors in their words."""
 
+import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from sd_t2v.modelscope.device import free_memory
+from sd_t2v.modelscope.device import free_memory, multiplies_in_bfloat16
 from sd_t2v.modelscope.errors import is_memory_error
 
 
@@ -41,3 +43,32 @@ def test_older_torch_wants_a_device_with_a_number(device: str, index: int, monke
 def test_memory_errors_are_known_by_their_words(words: str) -> None:
     assert is_memory_error(RuntimeError(words))
     assert not is_memory_error(ValueError(words))
+
+
+@pytest.fixture
+def untried() -> Iterator[None]:
+    multiplies_in_bfloat16.cache_clear()
+    yield
+    multiplies_in_bfloat16.cache_clear()
+
+
+@pytest.mark.usefixtures("untried")
+@pytest.mark.parametrize(("milliseconds", "found"), [(2, True), (9, False), (20, False)])
+def test_bfloat16_is_for_processors_that_are_quicker_with_it(
+    milliseconds: int, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def multiply(first: torch.Tensor, _: torch.Tensor) -> None:
+        time.sleep(0.01 if first.dtype == torch.float32 else milliseconds / 1000)
+
+    monkeypatch.setattr(torch, "mm", multiply)
+    assert multiplies_in_bfloat16() is found
+    # Once in a process, so that a batch is of one kind.
+    monkeypatch.setattr(torch, "mm", lambda *_: pytest.fail("tried again"))
+    assert multiplies_in_bfloat16() is found
+
+
+@pytest.mark.usefixtures("untried")
+def test_finding_out_takes_some_milliseconds() -> None:
+    start = time.process_time()
+    multiplies_in_bfloat16()
+    assert time.process_time() - start < 1

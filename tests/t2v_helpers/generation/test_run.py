@@ -17,6 +17,8 @@ import torch
 from PIL import Image, ImageChops
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
+from sd_t2v.modelscope import device as device_module
+from sd_t2v.modelscope.device import Place
 from sd_t2v.modelscope.errors import ModelError, RequestError
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, plan_named
 from sd_t2v.modelscope.prompts import tokens
@@ -29,7 +31,7 @@ from sd_t2v.t2v_helpers.host import Progress, Stop
 from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
 from sd_t2v.t2v_helpers.infotext import read_infotext
 from sd_t2v.t2v_helpers.models.folders import ModelFolder
-from sd_t2v.t2v_helpers.places import places
+from sd_t2v.t2v_helpers.places import VARIABLE, Places
 from sd_t2v.t2v_helpers.request import GenerationRequest
 from sd_t2v.t2v_helpers.settings import (
     BUDGET,
@@ -44,9 +46,6 @@ from sd_t2v.t2v_helpers.settings import (
     SAVE_INFOTEXT,
     SAVE_TEXT,
     SAVE_UNFINISHED,
-    VAE_CPU,
-    VAE_FULL,
-    VAE_HALF,
     Setting,
 )
 from sd_t2v.t2v_helpers.video.ffmpeg import OutputError
@@ -149,7 +148,7 @@ def test_plans_can_change_from_run_to_run_while_the_model_stays(tmp_path: Path) 
 
 
 def test_memory_that_runs_out_is_told_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unet, failed = module.STORE.take(MODEL, CPU_PLACES).model.unet, []
+    unet, failed = module.STORE.take(MODEL, WHERE).model.unet, []
     real = unet.predict_noise
 
     def predict_noise(*args: Any, **kwargs: Any) -> Any:
@@ -399,20 +398,11 @@ def test_an_unexpected_error_keeps_the_videos_before_it(tmp_path: Path, monkeypa
 
 
 CPU = torch.device("cpu")
-CPU_PLACES = places(CPU, torch.float32, torch.float32, VAE_HALF)
-
-
-@pytest.mark.parametrize(
-    ("mode", "device", "dtype"),
-    [(VAE_HALF, "meta", torch.float16), (VAE_FULL, "meta", torch.float32), (VAE_CPU, "cpu", torch.float32)],
-)
-def test_the_vae_setting_says_where_the_autoencoder_lives(mode: str, device: str, dtype: torch.dtype) -> None:
-    where = places(torch.device("meta"), torch.float16, torch.float16, mode)
-    assert where == ((torch.device("meta"), torch.float16), (torch.device(device), dtype))
+WHERE = Places(Place(CPU, torch.float32), Place(CPU, torch.float32))
 
 
 def test_the_model_stays_as_far_as_the_setting_lets_it(tmp_path: Path) -> None:
-    store, where = ModelStore(), places(CPU, torch.float32, torch.float32, VAE_HALF)
+    store, where = ModelStore(), WHERE
     first = store.take(MODEL, where)
     for keep, kept in ((KEEP_ALL, True), (KEEP_UNET, True), (KEEP_NOTHING, False)):
         store.finish_run(keep, BALANCED)
@@ -421,7 +411,7 @@ def test_the_model_stays_as_far_as_the_setting_lets_it(tmp_path: Path) -> None:
 
 def test_a_model_that_changed_on_disk_is_loaded_anew(tmp_path: Path) -> None:
     folder = shutil.copytree(MODEL_FOLDER, tmp_path / "model")
-    store, where = ModelStore(), places(CPU, torch.float32, torch.float32, VAE_HALF)
+    store, where = ModelStore(), WHERE
     first = store.take(ModelFolder("changed", folder), where)
     os.utime(folder / "configuration.json", (1, 1))
     assert store.take(ModelFolder("changed", folder), where) is not first
@@ -430,11 +420,35 @@ def test_a_model_that_changed_on_disk_is_loaded_anew(tmp_path: Path) -> None:
 def test_a_borrowed_autoencoder_that_changed_is_loaded_anew(tmp_path: Path) -> None:
     folder, lender = (shutil.copytree(MODEL_FOLDER, tmp_path / name) for name in ("model", "lender"))
     (folder / "VQGAN_autoencoder.pth").unlink()
-    store, where = ModelStore(), places(CPU, torch.float32, torch.float32, VAE_HALF)
+    store, where = ModelStore(), WHERE
     first = store.take(ModelFolder("borrowing", folder), where)
     assert store.take(ModelFolder("borrowing", folder), where) is first
     os.utime(lender / "VQGAN_autoencoder.pth", (1, 1))
     assert store.take(ModelFolder("borrowing", folder), where) is not first
+
+
+def test_the_settings_name_the_precision_and_bring_the_video_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_module, "multiplies_in_bfloat16", lambda: True)
+    monkeypatch.delenv(VARIABLE)
+    (first,) = run(Person(tmp_path), MODEL, request()).videos
+    settings = read_infotext(read_tags(first.files[0]))
+    assert settings["precision"] == "bfloat16"
+    # Where single precision is usual, too.
+    monkeypatch.setenv(VARIABLE, "float32")
+    settings.pop("model")
+    (again,) = run(Person(tmp_path), MODEL, GenerationRequest(**settings)).videos
+    assert again.files[0].read_bytes() == first.files[0].read_bytes()
+    (single,) = run(Person(tmp_path), MODEL, request()).videos
+    assert read_infotext(read_tags(single.files[0]))["precision"] == "float32"
+    assert single.files[0].read_bytes() != first.files[0].read_bytes()
+
+
+def test_a_precision_that_the_device_does_not_have_is_said(tmp_path: Path) -> None:
+    outcome = run(Person(tmp_path), MODEL, request(precision="float16", batch_count=2))
+    assert outcome.notes == ["The device (cpu) does not have float16; the video is made in float32."]
+    assert [video.request.precision for video in outcome.videos] == ["float32"] * 2
 
 
 def test_an_outcome_starts_empty() -> None:

@@ -25,7 +25,7 @@ from sd_t2v.t2v_helpers.page.model_actions import ModelActions
 from sd_t2v.t2v_helpers.page.restore import Restore
 from sd_t2v.t2v_helpers.page.results import Results
 from sd_t2v.t2v_helpers.request import GenerationRequest
-from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
+from sd_t2v.t2v_helpers.settings import AUTOMATIC, OUTPUT_FOLDER
 
 ORDER = tab.ORDER
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(GenerationRequest)}
@@ -162,7 +162,7 @@ def forecast(actions: ModelActions, *values: Any) -> str:
     """As a page gets it that asks nothing else meanwhile."""
     # Not asyncio.run, which drops the loop that gradio has opened.
     with closing(asyncio.new_event_loop()) as loop:
-        return str(loop.run_until_complete(actions.forecast("a page", *values)))
+        return str(loop.run_until_complete(actions.forecast("a page", *values, AUTOMATIC)))
 
 
 @pytest.mark.parametrize("wrong", [None, [], {}, float("nan"), 10**400, "x"])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sd_t2v.t2v_helpers.access import Visit
-from sd_t2v.t2v_helpers.page import arrived, events
+from sd_t2v.t2v_helpers.page import events, real_headers
 
 HERE = {"host": "localhost:7860"}
 SAYS_IT_IS_HERE: Any = SimpleNamespace(headers=HERE, client=SimpleNamespace(host="127.0.0.1"))
@@ -21,8 +21,8 @@ def test_with_gradio_3_the_request_itself_has_to_come_from_here(
     outer: Visit | None, local: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "GRADIO_3", True)
-    token = arrived._VISIT.set(outer)
+    token = real_headers._VISIT.set(outer)
     try:
         assert events._surest_visit(SAYS_IT_IS_HERE).is_local is local
     finally:
-        arrived._VISIT.reset(token)
+        real_headers._VISIT.reset(token)

@@ -14,7 +14,7 @@ from sd_t2v.t2v_helpers.settings import SETTINGS, WEBUI_SETTINGS
 ROOT = Path(__file__).resolve().parents[3]
 LOCALIZATIONS = sorted((ROOT / "localizations").glob("*.json"))
 # Texts that are the same in every language, and those nobody sees.
-OUTSIDE = {"None", "All", "GPU", "MP4", "GIF", "WebP", "WebM", "()"}
+OUTSIDE = {"None", "All", "GPU", "MP4", "GIF", "WebP", "WebM", "()", "float32", "float16", "bfloat16"}
 OUTSIDE |= {"Task", "Page's name", "Previous model", "opened", "collect"}
 LIST_LABELS = """
 import json, sys

@@ -3,6 +3,7 @@
 Only light modules are imported before signals are handled; torch takes seconds.
 """
 
+import os
 import sys
 from importlib import import_module
 from typing import NamedTuple, NoReturn
@@ -39,9 +40,15 @@ COMMANDS = {
 }
 
 
+PATIENCE = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+"""How long a thread of torch's that waits for the others keeps its processor busy: GNU's OpenMP counts turns, Intel's
+and LLVM's milliseconds. By default they spin so long that a computer with other work comes to nothing."""
+
+
 def launch(name: str, arguments: list[str]) -> NoReturn:
     """Run a command to its exit code."""
     signals.guard()
+    _limit_spinning()
     from .streams import steady_streams, tell_of_losses
 
     steady_streams()
@@ -49,6 +56,12 @@ def launch(name: str, arguments: list[str]) -> NoReturn:
     tell_of_losses()
     signals.ignore()
     sys.exit(code)
+
+
+def _limit_spinning() -> None:
+    """Before torch is imported, which reads it once. What a person has set stays."""
+    if not {"OMP_WAIT_POLICY", *PATIENCE} & os.environ.keys():
+        os.environ.update(PATIENCE)
 
 
 def _obeying_signals(name: str, arguments: list[str]) -> int:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FIRST_WITH_BFLOAT16 = 8
 """Compute capability of NVIDIA's RTX 30xx and A100."""
 CLEARLY_QUICKER = 1.3
@@ -41,6 +40,11 @@ def supports(device: torch.device, dtype: torch.dtype) -> bool:
     if dtype == torch.float16:
         return device.type != "cpu"
     return dtype == torch.float32 or supports_bfloat16(device)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return a precision's name, as `getattr(torch, name)` takes it."""
+    return str(dtype).removeprefix("torch.")
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import torch
 
-from ..modelscope.device import PRECISIONS, Place, supports
+from ..modelscope.device import Place, supports
 from ..modelscope.errors import RequestError
 from .host import Host
-from .settings import AUTOMATIC, PRECISION, VAE, VAE_CPU, VAE_FULL
+from .settings import AUTOMATIC, PRECISION, PRECISIONS, VAE, VAE_CPU, VAE_FULL
 
 VARIABLE = "TEXT2VIDEO_PRECISION"
 """An environment variable with a precision. A request's own comes before it, the setting after it."""
@@ -32,7 +32,7 @@ def places(host: Host, precision: str = AUTOMATIC) -> Places:
         RequestError: The host's device cannot be used, or the variable names no precision.
     """
     device, dtype, vae_dtype = host.devices()
-    asked = (PRECISIONS[name] for name in asked_precisions(host, precision))
+    asked = (getattr(torch, name) for name in asked_precisions(host, precision))
     model = Place(device, next((one for one in asked if supports(device, one)), dtype))
     mode = host.setting(VAE)
     if mode == VAE_CPU:
@@ -43,11 +43,6 @@ def places(host: Host, precision: str = AUTOMATIC) -> Places:
 def asked_precisions(host: Host, precision: str) -> list[str]:
     """Return what the request, the variable and the setting ask for, in that order. Raises RequestError."""
     variable = os.environ.get(VARIABLE, AUTOMATIC)
-    if variable not in (AUTOMATIC, *PRECISIONS):
+    if variable not in PRECISIONS:
         raise RequestError(f"{VARIABLE} is {variable!r}. Set it to one of {', '.join(PRECISIONS)}, or remove it.")
     return [name for name in (precision, variable, host.setting(PRECISION)) if name != AUTOMATIC]
-
-
-def precision_name(dtype: torch.dtype) -> str:
-    """Return the precision's name among `PRECISIONS`."""
-    return str(dtype).removeprefix("torch.")

@@ -116,10 +116,10 @@ def _check_match(path: Path, part: Part, expected: dict[str, Tensor], found: dic
         ],
         "without numbers": [name for name, x in common.items() if x.is_meta or not x.is_floating_point()],
     }
-    sentences = [f"{len(names)} {kind} ({shorten(names, SHOWN_KEYS)})" for kind, names in problems.items() if names]
-    if sentences:
+    differences = [f"{len(names)} {kind} ({shorten(names, SHOWN_KEYS)})" for kind, names in problems.items() if names]
+    if differences:
         differs = (
             f"does not fit the {part.title} that the configuration describes. It belongs to another model, or to "
-            f"another {CONFIGURATION}: of {len(expected)} tensors {'; '.join(sentences)}."
+            f"another {CONFIGURATION}: of {len(expected)} tensors {'; '.join(differences)}."
         )
         raise ModelError(f"{path}: {seems or differs}")

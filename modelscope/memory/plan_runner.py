@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..device import Place, free_unused, supports_bfloat16
+from ..device import Place, dtype_name, free_unused, supports_bfloat16
 from ..errors import ModelError, OutOfMemory, is_memory_error
 from ..escape import logger
 from .lora_deltas import NO_DELTAS, Deltas
@@ -125,7 +125,9 @@ class PlanRunner:
                 f"The model produced numbers that are not finite while {self._task.doing}; the video would be black. "
                 "Try a lower CFG scale or weaker LoRAs, or download the model's files again."
             )
-        self._notify(f"Numbers were too large for {_name(self.place.dtype)}; going on in {_name(wider)}.", self.plan)
+        self._notify(
+            f"Numbers were too large for {dtype_name(self.place.dtype)}; going on in {dtype_name(wider)}.", self.plan
+        )
         self.place = self.place._replace(dtype=wider)
 
     def _leave(self) -> None:
@@ -152,7 +154,3 @@ def _wider_dtype(place: Place) -> torch.dtype | None:
     if place.dtype == torch.float32:
         return None
     return torch.bfloat16 if place.dtype == torch.float16 and supports_bfloat16(place.device) else torch.float32
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

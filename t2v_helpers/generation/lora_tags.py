@@ -27,20 +27,20 @@ class Prompts(NamedTuple):
     Args:
         prompt: What the model reads.
         negative_prompt: What the model reads of the negative prompt.
-        wishes: The LoRAs that the prompt names.
+        tags: The LoRAs that the prompt names.
         has_useless_tags: Whether the negative prompt names LoRAs, which has no effect.
     """
 
     prompt: str
     negative_prompt: str
-    wishes: list[LoraTag]
+    tags: list[LoraTag]
     has_useless_tags: bool = False
 
 
 def split_prompts(request: VideoRequest) -> Prompts:
     """Take the tags out of both prompts. Raises RequestError for a tag that cannot be meant."""
-    (prompt, wishes), (negative, useless) = map(split_tags, (request.prompt, request.negative_prompt))
-    return Prompts(prompt, negative, wishes, bool(useless))
+    (prompt, tags), (negative, useless) = map(split_tags, (request.prompt, request.negative_prompt))
+    return Prompts(prompt, negative, tags, bool(useless))
 
 
 def split_tags(prompt: str) -> tuple[str, list[LoraTag]]:

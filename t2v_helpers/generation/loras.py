@@ -24,28 +24,28 @@ _WITHOUT_EFFECT = ("eta", "cfg_rescale", "cfg_from", "cfg_until")
 class LoraChoice(NamedTuple):
     """The LoRA files that a prompt names, with their weights. notes: what a person should know about the tags."""
 
-    wishes: dict[Path, LoraTag]
+    tags: dict[Path, LoraTag]
     notes: list[str]
 
     def read(self, model: Model) -> LoraDeltas:
         """Read the files and apply them at their weights. Raises ModelError."""
-        return join_loras([read_lora(path, model).times(wish.unet, wish.text) for path, wish in self.wishes.items()])
+        return join_loras([read_lora(path, model).times(tag.unet, tag.text) for path, tag in self.tags.items()])
 
 
 def choose_loras(folder: Path, prompts: Prompts) -> LoraChoice:
     """Find the files that the tags name. Raises RequestError."""
-    wishes: dict[Path, LoraTag] = {}
+    tags: dict[Path, LoraTag] = {}
     notes = []
-    found = find_loras(folder) if prompts.wishes else {}
-    for wish in prompts.wishes:
-        path = lora_named(found, wish.name)
-        if path in wishes:
-            wish = _add_weights(wishes[path], wish)  # noqa: PLW2901 - the sum of both
-            notes.append(f"The LoRA {wish.name!r} is named more than once: its weights add up to {wish.unet:g}.")
-        wishes[path] = wish
+    found = find_loras(folder) if prompts.tags else {}
+    for tag in prompts.tags:
+        path = lora_named(found, tag.name)
+        if path in tags:
+            tag = _add_weights(tags[path], tag)  # noqa: PLW2901 - the sum of both
+            notes.append(f"The LoRA {tag.name!r} is named more than once: its weights add up to {tag.unet:g}.")
+        tags[path] = tag
     if prompts.has_useless_tags:
         notes.append("LoRAs have no effect in the negative prompt; name them in the prompt, a weight may be below 0.")
-    return LoraChoice(wishes, notes)
+    return LoraChoice(tags, notes)
 
 
 def _add_weights(first: LoraTag, second: LoraTag) -> LoraTag:

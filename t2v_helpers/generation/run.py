@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ...modelscope.device import dtype_name
 from ...modelscope.memory.lora_deltas import LoraDeltas
 from ...modelscope.memory.plan import Plan
 from ...modelscope.memory.residency import Residency
@@ -13,7 +14,7 @@ from ...modelscope.pipeline import decode, generate
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import good_values, past_training
-from ..places import Places, asked_precisions, places, precision_name
+from ..places import Places, asked_precisions, places
 from ..request import GenerationRequest
 from ..settings import KEEP, KEEP_NOTHING, SAVE_UNFINISHED
 from .job import Job, prepare_job
@@ -106,7 +107,7 @@ class _Batch:
 
     def _name_precision(self, request: GenerationRequest, where: Places, monitor: Monitor) -> GenerationRequest:
         """Return the request with the precision that it is computed in, so that its settings bring back the video."""
-        used = precision_name(where.model.dtype)
+        used = dtype_name(where.model.dtype)
         asked = next(iter(asked_precisions(self._host, request.precision)), used)
         note = f"The device ({where.model.device.type}) does not have {asked}; the video is made in {used}."
         if asked != used and self._builder.add_note(note):

@@ -21,15 +21,16 @@ def report(host: Host) -> str:
 def _device(host: Host) -> str:
     import torch
 
-    from ..places import places, precision_name
+    from ...modelscope.device import dtype_name
+    from ..places import places
 
     try:
         device, dtype = places(host).model
         if device.type != "cuda":
-            return f"{device}, {precision_name(dtype)}"
+            return f"{device}, {dtype_name(dtype)}"
         free, total = torch.cuda.mem_get_info(device)
         card = f"{torch.cuda.get_device_name(device)}, {format_bytes(free)} of {format_bytes(total)} free"
-        return f"{device}, {precision_name(dtype)} ({card})"
+        return f"{device}, {dtype_name(dtype)} ({card})"
     except (TextToVideoError, RuntimeError) as error:
         # A driver that has lost the device answers nothing any more.
         return str(error)

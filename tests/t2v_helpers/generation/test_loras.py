@@ -32,7 +32,7 @@ from sd_t2v.tests.helpers.support import CPU, seen_in
 
 
 @pytest.mark.parametrize(
-    ("prompt", "rest", "wishes"),
+    ("prompt", "rest", "tags"),
     [
         ("a red ball", "a red ball", []),
         ("a <lora:bar:0.5> ball", "a  ball", [LoraTag("bar", 0.5, 0.5)]),
@@ -45,8 +45,8 @@ from sd_t2v.tests.helpers.support import CPU, seen_in
         ("<lora:юникод:1>\n<lora:bar:2>", "\n", [LoraTag("юникод"), LoraTag("bar", 2, 2)]),
     ],
 )
-def test_tags_are_read_and_leave_the_prompt(prompt: str, rest: str, wishes: list[LoraTag]) -> None:
-    assert split_tags(prompt) == (rest, wishes)
+def test_tags_are_read_and_leave_the_prompt(prompt: str, rest: str, tags: list[LoraTag]) -> None:
+    assert split_tags(prompt) == (rest, tags)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_the_same_twice_adds_up_and_is_said(folder: Path) -> None:
     prompts = split_prompts(request)
     assert prompts == Prompts(" a ", "b ", [LoraTag("bar", 0.5, 0.5), LoraTag("bar", 0.7, 0.7)], has_useless_tags=True)
     chosen = choose_loras(folder, prompts)
-    ((path, wish),) = chosen.wishes.items()
-    assert path.name == "bar.safetensors" and (wish.text, wish.unet) == pytest.approx((1.2, 1.2))
+    ((path, tag),) = chosen.tags.items()
+    assert path.name == "bar.safetensors" and (tag.text, tag.unet) == pytest.approx((1.2, 1.2))
     assert "add up to 1.2" in chosen.notes[0] and "no effect in the negative prompt" in chosen.notes[1]
     with pytest.raises(RequestError, match="named more than once: the weight must be from"):
         choose_loras(folder, split_prompts(GenerationRequest(prompt="<lora:bar:9>" * 2)))

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from .device import Place
 from .errors import OutOfMemory, memory_errors
 from .lora.turbo import scale_condition
+from .memory.estimate import Clip, frames_at_once
 from .memory.lora_deltas import NO_LORAS, LoraDeltas
+from .memory.passes import PassInputs, predict_noise
 from .memory.plan import BALANCED, Plan
 from .memory.plan_runner import Notify, PlanRunner, Task, warn
+from .memory.recorded_pass import can_record
 from .memory.residency import Residency
 from .model import Model
 from .network.autoencoder import Autoencoder, to_uint8
@@ -21,7 +24,7 @@ from .network.blocks import TextContext
 from .network.deep_cache import DeepFeatureCache
 from .network.unet3d import PassOptions
 from .progress import OnStep, Step, ignore
-from .prompts.encode import encode_prompt
+from .prompts.encode import encode_prompts
 from .request import VideoRequest
 from .sampling.catalogue import get_sampler
 from .sampling.denoiser import make_denoiser
@@ -91,7 +94,7 @@ def _make_latents(
         PlanRunner(residency, Task(model.unet, doing, loras.unet), text.plan, model.place, notify) as unet,
     ):
         conditions = Conditions(prompt, negative_prompt, scale)
-        return sample(model, request, conditions, seeded_noise(model, request), unet, on_step), unet.plan
+        return sample(residency, request, conditions, seeded_noise(model, request), unet, on_step), unet.plan
 
 
 def encode(model: Model, prompts: list[str], text: PlanRunner) -> list[Tensor]:
@@ -99,11 +102,11 @@ def encode(model: Model, prompts: list[str], text: PlanRunner) -> list[Tensor]:
 
     text: runs the model's text encoder.
     """
-    return text(lambda _, place: [encode_prompt(model.text_encoder, prompt, place) for prompt in prompts])
+    return text(lambda _, place: encode_prompts(model.text_encoder, prompts, place))
 
 
 def sample(
-    model: Model,
+    residency: Residency,
     request: VideoRequest,
     conditions: Conditions,
     noise: Noise,
@@ -113,7 +116,7 @@ def sample(
     """Denoise the first of `noise`.
 
     Args:
-        model: Whose network it is.
+        residency: The model, whose UNet `unet` has brought.
         request: Size, sampler and guidance.
         conditions: What the network is to make.
         noise: Gives standard normal latents, one after the other.
@@ -123,11 +126,11 @@ def sample(
     Returns:
         Latents [1, c, f, h, w] in float32.
     """
-    sampler = get_sampler(request.sampler)
+    model, sampler = residency.model, get_sampler(request.sampler)
     levels = sampler.grid(request.steps)
     cond, uncond = unet(lambda _, place: [model.unet.text_context(text.to(*place)) for text in conditions[:2]])
     guidance = _guidance(request, levels) if conditions.scale is None else Guidance(1.0)
-    predict_noise = guide(_network(model, unet, request, conditions.scale), cond, uncond, guidance)
+    predict_noise = guide(_network(residency, unet, request, conditions.scale), cond, uncond, guidance)
     x = to_ve(noise(), levels[0])
     denoise = _Remembered(make_denoiser(predict_noise))
     solver = sampler.solve(denoise, x, levels, noise, request.eta)
@@ -163,7 +166,7 @@ def seeded_noise(model: Model, request: VideoRequest) -> Noise:
 
 
 def _network(
-    model: Model, unet: PlanRunner, request: VideoRequest, scale: Tensor | None
+    residency: Residency, unet: PlanRunner, request: VideoRequest, scale: Tensor | None
 ) -> Callable[[Tensor, Tensor, Sequence[TextContext]], list[Tensor]]:
     """The UNet as guidance calls it. In draft mode only some calls run its deep levels."""
     calls, cache, draft = itertools.count(), DeepFeatureCache(), request.draft
@@ -171,15 +174,15 @@ def _network(
     def network(latents: Tensor, timesteps: Tensor, contexts: Sequence[TextContext]) -> list[Tensor]:
         if next(calls) % draft == 0:
             cache.clear()
-        return unet(
-            lambda plan, place: model.unet.predict_noise(
-                latents.to(place.dtype),
-                timesteps,
-                [{layer: text.to(place.dtype) for layer, text in context.items()} for context in contexts],
-                PassOptions(plan.chunk_budget, plan.batch_cfg, cache if draft > 1 else None),
-                condition=scale,
-            )
-        )
+
+        def work(plan: Plan, place: Place) -> list[Tensor]:
+            options = PassOptions(plan.budget_on(place.device), plan.batch_cfg, cache if draft > 1 else None)
+            texts = [{layer: text.to(place.dtype) for layer, text in context.items()} for context in contexts]
+            inputs = PassInputs(latents.to(place.dtype), timesteps, texts, scale)
+            recorder = residency.recorder if plan.is_resident and draft == 1 and can_record(place.device) else None
+            return predict_noise(residency.model.unet, inputs, options, recorder)
+
+        return unet(work)
 
     return network
 
@@ -192,7 +195,7 @@ def decode(
     plan: Plan = BALANCED,
     notify: Notify = warn,
 ) -> Tensor:
-    """Turn latents [1, c, f, h, w] into RGB bytes [f, 8 h, 8 w, 3] on the CPU, one frame at a time.
+    """Turn latents [1, c, f, h, w] into RGB bytes [f, 8 h, 8 w, 3] on the CPU, as many at a time as the plan allows.
 
     Computes at the model's `vae_place`; on the CPU, where memory does not suffice. The other arguments and the errors
     are those of `generate`.
@@ -212,16 +215,19 @@ def _decode_at(
     place: Place, residency: Residency, latents: Tensor, on_step: OnStep, plan: Plan, notify: Notify
 ) -> Tensor:
     autoencoder = residency.model.autoencoder
-    decoding = nn.ModuleList([autoencoder.post_quant_conv, autoencoder.decoder])
-    frames = []
+    decoding, frames = nn.ModuleList([autoencoder.post_quant_conv, autoencoder.decoder]), []
+    by_frame, done = latents[0].transpose(0, 1), 0
     with PlanRunner(residency, Task(decoding, "decoding", remedy=DECODING_REMEDY), plan, place, notify) as vae:
-        for done, latent in enumerate(latents[0].transpose(0, 1), 1):
-            frame = vae(functools.partial(_decode_frame, autoencoder, latent[None]))
-            frames.append(to_uint8(frame.float().cpu()))
-            on_step(Step("decode", done, latents.shape[2]))
+        while done < len(by_frame):
+            some = vae(functools.partial(_decode_some, autoencoder, by_frame[done:]))
+            frames.append(to_uint8(some.float()).cpu())
+            done += len(some)
+            on_step(Step("decode", done, len(by_frame)))
     return torch.cat(frames)
 
 
-def _decode_frame(autoencoder: Autoencoder, latent: Tensor, plan: Plan, place: Place) -> Tensor:
-    """Return a frame [1, 3, 8 h, 8 w] of a latent [1, c, h, w]."""
-    return autoencoder.latents_to_frames(latent.to(*place), plan.chunk_budget)
+def _decode_some(autoencoder: Autoencoder, latents: Tensor, plan: Plan, place: Place) -> Tensor:
+    """Return the first frames [n, 3, 8 h, 8 w] of latents [f, c, h, w]: as many as the plan decodes at once."""
+    budget = plan.budget_on(place.device)
+    count = frames_at_once(autoencoder.config, budget, Clip(len(latents), *latents.shape[2:]))
+    return autoencoder.latents_to_frames(latents[:count].to(*place), budget)

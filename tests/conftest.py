@@ -26,12 +26,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none. torch is imported only where such a test was chosen."""
+    """Skip what needs a CUDA device where there is none, unless it is rehearsed on the CPU (tests/gpu/conftest.py)."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
+    # Here, so that torch is only imported where such a test was chosen.
     import torch
 
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and "GPU_TESTS_ON" not in os.environ:
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and there is none"))

@@ -15,8 +15,8 @@ from .estimate import TOKENS, Clip, estimate_bytes
 from .lora_deltas import NO_LORAS, LoraDeltas
 from .plan import BALANCED, LADDER, Plan
 
-RESERVE = 250_000_000
-"""Bytes of an accelerator's memory that kernels, fragments and other programs want."""
+RESERVE = 150_000_000
+"""Bytes of an accelerator's memory that are lost between tensors, or that other programs want."""
 
 
 MAIN_MEMORY_SHARE = 4

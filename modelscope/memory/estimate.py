@@ -5,9 +5,10 @@ given, what it returns, and what it holds for its slice meanwhile:
 
     weights + skips + given + returned + slice
 
-The largest of these sums over all layers is the estimate. Tests compare it with counted bytes. Counting them here as
-well, with tensors on the meta device, would be exact; but at full size that takes 10 to 45 seconds on one core, and a
-choice asks several times, while the page wants its answer at every move of a slider. The sums take a tenth of a second.
+The largest of these sums over all layers, and what a card's kernels take, is the estimate. Tests compare it with
+counted bytes. Counting them here as well, with tensors on the meta device, would be exact; but at full size that takes
+10 to 45 seconds on one core, and a choice asks several times, while the page wants its answer at every move of a
+slider. The sums take a tenth of a second.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,19 +24,21 @@ from ..network.attention import ATTENTION_VALUES, FF_VALUES, SpatialTransformer,
 from ..network.autoencoder import Autoencoder
 from ..network.blocks import layers_of
 from ..network.layers import RES_VALUES, Downsample, ResBlock, Upsample
-from ..network.slices import ChunkBudget
+from ..network.slices import WHOLE, ChunkBudget
 from ..network.unet3d import UNet3D
 from .estimate_weights import count_numbers, count_weights, estimate_merging
 from .lora_deltas import NO_DELTAS, NO_LORAS, Deltas, LoraDeltas
 from .plan import Plan
 
-SPATIAL_HELD, TEMPORAL_HELD = 3, 5
-"""Tensors of a transformer's slice beside the slice of its feed-forward network."""
+SPATIAL_HELD, TEMPORAL_HELD = 0, 1
+"""Tensors of the size of a transformer's slice that it holds beside those within its blocks."""
 LATENTS_HELD = 12
 """Float32 tensors of the latents' size: the solver's history, guidance, what is shown."""
 TOKENS = 77
-SAFETY = 1.06
-"""The sums come within four per cent of what is counted, above or below; an estimate must not be below it."""
+SAFETY = 1.1
+"""Sums of activations come within six per cent of what is counted. Cards round tensors up, and keep some longer."""
+KERNELS = 270_000_000
+"""Bytes that kernels take on a card for themselves: measured on an H200 with torch 2.11 (docs/benchmark.md)."""
 
 
 class Clip(NamedTuple):
@@ -79,23 +82,35 @@ def estimate_bytes(
     text += estimate_merging(model.text_encoder, plan, place, loras.text)
     unet = estimate_step(model.unet, plan, clip, place, tokens, loras.unet)
     unet += estimate_deep_levels(model.unet, clip, place) if draft else 0
-    decoder = estimate_decoder(model.autoencoder, plan, clip, vae.dtype) if vae.device == place.device else 0
+    decoder = estimate_decoder(model.autoencoder, plan, clip, vae) if vae.device == place.device else 0
     latents = LATENTS_HELD * 4 * model.config.unet.in_dim * clip.pixels
-    return latents + round(SAFETY * max(text, unet, decoder))
+    kernels = 0 if place.device.type == "cpu" else KERNELS
+    return latents + kernels + max(text, unet, decoder)
 
 
-def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, dtype: torch.dtype) -> int:
-    """Return how many bytes decoding one frame takes: the weights, a block's input and twice its output, and a slice.
+def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, place: Place) -> int:
+    """Return how many bytes decoding takes: the weights, a block's input and twice its output, and a slice.
 
-    clip: size of the latents; dtype: the autoencoder's precision.
+    clip: size of the latents; place: the autoencoder's.
     """
     weights = count_numbers(autoencoder.decoder) + count_numbers(autoencoder.post_quant_conv)
-    frame = Clip(1, clip.height, clip.width).pixels * autoencoder.config.scale**2
-    return (weights + max(_level_values(autoencoder.config, plan.chunk_budget, frame))) * dtype.itemsize
+    budget, config = plan.budget_on(place.device), autoencoder.config
+    together = min(clip.frames, frames_at_once(config, budget, clip))
+    pixels = together * Clip(1, clip.height, clip.width).pixels * config.scale**2
+    return (weights + round(SAFETY * max(_level_values(config, budget, pixels)))) * place.dtype.itemsize
+
+
+def frames_at_once(config: AutoencoderConfig, budget: ChunkBudget, clip: Clip) -> int:
+    """Return how many frames are decoded together: what holds no more than the budget, and one at least.
+
+    clip: size of the latents.
+    """
+    pixels = Clip(1, clip.height, clip.width).pixels * config.scale**2
+    return max(1, (budget.values or 0) // max(_level_values(config, WHOLE, pixels)))
 
 
 def _level_values(config: AutoencoderConfig, budget: ChunkBudget, pixels: int) -> Iterable[int]:
-    """Return how many numbers each level of the decoder holds. pixels: of the frame."""
+    """Return how many numbers each level of the decoder holds. pixels: of the frames."""
     channels = [config.ch * mult for mult in (*config.ch_mult, config.ch_mult[-1])]
     for given, returned in zip(channels[1:], channels, strict=False):
         whole = 3 * given * pixels
@@ -138,21 +153,21 @@ class _Walk:
     def __init__(self, unet: UNet3D, weights: Mapping[nn.Module, int], plan: Plan, place: Place, tokens: int) -> None:
         self._unet, self._weights = unet, weights
         self._tokens = tokens
-        self._budget, self._batch = plan.chunk_budget, 2 if plan.batch_cfg else 1
-        self._wide = max(1, torch.float32.itemsize // place.dtype.itemsize)
+        self._budget, self._batch = plan.budget_on(place.device), 2 if plan.batch_cfg else 1
+        self._single = place.dtype.itemsize >= torch.float32.itemsize
         self._skips: list[tuple[Clip, int]] = []
         self._there = self._shared = self._peak = 0
 
     def find_peak(self, clip: Clip) -> int:
         """Return the most numbers that are held at once. clip: size of the latents."""
         unet = self._unet
-        clip, channels = clip._replace(frames=self._batch * clip.frames), unet.config.in_dim
-        for number, block in enumerate(unet.input_blocks):
+        stem, first, *others = unet.input_blocks
+        clip, channels, layers = self._prepare(layers_of(stem), layers_of(first), clip)
+        clip, channels = self._block(layers, clip, [channels])
+        self._skips.append((clip, channels))
+        for block in others:
             clip, channels = self._block(layers_of(block), clip, [channels])
             self._skips.append((clip, channels))
-            if number == 1 and self._batch == 1:
-                # Kept for the second guidance pass: the block's first output and its tokens.
-                self._shared = 2 * channels * clip.pixels
         clip, channels = self._block(layers_of(unet.middle_block), clip, [channels])
         for block in unet.output_blocks:
             skip = self._skips.pop()[1]
@@ -161,6 +176,23 @@ class _Walk:
         self._there = self._weights[unet.out]
         self._note(channels * clip.pixels, self._slice_values(clip.frames, 3 * channels * clip.pixels))
         return self._peak
+
+    def _prepare(self, stem: list[nn.Module], first: list[nn.Module], clip: Clip) -> tuple[Clip, int, list[nn.Module]]:
+        """Go through what does not see the text, and so runs for one text only.
+
+        Returns the clip for all texts, its channels, and the layers that are left of the first block.
+        """
+        batch, self._batch = self._batch, 1
+        _, channels = self._block(stem, clip, [self._unet.config.in_dim])
+        self._skips.append((clip, channels))
+        _, channels = self._block(first[:1], clip, [channels])
+        if batch == 1 and len(first) > 1:
+            # Kept for the second text: the first ResBlock's output and the transformer's tokens.
+            self._shared = 2 * channels * clip.pixels
+        self._batch = batch
+        clip = clip._replace(frames=batch * clip.frames)
+        self._skips = [(clip, self._unet.config.dim)]
+        return clip, channels, first[1:]
 
     def _block(
         self,
@@ -201,17 +233,20 @@ class _Walk:
         self._note(2 * returned, self._norm(channels, clip), self._slice_values(clip.height * clip.width, 3 * returned))
         return channels
 
-    def _transformer(self, layer: nn.Module, clip: Clip, channels: int) -> int:
+    def _transformer(self, layer: SpatialTransformer | TemporalTransformer, clip: Clip, channels: int) -> int:
         values = channels * clip.pixels
         spatial = isinstance(layer, SpatialTransformer)
-        attention = self._slice_values(clip.frames if spatial else clip.height * clip.width, ATTENTION_VALUES * values)
-        tokens = attention // ATTENTION_VALUES
-        feed_forward = (SPATIAL_HELD if spatial else TEMPORAL_HELD) * tokens + self._slice_values(
-            max(1, tokens // channels), FF_VALUES * tokens
-        )
+        sliced = clip.frames if spatial else clip.height * clip.width
+        given = self._slice_values(sliced, ATTENTION_VALUES * values) // ATTENTION_VALUES
+        # The stem's is wider inside.
+        inner = layer.proj_in.weight.shape[0]
+        tokens = given * inner // channels
+        held = (SPATIAL_HELD if spatial else TEMPORAL_HELD) * given
+        attention = held + ATTENTION_VALUES * tokens
+        feed_forward = held + tokens + self._slice_values(max(1, tokens // inner), FF_VALUES * tokens)
         norm = 0 if spatial else self._norm(channels, clip)
         # A slice with frames of both guidance passes gets the prompts' keys for each of its frames.
-        frames = tokens // (channels * clip.height * clip.width)
+        frames = given // (channels * clip.height * clip.width)
         between = spatial and self._batch > 1 and -(-clip.frames // frames) % 2 == 1
         prompts = 2 * self._tokens * channels * frames if between else 0
         self._note(values + prompts, attention, feed_forward, norm)
@@ -224,7 +259,8 @@ class _Walk:
         return goal
 
     def _norm(self, channels: int, clip: Clip) -> int:
-        return self._slice_values(clip.frames // self._batch, 3 * self._wide * channels * clip.pixels)
+        """Return how many numbers measuring a clip's norm holds: in half precision, none."""
+        return self._slice_values(clip.frames // self._batch, 2 * channels * clip.pixels) if self._single else 0
 
     def _slice_values(self, count: int, values: int) -> int:
         """Return how many numbers the largest slice holds. count: of items; values: of all of them together."""
@@ -234,4 +270,5 @@ class _Walk:
     def _note(self, held: int, *slices: int) -> None:
         """Raise the peak to a layer's. held: what it was given and returns; slices: of which one is held at a time."""
         skips = sum(channels * clip.pixels for clip, channels in self._skips)
-        self._peak = max(self._peak, self._there + self._shared + skips + held + max(slices, default=0))
+        activations = self._shared + skips + held + max(slices, default=0)
+        self._peak = max(self._peak, self._there + round(SAFETY * activations))

@@ -42,7 +42,8 @@ def _quantize_rows(tensor: Tensor, device: torch.device) -> tuple[Tensor, Tensor
     rows = tensor.to(device, torch.float32, copy=True)
     dims = tuple(range(1, rows.ndim))
     largest = torch.maximum(rows.amax(dims, keepdim=True), -rows.amin(dims, keepdim=True))
-    scale = (largest / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+    # Not divided: cards multiply instead, and their last bit would differ.
+    scale = (largest * (1 / LARGEST)).clamp_min(torch.finfo(torch.float32).tiny)
     return rows.div_(scale).to(FORMAT), scale
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
-from ..device import Place
+from ..device import Place, prefers_channels_last
 from ..network.streamable import assign, tensors_of
 from .float8 import dequantize
 from .lora_deltas import NO_DELTAS, Deltas, merge
@@ -25,21 +26,39 @@ def place_weights(
     """
     originals = tensors_of(module)
     try:
-        assign(module, place_tensors(originals | (copies or {}), deltas, place))
+        channels_last = wants_channels_last(module, place)
+        assign(module, place_tensors(originals | (copies or {}), deltas, place, channels_last=channels_last))
         yield
     finally:
         assign(module, originals)
 
 
-def place_tensors(tensors: dict[str, Tensor], deltas: Deltas, place: Place) -> dict[str, Tensor]:
+def place_tensors(
+    tensors: dict[str, Tensor], deltas: Deltas, place: Place, *, channels_last: bool = False
+) -> dict[str, Tensor]:
     """Return the tensors at the place, with the deltas in those that they are for.
 
     Args:
         tensors: Weights by name. Those with deltas are removed from it, so that they can be freed early.
         deltas: What is added, by the same names.
         place: Device and precision that is wanted.
+        channels_last: Whether channels come last in memory.
     """
     # The largest first, while there is most room for the copy that it takes.
     largest_first = sorted(deltas, key=lambda name: -tensors[name].numel())
     found = {name: merge(tensors.pop(name), deltas[name], place.device).to(place.dtype) for name in largest_first}
-    return found | dequantize(tensors, *place)
+    found |= dequantize(tensors, *place)
+    for name in found if channels_last else ():
+        found[name] = put_channels_last(found[name])
+    return found
+
+
+def wants_channels_last(module: nn.Module, place: Place) -> bool:
+    """Return whether the module is quicker there where channels come last in memory."""
+    return getattr(module, "keeps_channels_last", False) and prefers_channels_last(place.device)
+
+
+def put_channels_last(weight: Tensor) -> Tensor:
+    """Return a weight with its channels last in memory, if it is a convolution's."""
+    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return weight.contiguous(memory_format=orders.get(weight.ndim, torch.contiguous_format))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import torch
+
 from ..errors import RequestError
 from ..network.slices import ChunkBudget
 
@@ -12,7 +14,7 @@ class Plan:
 
     Args:
         name: As people choose it.
-        chunk_budget: How much a layer may hold.
+        chunk_budget: How much a layer may hold on a card; see `budget_on`.
         batch_cfg: Whether both passes of guidance are one batch.
         streamed: Whether weights are stored in main memory, and each part's come to the device when it runs.
         eight_bits: Whether weights are stored in 8 bits, there or on the device. The only one of these that changes
@@ -30,11 +32,20 @@ class Plan:
         """Whether all weights are on the device for the whole run, ready for use."""
         return not self.streamed and not self.eight_bits
 
+    def budget_on(self, device: torch.device) -> ChunkBudget:
+        """Return how much a layer may hold there."""
+        if device.type != "cpu":
+            return self.chunk_budget
+        return ChunkBudget(min(self.chunk_budget.values or CPU_VALUES, CPU_VALUES))
 
-FAST = Plan("fast", ChunkBudget(32_000_000), batch_cfg=True, streamed=False)
-BALANCED = Plan("balanced", ChunkBudget(8_000_000), batch_cfg=False, streamed=False)
-SMALL = Plan("small", ChunkBudget(8_000_000), batch_cfg=True, streamed=True)
-SMALLEST = Plan("smallest", ChunkBudget(2_000_000), batch_cfg=False, streamed=True)
+
+CPU_VALUES = 8_000_000
+"""CPUs are quickest with slices of about this many numbers. Cards want large ones: each takes as long to launch."""
+# What one more slice saves in memory is little beside what every plan holds; what it costs is not.
+FAST = Plan("fast", ChunkBudget(400_000_000), batch_cfg=True, streamed=False)
+BALANCED = Plan("balanced", ChunkBudget(32_000_000), batch_cfg=False, streamed=False)
+SMALL = Plan("small", ChunkBudget(128_000_000), batch_cfg=True, streamed=True)
+SMALLEST = Plan("smallest", ChunkBudget(64_000_000), batch_cfg=False, streamed=True)
 LADDER = (FAST, BALANCED, SMALL, SMALLEST)
 """From the quickest to the smallest."""
 PLANS = {plan.name: plan for plan in LADDER}

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import is_memory_error
-from .pinned_copies import Source
+from .pinned_copies import PinnedCopies, Source
 
 
 class _Parcel(NamedTuple):
-    """A part's weights on the device. arrival: the event after which they may be used."""
+    """A part's weights by name, on the device. arrival: the event after which they may be used."""
 
     part: nn.Module
     tensors: dict[str, Tensor]
@@ -21,16 +21,15 @@ class Prefetcher:
     """Gets the weights of parts, which are asked for in the same order in every pass.
 
     Args:
-        source: Where the weights are stored.
+        source: Where the weights are stored; pinned for a device that copies while it computes. If not, they are
+            returned as they are.
         device: Where they are wanted.
-        ahead: Whether to copy the next part's weights meanwhile, if the device can do that. If not, weights are
-            returned as they are stored.
     """
 
-    def __init__(self, source: Source, device: torch.device, *, ahead: bool) -> None:
+    def __init__(self, source: Source | PinnedCopies, device: torch.device) -> None:
         self._source, self._device = source, device
-        self._kind: Any = _streams(device) if ahead else None
-        self._stream = self._kind.Stream(device) if self._kind else None
+        self._kind: Any = _streams(device) if isinstance(source, PinnedCopies) else None
+        self._stream: Any = self._kind.Stream(device) if self._kind else None
         self._follower: dict[nn.Module, nn.Module] = {}
         self._last: nn.Module | None = None
         self._coming: _Parcel | None = None
@@ -74,17 +73,16 @@ class Prefetcher:
             self._kind.current_stream(self._device).wait_event(parcel.arrival)
 
     def _send(self, part: nn.Module) -> _Parcel:
-        source = self._source(part)
-        if self._stream is None:
-            return _Parcel(part, source, None)
+        if not isinstance(self._source, PinnedCopies):
+            return _Parcel(part, self._source(part), None)
+        pinned = self._source(part)
         # Memory of the stream that computes, so that it is free again for that one as soon as it is let go.
-        goal = {name: torch.empty_like(tensor, device=self._device) for name, tensor in source.items()}
+        room = pinned.room_on(self._device)
         self._stream.wait_stream(self._kind.current_stream(self._device))
         with self._kind.stream(self._stream):
-            for name, tensor in source.items():
-                goal[name].copy_(tensor, non_blocking=True)
+            pinned.copy_into(room)
             arrival = self._stream.record_event()
-        return _Parcel(part, goal, arrival)
+        return _Parcel(part, room.tensors(), arrival)
 
 
 def copies_ahead(device: torch.device) -> bool:

@@ -1,6 +1,7 @@
 """What of a model is on the device: the one owner of that, during a run and between runs."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,9 @@ from ..device import Place, free_unused
 from ..model import Model
 from ..network.streamable import Streamable, tensors_of
 from .lora_deltas import NO_DELTAS, Deltas
-from .placing import place_tensors, place_weights
+from .placing import place_tensors, place_weights, wants_channels_last
 from .plan import Plan
+from .recorded_pass import PassRecorder
 from .streaming import stream_quantized_weights, stream_weights
 
 
@@ -22,6 +24,8 @@ class Residency:
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self.recorder = PassRecorder()
+        """Of the UNet's passes."""
         self._kept: dict[tuple[nn.Module, str], Tensor] = {}
         """A module that owns weights and its name of one, to the copy of it that is kept."""
 
@@ -36,6 +40,7 @@ class Residency:
 
     def release(self) -> None:
         """Free all that is kept."""
+        self.recorder.forget()
         self._kept.clear()
         for place in (self.model.place, self.model.vae_place):
             free_unused(place.device)
@@ -45,9 +50,8 @@ class Residency:
         copies = self._copies_of(module).values()
         return sum(x.numel() * x.element_size() for x in copies if x.device.type == device.type)
 
-    def use(
-        self, module: nn.Module, plan: Plan, place: Place, deltas: Deltas = NO_DELTAS
-    ) -> AbstractContextManager[None]:
+    @contextmanager
+    def use(self, module: nn.Module, plan: Plan, place: Place, deltas: Deltas = NO_DELTAS) -> Iterator[None]:
         """Bring a module's weights as the plan says, for as long as the context lasts.
 
         What is kept is used where the plan wants all weights there and nothing is added to them. Where the device or
@@ -59,12 +63,19 @@ class Residency:
             place: Where and in which precision it computes.
             deltas: What LoRAs add to its weights.
         """
-        if plan.is_resident and not deltas:
-            return place_weights(module, place, copies=self._copies_of(module))
-        return use_weights(module, plan, place, deltas)
+        copies = self._copies_of(module) if plan.is_resident and not deltas else {}
+        weights = place_weights(module, place, copies=copies) if copies else use_weights(module, plan, place, deltas)
+        try:
+            with weights:
+                yield
+        finally:
+            if module is self.model.unet and not copies:
+                # They go from where the recording reads them.
+                self.recorder.forget()
 
     def _keep(self, module: nn.Module, place: Place) -> None:
-        copies = place_tensors(tensors_of(module), NO_DELTAS, place)
+        channels_last = wants_channels_last(module, place)
+        copies = place_tensors(tensors_of(module), NO_DELTAS, place, channels_last=channels_last)
         self._kept |= {_owner(module, name): copy for name, copy in copies.items()}
 
     def _copies_of(self, module: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from ..network.streamable import Streamable, assign, tensors_of
 from .float8 import quantize
 from .lora_deltas import NO_DELTAS, Deltas, merge, split_by_part
 from .pinned_copies import PinnedCopies, Source
-from .placing import place_tensors
+from .placing import place_tensors, put_channels_last, wants_channels_last
 from .prefetcher import Prefetcher, copies_ahead
 
 
@@ -42,8 +42,11 @@ def stream_quantized_weights(
         deltas: What LoRAs add to the weights, merged before they are quantized.
     """
     by_part, full_precision_parts = split_by_part(module, module.parts(), deltas), module.full_precision_parts()
+    channels_last = wants_channels_last(module, place)
     store = {
-        part: _quantize_part(part, by_part[part], stored, place.dtype if part in full_precision_parts else None)
+        part: _quantize_part(
+            part, by_part[part], stored, place.dtype if part in full_precision_parts else None, channels_last
+        )
         for part in module.parts()
     }
     ahead = stored != place.device and copies_ahead(place.device)
@@ -52,12 +55,13 @@ def stream_quantized_weights(
 
 
 def _quantize_part(
-    part: nn.Module, deltas: Deltas, stored: torch.device, dtype: torch.dtype | None
+    part: nn.Module, deltas: Deltas, stored: torch.device, dtype: torch.dtype | None, channels_last: bool
 ) -> dict[str, Tensor]:
     """Copies of the part's weights, made one after the other. dtype: what to store instead of 8 bits, if that."""
     store: dict[str, Tensor] = {}
     for name, tensor in tensors_of(part).items():
         complete = merge(tensor, deltas[name], stored) if name in deltas else tensor
+        complete = put_channels_last(complete) if channels_last else complete
         store |= quantize({name: complete}, stored) if dtype is None else {name: complete.to(dtype).to(stored)}
     return store
 
@@ -66,14 +70,17 @@ def _quantize_part(
 def _stream(
     module: Streamable, place: Place, source: Source, deltas: Mapping[nn.Module, Deltas], *, ahead: bool
 ) -> Iterator[None]:
-    copies = PinnedCopies(source, deltas, place.dtype)
-    prefetcher = Prefetcher(copies if ahead else source, place.device, ahead=ahead)
+    channels_last = wants_channels_last(module, place)
+    copies = PinnedCopies(source, deltas, place.dtype, channels_last=channels_last)
+    prefetcher = Prefetcher(copies if ahead else source, place.device)
 
     @contextmanager
     def place_part(part: nn.Module) -> Iterator[None]:
         originals = tensors_of(part)
         try:
-            assign(part, place_tensors(prefetcher.fetch(part), deltas[part], place))
+            tensors = place_tensors(prefetcher.fetch(part), deltas[part], place, channels_last=channels_last)
+            assign(part, tensors)
+            del tensors
             prefetcher.send_next(part)
             yield
         finally:

@@ -7,8 +7,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .clip_norm import measure_clip_norm
-from .slices import WHOLE, ChunkBudget, Slices, add_into, add_slices, map_slices
+from .clip_norm import measure_clip_norm, normalise_frames
+from .clips import to_clip, to_frames
+from .slices import WHOLE, ChunkBudget, Slices, add_into, add_slices, map_slices, repeat_rows
 
 # CUDA's fused kernels put batch and heads into grid dimensions that end at 65,535.
 MAX_GRID = 65_535
@@ -17,7 +18,7 @@ FUSED = ("cpu", "cuda", "xpu", "meta")
 memory runs out, and a smaller plan takes over."""
 SCORES = 32_000_000
 """How many scores the other devices hold at once."""
-ATTENTION_VALUES, FF_VALUES = 7, 14
+ATTENTION_VALUES, FF_VALUES = 7, 9
 """How many values a transformer, and a feed-forward network, hold per value of their input. The second is eight times
 as wide inside, and then four."""
 
@@ -76,7 +77,7 @@ class Attention(nn.Module):
         q = self._split_heads(self.to_q(x))
         k, v = context or self.keys_values(x)
         if len(k) != len(q):
-            k, v = _repeat_per_frame(k, len(q)), _repeat_per_frame(v, len(q))
+            k, v = repeat_rows(k, len(q)), repeat_rows(v, len(q))
         # Not einops here and in _split_heads: most calls are here, and on a small network they take over 1 % of a step.
         out = scaled_dot_product(q, k, v).transpose(1, 2).flatten(2)  # [n, length, (heads head_dim)]
         return self.to_out(out)
@@ -87,14 +88,12 @@ class Attention(nn.Module):
 
 def _select_frames(context: KeysValues, frames: slice, per_clip: int) -> KeysValues:
     """Select keys and values for some frames [(b f)]: one entry where all belong to one clip, else one per frame."""
-    clips = [number // per_clip for number in range(frames.start, frames.stop)]
-    chosen = slice(clips[0], clips[0] + 1) if clips[0] == clips[-1] else clips
-    return KeysValues(context.keys[chosen], context.values[chosen])
-
-
-def _repeat_per_frame(x: Tensor, n: int) -> Tensor:
-    """[b, heads, tokens, head_dim] -> [n, heads, tokens, head_dim]."""
-    return x.repeat_interleave(n // len(x), dim=0) if len(x) > 1 else x.expand(n, -1, -1, -1)
+    first, last = frames.start // per_clip, (frames.stop - 1) // per_clip
+    if first == last:
+        return KeysValues(context.keys[first : first + 1], context.values[first : first + 1])
+    # By slices, not by a list of numbers: that would be a tensor, for which a card waits.
+    count = len(context.keys) * per_clip
+    return KeysValues(*(repeat_rows(x, count)[frames] for x in context))
 
 
 class GEGLU(nn.Module):
@@ -106,8 +105,13 @@ class GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., dim] -> [..., inner]."""
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        if torch.is_grad_enabled():
+            value, gate = self.proj(x).chunk(2, dim=-1)
+            return value * F.gelu(gate)
+        # Each half by itself, so that both are contiguous and can be overwritten.
+        (value_weight, gate_weight), (value_bias, gate_bias) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
+        gate = torch.ops.aten.gelu_(F.linear(x, gate_weight, gate_bias))
+        return gate.mul_(F.linear(x, value_weight, value_bias))
 
 
 class FeedForward(nn.Module):
@@ -178,7 +182,7 @@ class SpatialTransformer(nn.Module):
         return map_slices(lambda frames: self._prepare(x[frames]), self._slices(x, budget))
 
     def _prepare(self, frames: Tensor) -> Tensor:
-        tokens = self.proj_in(rearrange(self.norm(frames), "n c h w -> n (h w) c"))
+        tokens = self.proj_in(rearrange(normalise_frames(self.norm, frames), "n c h w -> n (h w) c"))
         return self.transformer_blocks[0].attend_to_itself(tokens)  # type: ignore[operator]
 
     @staticmethod
@@ -239,7 +243,7 @@ class TemporalTransformer(nn.Module):
             frames: f.
             budget: how many values to hold at once.
         """
-        clip = rearrange(x, "(b f) c h w -> b c f (h w)", f=frames)
+        clip = to_clip(x, frames)
         b, c, f, pixels = clip.shape
         normalise = measure_clip_norm(self.norm, clip, budget)
 
@@ -248,8 +252,7 @@ class TemporalTransformer(nn.Module):
             return rearrange(self._attend(tokens, budget), "(b p) f c -> b c f p", b=b)
 
         out = add_slices(clip, run, budget.slices(pixels, ATTENTION_VALUES * b * c * f), dim=3)
-        # Not by rearrange: at levels of one pixel it returns other strides, which make what follows round differently.
-        return out.transpose(1, 2).flatten().view(x.shape)
+        return to_frames(out, like=x)
 
     def _attend(self, tokens: Tensor, budget: ChunkBudget) -> Tensor:
         """Return what is added to normalised pixels [n, f, c]."""

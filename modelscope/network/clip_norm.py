@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .slices import ChunkBudget
+from .slices import WHOLE, ChunkBudget
+
+CONTIGUOUS = torch.contiguous_format
 
 
 class ClipNorm(NamedTuple):
@@ -16,9 +18,16 @@ class ClipNorm(NamedTuple):
     shift: Tensor
 
     def __call__(self, part: Tensor) -> Tensor:
-        """Normalise some frames or pixels of the clips: [b, c, f, p] -> the same shape, contiguous."""
-        # Convolutions of anything but contiguous numbers are several times slower, on CPUs at least.
-        return torch.addcmul(self.shift, part, self.scale).to(part.dtype).contiguous()
+        """Normalise some frames or pixels of the clips: [b, c, f, p] -> the same shape.
+
+        In memory channels come last in the result if they do in the input; else it is contiguous: convolutions of any
+        other order are several times slower, on CPUs at least.
+        """
+        if torch.is_grad_enabled():
+            return torch.addcmul(self.shift, part, self.scale).to(part.dtype).contiguous()
+        # Into the result, so that no product in single precision is held.
+        goal = torch.empty_like(part) if part.stride(1) == 1 else torch.empty_like(part, memory_format=CONTIGUOUS)
+        return torch.addcmul(self.shift, part, self.scale, out=goal)
 
 
 def measure_clip_norm(norm: nn.GroupNorm, clip: Tensor, budget: ChunkBudget) -> ClipNorm:
@@ -30,17 +39,23 @@ def measure_clip_norm(norm: nn.GroupNorm, clip: Tensor, budget: ChunkBudget) -> 
         budget: how many values to hold at once; the clip is read in slices of frames.
     """
     grouped = clip.unflatten(1, (norm.num_groups, -1))  # [b, groups, c / groups, f, p]
-    wide = torch.promote_types(clip.dtype, torch.float32)
-    # Held are the slice in this precision, its distances from the mean, and their squares.
-    each = 3 * clip[:, :, 0].numel() * wide.itemsize // clip.element_size()
-    slices = budget.slices(clip.shape[2], each)
-    parts = (_measure(grouped[:, :, :, part].to(wide)) for part in slices)
-    size, mean, squares = functools.reduce(_combine, parts)
-    per_group = clip.shape[1] // norm.num_groups
-    rate, centre = (x.repeat_interleave(per_group, dim=1) for x in ((squares / size + norm.eps).rsqrt(), mean))
-    scale = rate * norm.weight.to(wide)
-    shift = norm.bias.to(wide) - centre * scale
-    return ClipNorm(scale[:, :, None, None], shift[:, :, None, None])
+    if clip.dtype.itemsize < torch.float32.itemsize:
+        size, mean, squares = _measure_half(grouped)
+    else:
+        # Held are a slice's distances from the mean, and their squares.
+        slices = budget.slices(clip.shape[2], 2 * clip[:, :, 0].numel())
+        size, mean, squares = functools.reduce(_combine, (_measure(grouped[:, :, :, part]) for part in slices))
+    rate = (squares / size + norm.eps).rsqrt()
+    weight, bias = (x.unflatten(0, (norm.num_groups, -1)) for x in (norm.weight, norm.bias))
+    scale = weight * rate[:, :, None]
+    shift = torch.addcmul(bias, mean[:, :, None], scale, value=-1)
+    return ClipNorm(*(x.flatten(1)[:, :, None, None] for x in (scale, shift)))
+
+
+def normalise_frames(norm: nn.GroupNorm, frames: Tensor) -> Tensor:
+    """Apply a group norm to frames [n, c, h, w], each for itself."""
+    # torch's own norm changes the order in memory if channels come last.
+    return norm(frames) if frames.is_contiguous() else measure_clip_norm(norm, frames, WHOLE)(frames)
 
 
 class _Statistics(NamedTuple):
@@ -56,6 +71,18 @@ def _measure(part: Tensor) -> _Statistics:
     mean = part.mean((2, 3, 4), keepdim=True)
     squares = (part - mean).square().sum((2, 3, 4))
     return _Statistics(part[0, 0].numel(), mean[:, :, 0, 0, 0], squares)
+
+
+def _measure_half(part: Tensor) -> _Statistics:
+    """Compute the same of numbers in half precision, in single precision and without a copy of them in that.
+
+    They are coarser than what is lost where large squares are subtracted from each other.
+    """
+    size = part[0, 0].numel()
+    total = part.sum((2, 3, 4), dtype=torch.float32)
+    length = torch.linalg.vector_norm(part, dim=(2, 3, 4), dtype=torch.float32)
+    mean = total / size
+    return _Statistics(size, mean, torch.addcmul(length.square(), total, mean, value=-1).clamp_min(0))
 
 
 def _combine(a: _Statistics, b: _Statistics) -> _Statistics:

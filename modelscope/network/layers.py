@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .clip_norm import measure_clip_norm
+from .clip_norm import measure_clip_norm, normalise_frames
+from .clips import to_clip, to_frames
 from .handover import Handover
-from .slices import WHOLE, ChunkBudget, add_slices, apply_silu, map_slices
+from .slices import WHOLE, ChunkBudget, add_slices, apply_silu, map_slices, repeat_rows
 
 RES_VALUES = 3
 """How many values a ResBlock holds per value of its input and of its output."""
@@ -53,15 +53,13 @@ class TemporalConv(nn.Module):
             frames: f.
             budget: how many values to hold at once.
         """
-        clip = rearrange(x, "(b f) c h w -> b c f (h w)", f=frames)
+        clip = to_clip(x, frames)
         b, c, f, pixels = clip.shape
         slices = budget.slices(pixels, 3 * b * c * f)
         hidden = map_slices(self._prepare(self.conv1, clip, budget), slices, dim=3)
         for layer in (self.conv2, self.conv3):
             hidden = map_slices(self._prepare(layer, hidden, budget), slices, dim=3, into=hidden)
-        out = add_slices(clip, self._prepare(self.conv4, hidden, budget), slices, dim=3)
-        # Not by rearrange: at levels of one pixel it returns other strides, which make what follows round differently.
-        return out.transpose(1, 2).flatten().view(x.shape)
+        return to_frames(add_slices(clip, self._prepare(self.conv4, hidden, budget), slices, dim=3), like=x)
 
     @staticmethod
     def _prepare(layer: nn.Sequential, clip: Tensor, budget: ChunkBudget) -> Callable[[slice], Tensor]:
@@ -118,14 +116,16 @@ class ResBlock(nn.Module):
     def _within_frames(self, x: Handover, emb: Tensor, budget: ChunkBudget, overwrite: bool) -> Tensor:
         """Run the part in which frames do not mix, so any slice of them may run alone."""
         parts = x.take()
-        emb = emb.repeat_interleave(len(parts[0]) // len(emb), dim=0)[:, :, None, None]  # [(b f), out_channels, 1, 1]
+        emb = repeat_rows(emb, len(parts[0]))[:, :, None, None]  # [(b f), out_channels, 1, 1]
         norm, _, conv = self.in_layers
         out_norm, _, dropout, out_conv = self.out_layers
+        assert isinstance(norm, nn.GroupNorm)
+        assert isinstance(out_norm, nn.GroupNorm)
 
         def run(frames: slice) -> Tensor:
             joined = torch.cat([part[frames] for part in parts], dim=1) if len(parts) > 1 else parts[0][frames]
-            out = conv(apply_silu(norm(joined))) + emb[frames]
-            return self.skip_connection(joined) + out_conv(dropout(apply_silu(out_norm(out))))
+            out = conv(apply_silu(normalise_frames(norm, joined))) + emb[frames]
+            return self.skip_connection(joined) + out_conv(dropout(apply_silu(normalise_frames(out_norm, out))))
 
         each = RES_VALUES * parts[0][0, 0].numel() * (sum(part.shape[1] for part in parts) + emb.shape[1])
         into = parts[-1] if overwrite and parts[-1].shape[1] == emb.shape[1] else None

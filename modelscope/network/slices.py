@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+IMAGES = 4
+"""Dimensions of tensors in which channels may come last: [n, c, h, w] or [b, c, f, p]."""
 Slices = list[slice]
 """Neighbouring parts of one dimension, which together cover all of it."""
 
@@ -51,11 +53,18 @@ def map_slices(function: Callable[[slice], Tensor], slices: Slices, dim: int = 0
         if into is None:
             shape = list(result.shape)
             shape[dim] = slices[-1].stop
-            into = result.new_empty(shape)
+            into = _empty_like(result, shape)
         into.movedim(dim, 0)[part] = result.movedim(dim, 0)
         del result
     assert into is not None
     return into
+
+
+def _empty_like(result: Tensor, shape: list[int]) -> Tensor:
+    """Return room for several results in the order in memory that one has, contiguous or with channels last."""
+    channels_last = result.ndim == IMAGES and result.stride(1) == 1 and not result.is_contiguous()
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=result.dtype, device=result.device, memory_format=memory_format)
 
 
 def add_slices(x: Tensor, function: Callable[[slice], Tensor], slices: Slices, dim: int = 0) -> Tensor:
@@ -83,3 +92,10 @@ def add_into(x: Tensor, change: Tensor) -> Tensor:
 def apply_silu(x: Tensor) -> Tensor:
     """Return SiLU of a tensor that nobody else needs: in place, unless gradients are wanted."""
     return nn.functional.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def repeat_rows(x: Tensor, count: int) -> Tensor:
+    """Repeat each row of x [b, ...] count / b times, next to each other: [count, ...]; a view if b is 1."""
+    # Not by repeat_interleave: in older versions of torch a card waits for it.
+    rows = x[:, None].expand(-1, count // len(x), *x.shape[1:])
+    return rows.flatten(0, 1)

@@ -38,6 +38,8 @@ ONE_BY_ONE = PassOptions()
 class UNet3D(Streamable):
     """The network. Attribute names and their order are the checkpoint's (1480 keys at full size)."""
 
+    keeps_channels_last = True
+
     def __init__(self, config: UNetConfig):
         super().__init__()
         self.config = config

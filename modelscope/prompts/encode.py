@@ -1,5 +1,7 @@
 """Token chunks to the features that the UNet attends to."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,22 +10,23 @@ from ..network.text_encoder import TextEncoder
 from .tokens import split_into_chunks
 
 
-def encode_prompt(encoder: TextEncoder, prompt: str, place: Place | None = None) -> Tensor:
-    """Encode a prompt, in which emphasis scales the features of its tokens.
+def encode_prompts(encoder: TextEncoder, prompts: Sequence[str], place: Place | None = None) -> list[Tensor]:
+    """Encode prompts together. In each, emphasis scales the features of its tokens.
 
     Args:
         encoder: the model's.
-        prompt: with emphasis and BREAK, of any length.
+        prompts: with emphasis and BREAK, of any length.
         place: where to compute, if the encoder's weights wait elsewhere.
 
-    Returns features [1, 77 * chunks, width].
+    Returns features of each, [1, 77 * chunks, width].
     """
-    chunks = split_into_chunks(prompt)
+    by_prompt = [split_into_chunks(prompt) for prompt in prompts]
+    chunks = [chunk for several in by_prompt for chunk in several]
     features: Tensor = encoder(torch.tensor([chunk.ids for chunk in chunks]), place)  # [chunks, 77, width]
-    weights = torch.tensor([chunk.weights for chunk in chunks], device=features.device, dtype=features.dtype)
-    if bool((weights != 1).any()):
-        features = _apply_emphasis(features, weights)
-    return features.flatten(0, 1).unsqueeze(0)
+    if any(weight != 1 for chunk in chunks for weight in chunk.weights):
+        weights = torch.tensor([chunk.weights for chunk in chunks])
+        features = _apply_emphasis(features, weights.to(features))
+    return [own.flatten(0, 1).unsqueeze(0) for own in features.split([len(several) for several in by_prompt])]
 
 
 def _apply_emphasis(features: Tensor, weights: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ COMMANDS = {
     "train": Command(".miniature.train", AGAIN),
     "train-lora": Command(".miniature.train_lora", AGAIN),
     "judge": Command(".miniature.evaluate", "the tables are not complete."),
-    "bench": Command(".benchmarks.bench", "no report was written.", cleans_up=True),
+    "bench": Command(".benchmarks.bench", "the report is not complete.", cleans_up=True),
 }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sd_t2v.modelscope.config import UNetConfig
-from sd_t2v.modelscope.memory.plan import BALANCED, FAST
+from sd_t2v.modelscope.memory.plan import FAST
 from sd_t2v.modelscope.network.clip_norm import measure_clip_norm
 from sd_t2v.modelscope.network.slices import WHOLE, ChunkBudget
 from sd_t2v.modelscope.network.unet3d import PassOptions, UNet3D
@@ -89,8 +89,9 @@ def test_the_norm_of_a_clip_is_exact_far_from_zero() -> None:
     norm = torch.nn.GroupNorm(32, 64)
     expected = norm.double()(clip.double())
     assert max_error(measure_clip_norm(norm.float(), clip, ChunkBudget(5_000))(clip), expected) < 1e-3
-    half = measure_clip_norm(norm, (clip / 1000).half(), ChunkBudget(5_000))((clip / 1000).half())
-    assert max_error(half, norm((clip / 1000).half().float())) < 5e-3
+    # Where the mean is 100 times the deviation, half precision has 16 steps for a deviation.
+    half = (clip - 900).half()
+    assert max_error(measure_clip_norm(norm, half, ChunkBudget(5_000))(half), norm(half.float())) < 1e-2
 
 
 @pytest.mark.parametrize("values", [None, 1, 10, 100])
@@ -107,8 +108,11 @@ def full_size() -> UNet3D:
         return UNet3D(UNetConfig()).half().eval().requires_grad_(requires_grad=False)
 
 
+EIGHT_MILLION = ChunkBudget(8_000_000)
+
+
 def full_size_step(
-    width: int, height: int, frames: int, *, batch_cfg: bool = False, budget: ChunkBudget = BALANCED.chunk_budget
+    width: int, height: int, frames: int, *, batch_cfg: bool = False, budget: ChunkBudget = EIGHT_MILLION
 ) -> Callable[[], list[Tensor]]:
     """Both halves of a guided step."""
     unet = full_size()

@@ -12,7 +12,7 @@ from sd_t2v.modelscope.checkpoints.parts import TEXT, select_part
 from sd_t2v.modelscope.config import ModelConfig, TextConfig
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.network.text_encoder import TextEncoder
-from sd_t2v.modelscope.prompts.encode import encode_prompt
+from sd_t2v.modelscope.prompts.encode import encode_prompts
 from sd_t2v.modelscope.prompts.tokenizer import load_tokenizer
 from sd_t2v.modelscope.prompts.tokens import tokenize
 from sd_t2v.tests.helpers.support import golden, golden_json, max_error, small_model
@@ -36,7 +36,7 @@ def test_features_equal_the_original() -> None:
 def test_a_plain_prompt_is_encoded_as_the_original_does() -> None:
     expected = golden("text_small_A.io")["penultimate_ln_final"]
     for index in PLAIN:
-        features = encode_prompt(small_model().text_encoder, PROMPTS[index])
+        features = encode_prompts(small_model().text_encoder, [PROMPTS[index]])[0]
         # Of a prompt beyond 75 tokens the original keeps the first chunk.
         assert max_error(features[0, :77], expected[INDICES.index(index)]) < 1e-5
 

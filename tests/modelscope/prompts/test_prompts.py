@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sd_t2v.modelscope.prompts.emphasis import Fragment, parse_emphasis
-from sd_t2v.modelscope.prompts.encode import encode_prompt
+from sd_t2v.modelscope.prompts.encode import encode_prompts
 from sd_t2v.modelscope.prompts.tokens import BEGIN, END, split_into_chunks, tokenize
 from sd_t2v.tests.helpers.support import max_error, small_model
 
@@ -54,7 +54,7 @@ def test_long_prompts_continue_in_more_chunks() -> None:
     chunks = split_into_chunks(words)
     assert [chunk.ids.index(END) for chunk in chunks] == [76, 76, 51]
     assert all(chunk.ids[0] == BEGIN and len(chunk.ids) == 77 for chunk in chunks)
-    assert encode_prompt(small_model().text_encoder, words).shape == (1, 3 * 77, 32)
+    assert encode_prompts(small_model().text_encoder, [words])[0].shape == (1, 3 * 77, 32)
 
 
 def test_a_chunk_ends_at_a_near_comma() -> None:
@@ -73,10 +73,11 @@ def test_break_starts_a_chunk() -> None:
 
 def test_emphasis_changes_features_but_not_their_mean() -> None:
     encoder = small_model().text_encoder
-    plain, strong = encode_prompt(encoder, "a red ball"), encode_prompt(encoder, "a (red:1.5) ball")
+    words = ["a red ball", "a (red:1.5) ball", "a (red:1.0) ball"]
+    plain, strong, same = encode_prompts(encoder, words)
     assert max_error(plain, strong) > 1e-3
     assert float(strong.mean()) == pytest.approx(float(plain.mean()), rel=1e-3)
-    assert max_error(encode_prompt(encoder, "a (red:1.0) ball"), plain) == 0
+    assert max_error(same, plain) == 0
 
 
 @pytest.mark.parametrize(
@@ -94,4 +95,4 @@ def test_emphasis_changes_features_but_not_their_mean() -> None:
     ],
 )
 def test_odd_prompts_encode_to_finite_features(prompt: str) -> None:
-    assert torch.isfinite(encode_prompt(small_model().text_encoder, prompt)).all()
+    assert torch.isfinite(encode_prompts(small_model().text_encoder, [prompt])[0]).all()

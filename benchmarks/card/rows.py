@@ -1,0 +1,67 @@
+"""Which rows are measured on a graphics card, the most important first. No torch here: the parent reads this, too."""
+
+from typing import NamedTuple
+
+CARD, OURS = "card", "this project"
+RIVALS = ("diffusers", "modelscope")
+EXTENSION = "the 2023 extension"
+LIMITS, STEP, RUN, WITHIN, KERNELS = (
+    "limits of the card", "guided step", "whole run", "within a limit", "where the time goes",
+)  # fmt: skip
+PARTS = (LIMITS, STEP, RUN, WITHIN, KERNELS)
+PLANS = ("fast", "balanced", "small", "smallest")
+EIGHT_BITS = "smallest, 8 bits"
+KEPT, FEW_STEPS = "fast, kept", "fast, kept, 4 steps without guidance"
+PRODUCT, COPY, PINNED, PAGEABLE = (
+    "matrix product, float16", "copy on the card", "copy to the card, pinned", "copy to the card, pageable",
+)  # fmt: skip
+
+
+class Case(NamedTuple):
+    """Latents [1, 4, frames, height, width], and how much memory the smallest plan may have."""
+
+    frames: int
+    height: int
+    width: int
+    limit_gib: float
+
+
+CASES = {
+    "24 of 256 x 256": Case(24, 32, 32, 1.0),
+    "125 of 256 x 256": Case(125, 32, 32, 1.5),
+    "30 of 1024 x 576": Case(30, 72, 128, 2.25),
+    "250 of 256 x 256": Case(250, 32, 32, 2.25),
+}
+SMALL_CASES = dict(zip(CASES, (Case(3, 8, 8, 1), Case(5, 8, 8, 1), Case(2, 8, 16, 1), Case(7, 8, 8, 1)), strict=True))
+"""For a rehearsal, by the names of those that they stand for."""
+FIRST, LONG, LARGE, LONGEST = CASES
+RUNS = {
+    FIRST: (KEPT, *PLANS, FEW_STEPS),
+    LONG: ("fast", "smallest"),
+    LARGE: ("fast",),
+    LONGEST: ("fast",),
+}
+
+
+class Row(NamedTuple):
+    """What is measured, on which clip, how, and by the process of which network."""
+
+    part: str
+    case: str
+    way: str
+    network: str
+
+
+def list_rows(*, extension: bool) -> list[Row]:
+    """Return all rows in the order in which they are measured. extension: whether the 2023 extension takes part."""
+    rows = [Row(LIMITS, "", way, CARD) for way in (PRODUCT, COPY, PINNED, PAGEABLE)]
+    rivals = (*RIVALS, EXTENSION) if extension else RIVALS
+    for case in CASES:
+        rows += [Row(STEP, case, way, OURS) for way in PLANS]
+        rows += [Row(STEP, case, rival, rival) for rival in rivals]
+        rows.append(Row(STEP, case, EIGHT_BITS, OURS))
+        if case == FIRST:
+            rows.append(Row(KERNELS, case, "fast", OURS))
+        rows += [Row(RUN, case, way, OURS) for way in RUNS[case]]
+        rows.append(Row(WITHIN, case, "smallest", OURS))
+    return rows

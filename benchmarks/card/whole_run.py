@@ -1,0 +1,118 @@
+"""Times whole runs, from the prompt to frames, phase by phase; and tries one within a limit of memory."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from ...modelscope.memory.plan import PLANS, Plan
+from ...modelscope.memory.residency import Residency
+from ...modelscope.pipeline import generate
+from ...modelscope.progress import Step
+from ...modelscope.request import VideoRequest
+from .children import Outcome
+from .guided_step import GIB, finish, forget_memory, peak_memory
+from .sizes import Sizes
+
+STEPS_WITHIN = 2
+
+
+class Run(NamedTuple):
+    """How to make a video.
+
+    Args:
+        plan: Its name.
+        kept: Whether all weights are on the device before, and a run has been made.
+        steps: How many, if not as many as usual.
+        sampler: Its name, if not the usual one.
+        cfg_scale: 1 for no guidance.
+    """
+
+    plan: str
+    kept: bool = False
+    steps: int = 0
+    sampler: str = VideoRequest.sampler
+    cfg_scale: float = VideoRequest.cfg_scale
+
+
+class _Clock:
+    """Notes when each phase ends, and each step of sampling."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._start = device, time.perf_counter()
+        self._ends: dict[str, float] = {}
+        self._samples: list[float] = []
+
+    def __call__(self, step: Step) -> None:
+        finish(self._device)
+        self._ends[step.phase] = time.perf_counter()
+        if step.phase == "sample":
+            self._samples.append(time.perf_counter())
+
+    def figures(self) -> dict[str, float]:
+        """Return seconds: in all, of each phase with its weights' coming, and of a step after the first."""
+        encode, sample, decode = (self._ends[phase] for phase in ("encode", "sample", "decode"))
+        each = (self._samples[-1] - self._samples[0]) / (len(self._samples) - 1)
+        phases = {"encode": encode - self._start, "sample": sample - encode, "decode": decode - sample}
+        return {"seconds": time.perf_counter() - self._start, **phases, "seconds a step": each}
+
+
+def measure_run(residency: Residency, case: str, run: Run, sizes: Sizes) -> Outcome:
+    """Make a video and return the figures; a failure where the run had to go on differently."""
+    if run.kept:
+        residency.keep(everything=True)
+        _make_video(residency, case, run, sizes)
+    else:
+        # Kernels are found when they are first used. One frame is enough for those of the decoder.
+        _make_video(residency, case, Run("fast", steps=STEPS_WITHIN), sizes, frames=1)
+        forget_memory(sizes.place.device)
+    clock, messages = _make_video(residency, case, run, sizes)
+    if messages:
+        return {"failure": f"went on differently: {messages[0]}"}
+    return {"figures": clock.figures() | peak_memory(sizes.place.device)}
+
+
+def measure_within(residency: Residency, case: str, sizes: Sizes) -> Outcome:
+    """Try the smallest plan with as much memory as the case allows."""
+    limit, device = sizes.cases[case].limit_gib, sizes.place.device
+    with _limited(limit, device):
+        _, messages = _make_video(residency, case, Run("smallest", steps=STEPS_WITHIN), sizes)
+    within = f"no: {messages[0]}" if messages else "yes"
+    return {"figures": {"limit, GiB": limit, "within": within} | peak_memory(device)}
+
+
+@contextmanager
+def _limited(gib: float, device: torch.device) -> Iterator[None]:
+    """Let torch reserve no more than so much."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.set_per_process_memory_fraction(gib * GIB / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def _make_video(residency: Residency, case: str, run: Run, sizes: Sizes, frames: int = 0) -> tuple[_Clock, list[str]]:
+    """Make a video of a case's size; return its times, and what the run notified of. frames: if not the case's."""
+    size, scale, messages = sizes.cases[case], sizes.config.autoencoder.scale, list[str]()
+    request = VideoRequest(
+        prompt="a red ball moving left",
+        sampler=run.sampler,
+        steps=run.steps or sizes.steps,
+        cfg_scale=run.cfg_scale,
+        width=size.width * scale,
+        height=size.height * scale,
+        frames=frames or size.frames,
+        seed=0,
+    )
+
+    def notify(message: str, _: Plan) -> None:
+        messages.append(message)
+
+    clock = _Clock(sizes.place.device)
+    generate(residency, request, clock, PLANS[run.plan], notify)
+    return clock, messages

@@ -1,0 +1,55 @@
+"""The part of the benchmark that needs no graphics card: loading, memory and steps beside others' networks."""
+
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from . import layouts, load, step, whole_run
+from .table import markdown
+
+
+class Options(NamedTuple):
+    """What a person asks for.
+
+    Args:
+        runs: Guided steps per network.
+        extension: A checkout of the 2023 extension, if it is to take part.
+        full_size: Whether to measure what needs 12 GB of memory and disk, too.
+    """
+
+    runs: int
+    extension: Path | None
+    full_size: bool
+
+
+def measure(options: Options) -> str:
+    """Return the tables."""
+    report = [_machine()]
+    if options.full_size:
+        report += _files()
+    for name, case in step.CASES.items():
+        if options.full_size or not case.full_size:
+            rows = step.measure(name, options.runs, options.extension)
+            report.append(markdown(f"A guided step, {name}", step.HEADER, rows))
+    return "\n".join(report)
+
+
+def _files() -> Iterator[str]:
+    """Measure what reads files of full size, which are written for it and removed."""
+    for title, header, measure_them in (
+        ("Loading the full-size UNet, half precision on disk", load.HEADER, load.measure),
+        ("Loading a whole model of full size", layouts.HEADER, layouts.measure),
+        ("A whole run of the full-size model on the CPU", whole_run.HEADER, whole_run.measure),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            yield markdown(title, header, measure_them(Path(folder)))
+
+
+def _machine() -> str:
+    return (
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n"
+    )

@@ -164,6 +164,17 @@ def test_settings_stay(page: Page, server: Server) -> None:
     choose(server, page, False, "[number]-[seed]")
 
 
+def test_a_setting_that_is_changed_as_soon_as_the_page_opens_stays(browser: Browser, server: Server) -> None:
+    for wanted in (True, False):
+        with opened_page(browser, server.address) as page:
+            page.click("#settings_fold >> text=Settings")
+            page.set_checked("#setting_text2video_save_unfinished input", wanted)
+            stored(server, page, "text2video_save_unfinished", wanted)
+            # A late answer would bring back the former value, and store it.
+            page.wait_for_timeout(1000)
+            stored(server, page, "text2video_save_unfinished", wanted)
+
+
 def test_pasting_text_restores_the_fields(page: Page) -> None:
     prompt(
         page,

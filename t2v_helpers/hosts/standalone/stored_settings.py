@@ -57,7 +57,7 @@ def build_settings(stored: StoredSettings, opened: Any) -> None:
     """The settings as a fold at the end of the page. opened: the event of a page that is opened."""
     import gradio as gr
 
-    with gr.Accordion("Settings", open=False, elem_id="settings_fold"):
+    with gr.Accordion("Settings", open=False, elem_id="settings_fold", visible=False) as fold:
         widgets = [_widget(setting, stored[setting]) for setting in SETTINGS]
         status = gr.HTML()
     for setting, widget in zip(SETTINGS, widgets, strict=True):
@@ -65,7 +65,9 @@ def build_settings(stored: StoredSettings, opened: Any) -> None:
         event = widget.blur if isinstance(widget, gr.Textbox) else widget.change
         event(_changer(stored, setting), [widget], [status], show_progress="hidden")
     # Not an event of its own: gradio 4.40's page loses answers where several begin and end together.
-    opened.then(lambda: [stored[setting] for setting in SETTINGS], None, widgets, show_progress="hidden")
+    filled = opened.then(lambda: [stored[setting] for setting in SETTINGS], None, widgets, show_progress="hidden")
+    # What a person changed before the values have come would be overwritten, and stored so.
+    filled.then(lambda: gr.update(visible=True), None, fold, show_progress="hidden")
 
 
 def _changer(stored: StoredSettings, setting: Setting) -> Callable[[Any], str]:

@@ -87,7 +87,8 @@ def _make_latents(
     with PlanRunner(residency, encoding, plan, model.place, notify) as text:
         prompt, negative_prompt = encode(model, [request.prompt, request.negative_prompt], text)
     on_step(Step("encode", 1, 1))
-    scale = scale_condition(loras.guidance, request.cfg_scale) if loras.is_turbo else None
+    # At the place of what it is added to: a recorded pass can fetch nothing.
+    scale = scale_condition(loras.guidance, request.cfg_scale).to(model.place.device) if loras.is_turbo else None
     doing = f"sampling {request.frames} frames of {request.width} x {request.height}"
     with (
         memory_errors(doing, "Ask for fewer frames or a smaller size."),
@@ -228,6 +229,5 @@ def _decode_at(
 
 def _decode_some(autoencoder: Autoencoder, latents: Tensor, plan: Plan, place: Place) -> Tensor:
     """Return the first frames [n, 3, 8 h, 8 w] of latents [f, c, h, w]: as many as the plan decodes at once."""
-    budget = plan.budget_on(place.device)
-    count = frames_at_once(autoencoder.config, budget, Clip(len(latents), *latents.shape[2:]))
-    return autoencoder.latents_to_frames(latents[:count].to(*place), budget)
+    count = frames_at_once(autoencoder.config, plan, Clip(len(latents), *latents.shape[2:]), place)
+    return autoencoder.latents_to_frames(latents[:count].to(*place), plan.budget_on(place.device))

@@ -95,18 +95,21 @@ def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, place: Pl
     """
     weights = count_numbers(autoencoder.decoder) + count_numbers(autoencoder.post_quant_conv)
     budget, config = plan.budget_on(place.device), autoencoder.config
-    together = min(clip.frames, frames_at_once(config, budget, clip))
+    together = min(clip.frames, frames_at_once(config, plan, clip, place))
     pixels = together * Clip(1, clip.height, clip.width).pixels * config.scale**2
     return (weights + round(SAFETY * max(_level_values(config, budget, pixels)))) * place.dtype.itemsize
 
 
-def frames_at_once(config: AutoencoderConfig, budget: ChunkBudget, clip: Clip) -> int:
+def frames_at_once(config: AutoencoderConfig, plan: Plan, clip: Clip, place: Place) -> int:
     """Return how many frames are decoded together: what holds no more than the budget, and one at least.
 
-    clip: size of the latents.
+    config: the autoencoder's; clip: size of the latents; place: where they are decoded.
     """
+    if place.device.type == "cpu":
+        # Nothing would be gained, and Interrupt acts after each.
+        return 1
     pixels = Clip(1, clip.height, clip.width).pixels * config.scale**2
-    return max(1, (budget.values or 0) // max(_level_values(config, WHOLE, pixels)))
+    return max(1, (plan.budget_on(place.device).values or 0) // max(_level_values(config, WHOLE, pixels)))
 
 
 def _level_values(config: AutoencoderConfig, budget: ChunkBudget, pixels: int) -> Iterable[int]:

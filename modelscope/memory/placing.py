@@ -55,7 +55,7 @@ def place_tensors(
 
 def wants_channels_last(module: nn.Module, place: Place) -> bool:
     """Return whether the module is quicker there where channels come last in memory."""
-    return getattr(module, "keeps_channels_last", False) and prefers_channels_last(place.device)
+    return getattr(module, "keeps_channels_last", False) and prefers_channels_last(place)
 
 
 def put_channels_last(weight: Tensor) -> Tensor:

@@ -95,6 +95,10 @@ class PlanRunner:
                 enough = False
             # Not inside of except: there the failed attempt would still hold its tensors.
             gc.collect()
+            if not enough and self._residency.recorder.forget():
+                # Its memory may be what lacked, and nobody needs it.
+                free_unused(self.place.device)
+                continue
             self._leave()
             # What is kept from run to run has no room now, or the wrong precision.
             self._residency.release()

@@ -4,6 +4,7 @@ A fast card computes a layer of a short clip in less time than a processor takes
 at once. It plays with the tensors, the weights included, at the addresses that they had when it was made.
 """
 
+import functools
 import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ def can_record(device: torch.device) -> bool:
 class PassRecorder:
     """Runs passes; records one of which the card waits for launches, and plays it from then on.
 
-    Holds one recording. Whoever moves weights has to call `forget` first.
+    Holds one recording. Whoever moves weights has to call `forget` before the next pass.
     """
 
     def __init__(self) -> None:
@@ -53,12 +54,15 @@ class PassRecorder:
             self._key = key
         if self._waits_for_launches:
             self._waits_for_launches = False
-            self._recording = _record(run, inputs)
+            self._recording, results = _record(run, inputs)
+            return results
         return self._recording.play(inputs) if self._recording else self._observe(run, inputs)
 
-    def forget(self) -> None:
-        """Drop the recording, and the memory that it keeps."""
+    def forget(self) -> bool:
+        """Drop the recording, and the memory that it keeps. Return whether there was one."""
+        there = self._recording is not None
         self._key, self._recording, self._passes, self._waits_for_launches = None, None, 0, False
+        return there
 
     def _observe(self, run: Run, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Run the pass, and see whether the card waits for launches."""
@@ -81,18 +85,10 @@ class _Recording:
         self._inputs = [tensor.clone() for tensor in inputs]
         self._graph = torch.cuda.CUDAGraph()
         device = inputs[0].device
-        stream = torch.cuda.Stream(device)
+        stream = _recording_stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
-            # Other threads may go on using the card meanwhile.
-            self._graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                self._results = run(self._inputs)
-            except BaseException:
-                with suppress(RuntimeError):
-                    self._graph.capture_end()
-                raise
-            self._graph.capture_end()
+            self._results = _capture(self._graph, lambda: run(self._inputs))
         torch.cuda.current_stream(device).wait_stream(stream)
 
     def play(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -105,15 +101,52 @@ class _Recording:
         return [result.clone() for result in self._results]
 
 
-def _record(run: Run, inputs: Sequence[Tensor]) -> _Recording | None:
-    """Return a recording; None where it is not to be had, which costs time and nothing else."""
+@functools.cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the one stream for recordings: libraries keep memory for every stream that they have seen."""
+    return torch.cuda.Stream(device)
+
+
+def _capture(graph: torch.cuda.CUDAGraph, work: Callable[[], list[Tensor]]) -> list[Tensor]:
+    """Record the work's launches on the current stream; other threads may launch and allocate meanwhile."""
+    pool = torch.cuda.graph_pool_handle()
+    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+    try:
+        results = work()
+    except BaseException:
+        _end(graph, pool)
+        raise
+    if error := _end(graph, pool):
+        raise error
+    return results
+
+
+def _end(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> RuntimeError | None:
+    """End a capture; return the error, if CUDA found it invalid."""
+    try:
+        graph.capture_end()
+    except RuntimeError as error:
+        # torch would go on as if it were recording: `empty_cache` fails then, for the whole process.
+        names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
+        stop = next((getattr(torch._C, name) for name in names if hasattr(torch._C, name)), None)  # noqa: SLF001
+        with suppress(RuntimeError, TypeError, AttributeError):
+            if stop:
+                stop(torch.cuda.current_device(), pool)
+            torch._C._cuda_releasePool(torch.cuda.current_device(), pool)  # noqa: SLF001
+        return error
+    return None
+
+
+def _record(run: Run, inputs: Sequence[Tensor]) -> tuple[_Recording | None, list[Tensor]]:
+    """Return a recording and what it makes of the inputs. Where it is not to be had: None, and the pass's results."""
     # What it holds cannot be what torch keeps for others.
     torch.cuda.empty_cache()
     try:
-        return _Recording(run, inputs)
+        recording = _Recording(run, inputs)
+        return recording, recording.play(inputs)
     except RuntimeError as error:
         if is_memory_error(error):
             log.info("There is no memory to record the network's pass; its layers are launched one by one.")
         else:
             log.warning("The network's pass could not be recorded; its layers are launched one by one. (%s)", error)
-        return None
+    return None, run(inputs)

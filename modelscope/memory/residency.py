@@ -28,11 +28,14 @@ class Residency:
         """Of the UNet's passes."""
         self._kept: dict[tuple[nn.Module, str], Tensor] = {}
         """A module that owns weights and its name of one, to the copy of it that is kept."""
+        self._keeps_everything = False
 
     def keep(self, *, everything: bool) -> None:
         """Keep the UNet's weights, or all, on the device until they are released. May run out of memory."""
+        if self._kept and self._keeps_everything == everything:
+            return
         self.release()
-        model = self.model
+        model, self._keeps_everything = self.model, everything
         self._keep(model.unet, model.place)
         if everything:
             self._keep(model.text_encoder, model.place)

@@ -110,7 +110,8 @@ class GEGLU(nn.Module):
             return value * F.gelu(gate)
         # Each half by itself, so that both are contiguous and can be overwritten.
         (value_weight, gate_weight), (value_bias, gate_bias) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
-        gate = torch.ops.aten.gelu_(F.linear(x, gate_weight, gate_bias))
+        gate = F.linear(x, gate_weight, gate_bias)
+        gate = torch.ops.aten.gelu_(gate) if gate.device.type in FUSED else F.gelu(gate)
         return gate.mul_(F.linear(x, value_weight, value_bias))
 
 

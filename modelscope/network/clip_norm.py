@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from .slices import WHOLE, ChunkBudget
 
 CONTIGUOUS = torch.contiguous_format
+MIXED = ("cpu", "cuda", "xpu", "meta")
+"""Kinds of devices whose kernels read one precision and write another."""
 
 
 class ClipNorm(NamedTuple):
@@ -23,7 +25,7 @@ class ClipNorm(NamedTuple):
         In memory channels come last in the result if they do in the input; else it is contiguous: convolutions of any
         other order are several times slower, on CPUs at least.
         """
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or part.device.type not in MIXED:
             return torch.addcmul(self.shift, part, self.scale).to(part.dtype).contiguous()
         # Into the result, so that no product in single precision is held.
         goal = torch.empty_like(part) if part.stride(1) == 1 else torch.empty_like(part, memory_format=CONTIGUOUS)
@@ -39,12 +41,14 @@ def measure_clip_norm(norm: nn.GroupNorm, clip: Tensor, budget: ChunkBudget) -> 
         budget: how many values to hold at once; the clip is read in slices of frames.
     """
     grouped = clip.unflatten(1, (norm.num_groups, -1))  # [b, groups, c / groups, f, p]
-    if clip.dtype.itemsize < torch.float32.itemsize:
+    if clip.dtype.itemsize < torch.float32.itemsize and clip.device.type in MIXED:
         size, mean, squares = _measure_half(grouped)
     else:
         # Held are a slice's distances from the mean, and their squares.
         slices = budget.slices(clip.shape[2], 2 * clip[:, :, 0].numel())
-        size, mean, squares = functools.reduce(_combine, (_measure(grouped[:, :, :, part]) for part in slices))
+        wide = torch.promote_types(clip.dtype, torch.float32)
+        parts = (_measure(grouped[:, :, :, part].to(wide)) for part in slices)
+        size, mean, squares = functools.reduce(_combine, parts)
     rate = (squares / size + norm.eps).rsqrt()
     weight, bias = (x.unflatten(0, (norm.num_groups, -1)) for x in (norm.weight, norm.bias))
     scale = weight * rate[:, :, None]

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.miniature.world import LABELS
 from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.device import Place, prefers_channels_last
+from sd_t2v.modelscope.lora.turbo import SCALE_DIM
 from sd_t2v.modelscope.memory import placing, recorded_pass
-from sd_t2v.modelscope.memory.lora_deltas import NO_DELTAS, Delta, Deltas
+from sd_t2v.modelscope.memory.lora_deltas import NO_DELTAS, Delta, Deltas, LoraDeltas
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan
 from sd_t2v.modelscope.memory.recorded_pass import PassRecorder, Run
 from sd_t2v.modelscope.memory.residency import Residency, use_weights
@@ -112,17 +114,35 @@ def record_nothing(recorder: PassRecorder, key: object, run: Run, inputs: Sequen
     return run(inputs)
 
 
+def count_played(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows with each pass that is played."""
+    played: list[int] = []
+    play = recorded_pass._Recording.play
+
+    def note(recording: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
+        played.append(1)
+        return play(recording, inputs)
+
+    monkeypatch.setattr(recorded_pass._Recording, "play", note)
+    return played
+
+
+@pytest.mark.skipif(not ON_CARD, reason="needs a device that plays recordings")
+def test_a_pass_that_takes_the_guidance_scale_is_recorded_too(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = count_played(monkeypatch)
+    guidance = [Delta(draw(model.unet.config.dim, 4, seed=1), draw(4, SCALE_DIM, seed=2), 0.01)]
+    request = VideoRequest(prompt="a red ball", steps=6, sampler="LCM", frames=4, width=128, height=128, seed=7)
+    generate(Residency(model), request, plan=FAST, loras=LoraDeltas(guidance=guidance))
+    assert played
+
+
 @pytest.mark.skipif(not ON_CARD, reason="needs a device that plays recordings")
 @pytest.mark.parametrize("plan", [FAST, BALANCED], ids=lambda plan: plan.name)
 def test_recorded_passes_are_those_launched_one_by_one(
     model: Model, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Across runs of the same and of another size, with the weights kept and coming anew."""
-    played = []
-    play = recorded_pass._Recording.play
-    monkeypatch.setattr(
-        recorded_pass._Recording, "play", lambda recording, inputs: played.append(1) or play(recording, inputs)
-    )
+    played = count_played(monkeypatch)
     short = VideoRequest(prompt="a red ball", steps=6, frames=4, width=128, height=128, cfg_scale=9, seed=7)
     requests = [short, replace(short, prompt="a blue square", seed=8), replace(short, width=192), short]
     kept, anew = Residency(model), Residency(model)
@@ -139,7 +159,7 @@ def test_recorded_passes_are_those_launched_one_by_one(
 @pytest.mark.skipif(not ON_CARD, reason="channels come last on cards only")
 @torch.no_grad()
 def test_channels_come_last_where_that_is_quicker(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    quicker = prefers_channels_last(CARD)
+    quicker = prefers_channels_last(Place(CARD, HALF))
     assert quicker == (torch.cuda.get_device_capability(CARD)[0] >= 8)
     noise = {}
     for last in (False, True):

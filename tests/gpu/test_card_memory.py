@@ -22,7 +22,7 @@ SIDE = 512 if ON_CARD else 64
 REQUEST = VideoRequest(
     prompt="a red ball", steps=2, frames=32 if ON_CARD else 4, width=SIDE, height=SIDE, cfg_scale=9, seed=7
 )
-SHORT = replace(REQUEST, frames=4)
+SHORT = replace(REQUEST, frames=4, steps=5)
 NOISE = 1500 * torch.finfo(HALF).eps
 """How many levels of brightness rounding changes at the most, on average; guidance makes nine times of it."""
 ALL_PLANS = [*LADDER, *(replace(plan, eight_bits=True) for plan in LADDER)]

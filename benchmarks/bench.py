@@ -9,6 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import processor
+from .card import measure
+
 REPORT = Path(__file__).resolve().parent.parent / "outputs" / "benchmark.md"
 
 
@@ -27,15 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure_card(options: argparse.Namespace) -> int:
-    from .card import measure
-
     results = options.results or measure.RESULTS
     return measure.main(measure.Options(options.device, options.small, options.extension, results))
 
 
 def _measure_processor(options: argparse.Namespace) -> int:
-    from . import processor
-
     text = processor.measure(processor.Options(options.runs, options.extension, not options.skip_full_size))
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(text, encoding="utf-8")

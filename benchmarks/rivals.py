@@ -15,12 +15,11 @@ from ..modelscope.checkpoints.diffusers_keys import to_diffusers, unet_names
 from ..modelscope.config import ModelConfig, UNetConfig
 from .torchvision_import import import_torchvision
 
-# Both rivals import torchvision, which has to fit the installed torch first.
-import_torchvision()
-
 
 def diffusers_unet(config: UNetConfig, state: dict[str, Tensor]) -> nn.Module:
     """Return diffusers' UNet3DConditionModel sharing the given weights."""
+    # Both rivals import torchvision, which has to fit the installed torch first.
+    import_torchvision()
     from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 
     with torch.device("meta"):
@@ -51,6 +50,7 @@ def modelscope_unet(config: UNetConfig, state: dict[str, Tensor] | None) -> nn.M
 
     Its decoder takes contexts of 1024 only.
     """
+    import_torchvision()
     from modelscope.models.multi_modal.video_synthesis.unet_sd import UNetSD
 
     with torch.device("cpu" if state is None else "meta"):

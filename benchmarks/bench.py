@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+# Here, though one of them suffices: a signal ends an import at once, but only until `main` begins.
 from . import processor
 from .card import measure
 

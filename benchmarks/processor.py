@@ -13,7 +13,7 @@ from .table import markdown
 
 
 class Options(NamedTuple):
-    """What a person asks for.
+    """The command's options.
 
     Args:
         runs: Guided steps per network.

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -51,36 +51,36 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def is_nvidia(device: torch.device) -> bool:
+    """Return whether the device is an NVIDIA card: torch calls AMD's cuda as well."""
+    return device.type == "cuda" and not torch.version.hip
+
+
 @functools.cache
 def prefers_channels_last(place: Place) -> bool:
     """Return whether the device convolves more quickly there where channels come last in memory.
 
     By a trial of some milliseconds: cards with tensor cores do, other cards and CPUs do not.
     """
-    if place.device.type != "cuda" or torch.version.hip:
+    if not is_nvidia(place.device):
         return False
-    orders = (torch.contiguous_format, torch.channels_last)
-    trials = [_make_convolution(place, order) for order in orders]
-    # In turns, as below; the first of each finds its kernel.
-    times = [[_time_on_card(trial, place.device) for trial in trials] for _ in range(4)][1:]
-    plain, last = (min(column) for column in zip(*times, strict=True))
+    plain, last = _fastest(
+        [_make_convolution(place, order) for order in (torch.contiguous_format, torch.channels_last)]
+    )
     return plain > QUICKER_LAST * last
 
 
 def _make_convolution(place: Place, order: torch.memory_format) -> Callable[[], object]:
-    """Return a convolution to run, as large as in the UNet's first level."""
+    """Return convolutions to run, as large as in the UNet's first level, and to wait for."""
     shapes = (16, 320, 32, 32), (320, 320, 3, 3)
     x, weight = (torch.ones(shape, dtype=place.dtype, device=place.device).to(memory_format=order) for shape in shapes)
-    return lambda: torch.conv2d(x, weight, padding=1)
 
+    def convolve() -> None:
+        for _ in range(10):
+            torch.conv2d(x, weight, padding=1)
+        torch.cuda.synchronize(place.device)
 
-def _time_on_card(work: Callable[[], object], device: torch.device) -> float:
-    torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    for _ in range(10):
-        work()
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return convolve
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -126,13 +126,18 @@ def multiplies_in_bfloat16() -> bool:
     Its flags are no answer: not every torch asks for them, and some systems hide them.
     """
     matrices = [torch.ones(384, 384, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
-    # In turns, and the best of several: other programs disturb both alike.
-    trials = [[_time(matrix) for matrix in matrices] for _ in range(5)]
-    single, half = (min(times) for times in zip(*trials, strict=True))
+    single, half = _fastest([functools.partial(torch.mm, matrix, matrix) for matrix in matrices])
     return single > CLEARLY_QUICKER * half
 
 
-def _time(matrix: torch.Tensor) -> float:
+def _fastest(trials: Sequence[Callable[[], object]]) -> list[float]:
+    """Return the fewest seconds that each of them takes."""
+    # In turns, and the best of several: other programs disturb all alike, and the first of a card finds its kernel.
+    times = [[_time(trial) for trial in trials] for _ in range(5)]
+    return [min(column) for column in zip(*times, strict=True)]
+
+
+def _time(work: Callable[[], object]) -> float:
     start = time.perf_counter()
-    torch.mm(matrix, matrix)
+    work()
     return time.perf_counter() - start

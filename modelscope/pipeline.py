@@ -16,7 +16,6 @@ from .memory.lora_deltas import NO_LORAS, LoraDeltas
 from .memory.passes import PassInputs, predict_noise
 from .memory.plan import BALANCED, Plan
 from .memory.plan_runner import Notify, PlanRunner, Task, warn
-from .memory.recorded_pass import can_record
 from .memory.residency import Residency
 from .model import Model
 from .network.autoencoder import Autoencoder, to_uint8
@@ -131,9 +130,9 @@ def sample(
     levels = sampler.grid(request.steps)
     cond, uncond = unet(lambda _, place: [model.unet.text_context(text.to(*place)) for text in conditions[:2]])
     guidance = _guidance(request, levels) if conditions.scale is None else Guidance(1.0)
-    predict_noise = guide(_network(residency, unet, request, conditions.scale), cond, uncond, guidance)
+    guided = guide(_network(residency, unet, request, conditions.scale), cond, uncond, guidance)
     x = to_ve(noise(), levels[0])
-    denoise = _Remembered(make_denoiser(predict_noise))
+    denoise = _Remembered(make_denoiser(guided))
     solver = sampler.solve(denoise, x, levels, noise, request.eta)
     for done, (x, level) in enumerate(zip(solver, levels[1:], strict=True), 1):
         latents = to_vp(x, level)
@@ -180,7 +179,7 @@ def _network(
             options = PassOptions(plan.budget_on(place.device), plan.batch_cfg, cache if draft > 1 else None)
             texts = [{layer: text.to(place.dtype) for layer, text in context.items()} for context in contexts]
             inputs = PassInputs(latents.to(place.dtype), timesteps, texts, scale)
-            recorder = residency.recorder if plan.is_resident and draft == 1 and can_record(place.device) else None
+            recorder = residency.recorder_for(plan, place) if draft == 1 else None
             return predict_noise(residency.model.unet, inputs, options, recorder)
 
         return unet(work)

@@ -20,7 +20,7 @@ Step = Callable[[], object]
 
 
 class Inputs(NamedTuple):
-    """What a guided step takes: latents [1, 4, f, h, w], a timestep [1] and two texts [1, 77, width]."""
+    """The inputs of a guided step: latents [1, 4, f, h, w], a timestep [1] and two texts [1, 77, width]."""
 
     x: Tensor
     t: Tensor
@@ -70,7 +70,7 @@ def finish(device: torch.device) -> None:
 
 
 def forget_memory(device: torch.device) -> None:
-    """Free what an earlier row left behind, and begin to count anew."""
+    """Free the memory of earlier rows, and reset the peaks."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What a card can do at the most: products of matrices, and copies."""
+"""Measures a card's limits: the rate of a matrix product, and of copies."""
 
 import time
 from collections.abc import Callable

@@ -17,7 +17,7 @@ GIB = 2**30
 
 
 class Options(NamedTuple):
-    """What a person asks for.
+    """The command's options.
 
     Args:
         device: cuda, or cpu for a rehearsal.

@@ -9,7 +9,6 @@ import torch
 from ...modelscope.errors import OutOfMemory, TextToVideoError, first_line, is_memory_error
 from ...modelscope.memory.passes import PassInputs, predict_noise
 from ...modelscope.memory.plan import PLANS, Plan
-from ...modelscope.memory.recorded_pass import can_record
 from ...modelscope.memory.residency import Residency
 from ...modelscope.model import Model, outline
 from ...modelscope.network.streamable import assign
@@ -65,7 +64,7 @@ class Ours:
         x, t, texts = draw_inputs(self._sizes.cases[row.case], self._sizes)
         place = self._sizes.place
         options = PassOptions(plan.budget_on(place.device), plan.batch_cfg)
-        recorder = self._residency.recorder if plan.is_resident and can_record(place.device) else None
+        recorder = self._residency.recorder_for(plan, place)
         with self._residency.use(unet, plan, place):
             inputs = PassInputs(x, t, [unet.text_context(text) for text in texts])
             yield lambda: predict_noise(unet, inputs, options, recorder)

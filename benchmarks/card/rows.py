@@ -44,7 +44,7 @@ RUNS = {
 
 
 class Row(NamedTuple):
-    """What is measured, on which clip, how, and by the process of which network."""
+    """One measurement: its part of the benchmark, its clip and way, and the network whose process makes it."""
 
     part: str
     case: str

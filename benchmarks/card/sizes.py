@@ -11,7 +11,7 @@ from .rows import CASES, SMALL_CASES, Case
 
 
 class Sizes(NamedTuple):
-    """What is measured.
+    """The place, networks and clips of a benchmark.
 
     Args:
         place: Device and precision.

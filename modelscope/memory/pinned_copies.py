@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .float8 import is_quantized
 from .lora_deltas import Deltas
-from .placing import put_channels_last
+from .placing import arrange
 
 Source = Callable[[nn.Module], dict[str, Tensor]]
 """A part of a network to its weights by name, as they are stored."""
@@ -89,8 +89,7 @@ class PinnedCopies:
         return self._copies[part]
 
     def _convert(self, tensor: Tensor) -> Tensor:
-        converted = tensor.to(self._dtype)
-        return put_channels_last(converted) if self._channels_last else converted
+        return arrange(tensor.to(self._dtype), channels_last=self._channels_last)
 
     def clear(self) -> None:
         """Free all copies."""

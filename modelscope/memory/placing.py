@@ -48,8 +48,9 @@ def place_tensors(
     largest_first = sorted(deltas, key=lambda name: -tensors[name].numel())
     found = {name: merge(tensors.pop(name), deltas[name], place.device).to(place.dtype) for name in largest_first}
     found |= dequantize(tensors, *place)
-    for name in found if channels_last else ():
-        found[name] = put_channels_last(found[name])
+    # One after the other, so that only one is there twice.
+    for name in found:
+        found[name] = arrange(found[name], channels_last=channels_last)
     return found
 
 
@@ -58,7 +59,10 @@ def wants_channels_last(module: nn.Module, place: Place) -> bool:
     return getattr(module, "keeps_channels_last", False) and prefers_channels_last(place)
 
 
-def put_channels_last(weight: Tensor) -> Tensor:
-    """Return a weight with its channels last in memory, if it is a convolution's."""
-    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return weight.contiguous(memory_format=orders.get(weight.ndim, torch.contiguous_format))
+ORDERS = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""The order in memory of convolutions' weights with channels last, by their dimensions."""
+
+
+def arrange(weight: Tensor, *, channels_last: bool) -> Tensor:
+    """Return a weight as it is, or with its channels last in memory, if it is a convolution's and that is wanted."""
+    return weight.contiguous(memory_format=ORDERS[weight.ndim]) if channels_last and weight.ndim in ORDERS else weight

@@ -24,11 +24,6 @@ STILL_BUSY = 0.05
 """A card that is done this share of a pass after its last launch, or sooner, waits for launches."""
 
 
-def can_record(device: torch.device) -> bool:
-    """Return whether passes on the device can be recorded."""
-    return device.type == "cuda" and not torch.version.hip
-
-
 class PassRecorder:
     """Runs passes; records one of which the card waits for launches, and plays it from then on.
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..device import Place, free_unused
+from ..device import Place, free_unused, is_nvidia
 from ..model import Model
 from ..network.streamable import Streamable, tensors_of
 from .lora_deltas import NO_DELTAS, Deltas
@@ -75,6 +75,10 @@ class Residency:
             if module is self.model.unet and not copies:
                 # They go from where the recording reads them.
                 self.recorder.forget()
+
+    def recorder_for(self, plan: Plan, place: Place) -> PassRecorder | None:
+        """Return what runs passes of the UNet under the plan; None where they cannot be recorded."""
+        return self.recorder if plan.is_resident and is_nvidia(place.device) else None
 
     def _keep(self, module: nn.Module, place: Place) -> None:
         channels_last = wants_channels_last(module, place)

@@ -11,7 +11,7 @@ from ..network.streamable import Streamable, assign, tensors_of
 from .float8 import quantize
 from .lora_deltas import NO_DELTAS, Deltas, merge, split_by_part
 from .pinned_copies import PinnedCopies, Source
-from .placing import place_tensors, put_channels_last, wants_channels_last
+from .placing import arrange, place_tensors, wants_channels_last
 from .prefetcher import Prefetcher, copies_ahead
 
 
@@ -45,7 +45,11 @@ def stream_quantized_weights(
     channels_last = wants_channels_last(module, place)
     store = {
         part: _quantize_part(
-            part, by_part[part], stored, place.dtype if part in full_precision_parts else None, channels_last
+            part,
+            by_part[part],
+            stored,
+            place.dtype if part in full_precision_parts else None,
+            channels_last=channels_last,
         )
         for part in module.parts()
     }
@@ -55,13 +59,13 @@ def stream_quantized_weights(
 
 
 def _quantize_part(
-    part: nn.Module, deltas: Deltas, stored: torch.device, dtype: torch.dtype | None, channels_last: bool
+    part: nn.Module, deltas: Deltas, stored: torch.device, dtype: torch.dtype | None, *, channels_last: bool
 ) -> dict[str, Tensor]:
     """Copies of the part's weights, made one after the other. dtype: what to store instead of 8 bits, if that."""
     store: dict[str, Tensor] = {}
     for name, tensor in tensors_of(part).items():
         complete = merge(tensor, deltas[name], stored) if name in deltas else tensor
-        complete = put_channels_last(complete) if channels_last else complete
+        complete = arrange(complete, channels_last=channels_last)
         store |= quantize({name: complete}, stored) if dtype is None else {name: complete.to(dtype).to(stored)}
     return store
 

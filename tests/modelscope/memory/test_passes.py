@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from sd_t2v.modelscope.memory.passes import PassInputs, predict_noise
-from sd_t2v.modelscope.memory.recorded_pass import PassRecorder, Run, can_record
+from sd_t2v.modelscope.memory.plan import FAST
+from sd_t2v.modelscope.memory.recorded_pass import PassRecorder, Run
+from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.network.unet3d import PassOptions
-from sd_t2v.tests.helpers.support import max_error, small_model
+from sd_t2v.tests.helpers.support import CPU, max_error, small_model
 
 
 class Copying(PassRecorder):
@@ -59,4 +61,4 @@ def test_passes_that_differ_in_more_than_numbers_have_keys_of_their_own() -> Non
 
 
 def test_a_cpu_records_nothing() -> None:
-    assert not can_record(torch.device("cpu"))
+    assert Residency(small_model()).recorder_for(FAST, CPU) is None

@@ -61,13 +61,16 @@ def build_settings(stored: StoredSettings, opened: Any) -> None:
         widgets = [_widget(setting, stored[setting]) for setting in SETTINGS]
         status = gr.HTML()
     for setting, widget in zip(SETTINGS, widgets, strict=True):
-        # Text is stored when it is complete.
-        event = widget.blur if isinstance(widget, gr.Textbox) else widget.change
+        # By a person's hand only: gradio 4.40's page loses answers where several events begin and end together, as they
+        # would if each value that comes as the page opens were stored again. Text is stored when it is complete.
+        event = widget.blur if isinstance(widget, gr.Textbox) else widget.input
         event(_changer(stored, setting), [widget], [status], show_progress="hidden")
-    # Not an event of its own: gradio 4.40's page loses answers where several begin and end together.
-    filled = opened.then(lambda: [stored[setting] for setting in SETTINGS], None, widgets, show_progress="hidden")
-    # What a person changed before the values have come would be overwritten, and stored so.
-    filled.then(lambda: gr.update(visible=True), None, fold, show_progress="hidden")
+
+    def fill() -> list[Any]:
+        return [*(stored[setting] for setting in SETTINGS), gr.update(visible=True)]
+
+    # Shown with its values: what a person changed before they have come would be overwritten.
+    opened.then(fill, None, [*widgets, fold], show_progress="hidden")
 
 
 def _changer(stored: StoredSettings, setting: Setting) -> Callable[[Any], str]:

@@ -1,4 +1,4 @@
-"""Installs the packages that are missing, and changes none that is there. The WebUI runs this at every start."""
+"""Installs missing packages, and changes none that is installed. The WebUI runs this at every start."""
 
 import importlib.util
 import re
@@ -17,9 +17,9 @@ NEEDED = {
     "safetensors": "safetensors",
     "tqdm": "tqdm",
 }
-"""Packages by the name they are imported under. torch, gradio and Pillow are the WebUI's own."""
+"""Packages by the names of their modules. torch, gradio and Pillow come with the WebUI."""
 
-# One line that pip cannot read, and it reads none.
+# A single line that pip cannot parse makes it refuse the whole file.
 _NAME = re.compile(r"(?i)[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 _VERSION = re.compile(
     r"(?i)v?(\d+!)?\d+(\.\d+)*([-_.]?(a|alpha|b|beta|c|rc|pre|preview)[-_.]?\d*)?"
@@ -28,12 +28,12 @@ _VERSION = re.compile(
 
 
 def find_missing() -> list[str]:
-    """Return pip's names of the packages that are not there."""
+    """Return pip's names of the missing packages."""
     return [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
 
 
 def install(packages: list[str]) -> None:
-    """Install packages, and keep the version of every package that is there."""
+    """Install packages, and keep the version of every installed package."""
     from launch import run_pip
 
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def install(packages: list[str]) -> None:
 
 
 def list_installed() -> list[str]:
-    """Return every package as pip's constraints write it: the one that is imported, not what a broken update left."""
+    """Return every installed package in the form of pip's constraints. Remains of broken updates are left out."""
     found: dict[str, str] = {}
     for package in distributions():
         about = package.metadata

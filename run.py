@@ -1,8 +1,8 @@
-"""Runs the project's commands inside .venv, which it creates once beside this file. Standard library only."""
+"""Runs the project's commands inside .venv, which it creates next to this file. Uses only the standard library."""
 
 import sys
 
-# Before anything that an old Python cannot run; the whole file has to parse there.
+# Checked before anything that an old Python cannot run; the whole file has to be valid syntax there.
 if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit(f"run.py needs Python 3.10 or newer; this is Python {sys.version.split()[0]} at {sys.executable}.")
 
@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 
 def leave(number: int, _: object = None, words: str = "the command had not begun") -> None:
-    """End at once, with one line. The next start does again what an installation had begun."""
+    """End immediately, with one line. The next start repeats an installation that was interrupted."""
     try:
         os.write(2, f"\nInterrupted; {words}.\n".encode())
     finally:
@@ -22,7 +22,7 @@ def leave(number: int, _: object = None, words: str = "the command had not begun
 
 
 if __name__ == "__main__":
-    # Before all that takes time. What is ignored, as a shell has Ctrl-C ignored in the background, stays so.
+    # Before anything that takes time. Ignored signals stay ignored: a shell ignores Ctrl-C for background processes.
     for ending in ENDINGS:
         if signal.getsignal(ending) is not signal.SIG_IGN:
             signal.signal(ending, leave)
@@ -31,7 +31,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-# The package by its path: with -I or -P Python does not look beside a script.
+# The package is imported by its path: with -I or -P, Python does not search the script's folder.
 spec = spec_from_file_location("sd_t2v", Path(__file__).with_name("sd_t2v.py"))
 assert spec and spec.loader
 sys.modules["sd_t2v"] = module_from_spec(spec)
@@ -51,14 +51,14 @@ from sd_t2v.tools.make_venv import (
     say,
 )
 
-# Exit codes of a child that Ctrl-C ended, and that says nothing of it.
+# Exit codes of a child that Ctrl-C ended without a message.
 INTERRUPTED_CODES = (-signal.SIGINT, 0xC000013A)
-# Else a file in the person's folder could replace a module of ours.
+# Without -P, a file in the person's folder could replace one of our modules.
 SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
 
 
 class Command(NamedTuple):
-    """What a command is for, the requirement files that it needs, and the arguments of each Python that it starts."""
+    """A command: its purpose, the requirement files that it needs, and the arguments of each Python that it starts."""
 
     summary: str
     requirements: tuple[str, ...]
@@ -68,7 +68,7 @@ class Command(NamedTuple):
 
 ENGINE = (TORCH, "demo.txt")
 LINT = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), ("tools/typecheck.py",))
-# Some files at once, which is quicker than threads inside of operations. In their order: the longest come first.
+# Several files in parallel, which is quicker than threads inside operations, in their order: the longest come first.
 PYTEST = (("-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"),)
 LAUNCHER = "sd_t2v.t2v_helpers.commands.launcher"
 
@@ -130,19 +130,19 @@ def help_text() -> str:
 
 
 def show(text: str, stream: TextIO | None) -> None:
-    """Write a text, whether or not anybody can read it."""
+    """Write a text; a stream that cannot be written is not an error."""
     if stream is None:
         return
     try:
         stream.write(text)
         stream.flush()
     except OSError:
-        # What did not go out would be tried again at the end, with an error that nobody can catch.
+        # Python would try to write the rest again when it ends, with an error that nobody can catch.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run_guarded(name: str, arguments: list[str], own_torch: bool) -> int:
-    """Prepare and start a command; a person sees messages, never a traceback."""
+    """Prepare and start a command. Errors are shown as messages, never as a traceback."""
     try:
         prepare(name, COMMANDS[name].requirements, own_torch)
         return start(COMMANDS[name], arguments)
@@ -154,7 +154,7 @@ def run_guarded(name: str, arguments: list[str], own_torch: bool) -> int:
 
 
 def start(command: Command, arguments: list[str]) -> int:
-    """Run all steps; the exit code is the first that is not 0. Arguments go to a command of one step only."""
+    """Run all steps of a command, and return the first exit code that is not 0. Arguments go to one-step commands."""
     if arguments and len(command.steps) > 1:
         raise Problem("this command takes no arguments.")
     if command.at_root:
@@ -167,9 +167,9 @@ def start(command: Command, arguments: list[str]) -> int:
 
 
 def become(line: list[str], launcher: bool) -> None:
-    """Go on as another program: signals and the exit code need no passing on.
+    """Replace this process by another program, so that signals and the exit code need not be passed on.
 
-    launcher: whether that is the launcher, which obeys signals once it is ready; until then they wait.
+    launcher: whether the program is the launcher, which unblocks signals when it is ready; until then they wait.
     """
     if launcher:
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
@@ -180,18 +180,18 @@ def become(line: list[str], launcher: bool) -> None:
 
 
 def run_to_end(line: list[str]) -> int:
-    """Wait for a child, which gets Ctrl-C from the console itself."""
+    """Run a child to its end and return its exit code. It gets Ctrl-C from the console itself."""
     code, _ = attend(line, pass_on)
     if code in INTERRUPTED_CODES or code == -signal.SIGTERM:
         leave(-code if code < 0 else signal.SIGINT, words="the command was not finished")
     if code == INTERRUPTED:
-        # The child has printed it.
+        # The child has printed a message.
         sys.exit(code)
     return 128 - code if code < 0 else code
 
 
 def pass_on(child: Child, signals: list[int]) -> None:
-    """End the child where only this process was asked to end."""
+    """End the child if this process got SIGTERM, which the console does not send to both."""
     if signal.SIGTERM in signals:
         child.terminate()
 

@@ -1,7 +1,7 @@
-"""Measures load time, memory and speed beside others' networks: python run.py bench.
+"""Measures load time, memory and speed, and compares them with other implementations: python run.py bench.
 
-Rivals get the same weights in the same process; synthetic weights, since only sizes matter. Ratios are worth reading,
-seconds are this machine's.
+Rivals get the same weights in the same process. The weights are synthetic, since only sizes matter. Ratios are
+meaningful; seconds depend on this machine.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Here, though one of them suffices: a signal ends an import at once, but only until `main` begins.
+# Both are imported here, though only one is needed: until `main` begins, a signal ends an import immediately.
 from . import processor
 from .card import measure
 

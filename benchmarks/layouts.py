@@ -1,4 +1,4 @@
-"""Measures loading a whole model of full size from each layout, and writes those layouts."""
+"""Writes a model of full size in each layout, and measures loading it."""
 
 import json
 import subprocess
@@ -25,16 +25,17 @@ HEADER = ("layout", "on disk GB", "ready after s", "peak memory GB", "of it beyo
 CPU = Place(torch.device("cpu"), torch.float32)
 
 Write = Callable[[dict[str, Tensor], Path, str], None]
-"""Takes tensors, a part's folder and the stem of its file; an empty one for the text encoder's usual one."""
+"""Writes tensors into a part's folder. Takes the stem of the file's name; an empty one means the text encoder's usual
+name."""
 
 
 def write_diffusers(folder: Path, write: Write, model: Model, blocks: int | None = None) -> Path:
-    """Write a model as diffusers does, in half precision. blocks: those of the text tower, if more than are used."""
+    """Write a model as diffusers does, in half precision. blocks: number of the text tower's, if more than are used."""
     config, used = model.config, model.config.text.layers - 1
     text = to_diffusers(model.text_encoder.state_dict(), text_names)
     last = f"layers.{used - 1}."
     for number in range(used, blocks or used):
-        # No two blocks alike.
+        # No two blocks are equal.
         text |= {name.replace(last, f"layers.{number}."): x + number for name, x in text.items() if last in name}
     parts = {
         "unet": (to_diffusers(model.unet.state_dict(), unet_names(config)), diffusers_config(config.unet)),
@@ -72,7 +73,7 @@ def _text_config(config: TextConfig, blocks: int) -> dict[str, Any]:
 
 
 def write_original(folder: Path, model: Model, dtype: torch.dtype = torch.float16) -> Path:
-    """Write the original's files, with the configuration."""
+    """Write a model in the original's files, with the configuration."""
     folder.mkdir(parents=True)
     files = model.config.files
     vae = {f"first_stage_model.{name}": x.to(dtype) for name, x in model.autoencoder.state_dict().items()}
@@ -84,23 +85,23 @@ def write_original(folder: Path, model: Model, dtype: torch.dtype = torch.float1
 
 
 def as_safetensors(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """Write one file, as today."""
+    """Write one safetensors file, as diffusers does today."""
     save_file(tensors, folder / f"{stem or 'model'}.safetensors")
 
 
 def as_bin(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """Write one pickle, as in 2023."""
+    """Write one pickle, as diffusers did in 2023."""
     torch.save(tensors, folder / f"{stem or 'pytorch_model'}.bin")
 
 
 def as_half_variant(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """Write the variant in half precision, beside a file of zeros in place of the one in single precision."""
+    """Write the variant in half precision, and a file of zeros instead of the one in single precision."""
     torch.save(tensors, folder / f"{stem or 'pytorch_model'}.fp16.bin")
     torch.save({name: torch.zeros_like(x) for name, x in tensors.items()}, folder / f"{stem or 'pytorch_model'}.bin")
 
 
 def as_shards(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """Write two files and an index."""
+    """Write two safetensors files and an index."""
     stem = stem or "model"
     names = sorted(tensors)
     halves = names[: len(names) // 2], names[len(names) // 2 :]
@@ -113,7 +114,7 @@ def as_shards(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
 
 
 def as_in_2023(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """Write the autoencoder's old names, and positions beside the text tower's weights."""
+    """Write one pickle with the autoencoder's old names, and with positions among the text tower's weights."""
     if folder.name == "vae":
         for today, before in {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}.items():
             tensors = {name.replace(f".{today}.", f".{before}."): x for name, x in tensors.items()}
@@ -123,7 +124,7 @@ def as_in_2023(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
 
 
 def as_transformers_5(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
-    """Write one file without the text tower's prefix."""
+    """Write one safetensors file without the text tower's prefix."""
     as_safetensors({name.removeprefix("text_model."): x for name, x in tensors.items()}, folder, stem)
 
 
@@ -137,7 +138,7 @@ WAYS: dict[str, Callable[[Path, Model], Path]] = {
 
 
 def measure(folder: Path) -> list[list[str]]:
-    """Write a model in each layout into the folder, one after the other, and load it in a process of its own."""
+    """Write a model in each layout into the folder, one after the other, and load each in a separate process."""
     rows = []
     for number, (way, write) in enumerate(WAYS.items()):
         place = write(folder / str(number), _model())
@@ -151,7 +152,7 @@ def measure(folder: Path) -> list[list[str]]:
 
 
 def _model() -> Model:
-    """Return a model of full size, all numbers the same."""
+    """Return a model of full size, in which all numbers are the same."""
     model = outline(ModelConfig(), CPU, CPU)
     for part in (model.text_encoder, model.unet, model.autoencoder):
         shapes = part.state_dict().items()
@@ -160,7 +161,7 @@ def _model() -> Model:
 
 
 def main(folder: Path) -> None:
-    """Load once so that the files are in memory, then again, and print the figures of the second time."""
+    """Load a model once, so that the files are in memory, then again, and print the figures of the second time."""
     before = peak_gigabytes()
     load_model(folder, CPU)
     start = time.perf_counter()

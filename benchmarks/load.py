@@ -1,4 +1,4 @@
-"""Measures loading the UNet from disk, each way in a process of its own, with its peak of resident memory."""
+"""Measures loading the UNet from disk with each implementation in a separate process, with its peak resident memory."""
 
 import json
 import re
@@ -24,7 +24,7 @@ PTH, DIFFUSERS = "text2video_pytorch_model.pth", "unet"
 
 
 def measure(folder: Path) -> list[list[str]]:
-    """Write synthetic checkpoints into the folder and load them each way."""
+    """Write synthetic checkpoints into the folder, and load them with each implementation."""
     write_checkpoints(folder)
     rows = []
     for way in WAYS:
@@ -52,7 +52,7 @@ def write_checkpoints(folder: Path) -> None:
 
 
 def load(way: str, folder: Path) -> dict[str, Tensor]:
-    """Load a network one way, and return its weights."""
+    """Load a network with one implementation, and return its weights."""
     if way == "this project":
         path = folder / PTH
         return load_part(UNET, Source(path, (path,)), ModelConfig()).state_dict()
@@ -61,7 +61,7 @@ def load(way: str, folder: Path) -> dict[str, Tensor]:
 
         network = UNet3DConditionModel.from_pretrained(folder / DIFFUSERS, torch_dtype=torch.float16)
         return dict(network.state_dict())
-    # What modelscope's pipeline does: random initialisation in single precision, then a strict load of a full copy.
+    # As in modelscope's pipeline: random initialisation in single precision, then a strict load of a full copy.
     original = modelscope_unet(UNetConfig(), None)
     original.load_state_dict(torch.load(folder / PTH, map_location="cpu"), strict=True)
     return dict(original.half().state_dict())
@@ -72,7 +72,7 @@ def peak_gigabytes() -> float:
     if sys.platform == "win32":
         raise SystemExit("The load benchmark needs Linux or macOS.")
     if Path("/proc/self/status").exists():
-        # Not ru_maxrss: a child starts with its parent's.
+        # Not ru_maxrss, which a child inherits from its parent.
         peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
         assert peak
         return int(peak[1]) * 1024 / 1e9
@@ -82,7 +82,7 @@ def peak_gigabytes() -> float:
 
 
 def main(way: str, folder: Path) -> None:
-    """Load one way and print the figures."""
+    """Load with one implementation, and print the figures."""
     imports = {"diffusers": "diffusers.models.unets.unet_3d_condition", "this project": "torch"}
     __import__(imports.get(way, "modelscope.models.multi_modal.video_synthesis.unet_sd"))
     before, start = peak_gigabytes(), time.perf_counter()

@@ -1,4 +1,4 @@
-"""The part of the benchmark that needs no graphics card: loading, memory and steps beside others' networks."""
+"""The part of the benchmark that needs no graphics card: loading, memory and steps, compared with others' networks."""
 
 import platform
 import tempfile
@@ -16,9 +16,9 @@ class Options(NamedTuple):
     """The command's options.
 
     Args:
-        runs: Guided steps per network.
+        runs: Number of guided steps per network.
         extension: A checkout of the 2023 extension, if it is to take part.
-        full_size: Whether to measure what needs 12 GB of memory and disk, too.
+        full_size: Whether to include what needs 12 GB of memory and disk.
     """
 
     runs: int
@@ -27,7 +27,7 @@ class Options(NamedTuple):
 
 
 def measure(options: Options) -> str:
-    """Return the tables."""
+    """Measure, and return the tables as text."""
     report = [_machine()]
     if options.full_size:
         report += _files()
@@ -39,7 +39,7 @@ def measure(options: Options) -> str:
 
 
 def _files() -> Iterator[str]:
-    """Measure what reads files of full size, which are written for it and removed."""
+    """Yield the tables of what reads files of full size, which are written for it and then removed."""
     for title, header, measure_them in (
         ("Loading the full-size UNet, half precision on disk", load.HEADER, load.measure),
         ("Loading a whole model of full size", layouts.HEADER, layouts.measure),

@@ -1,4 +1,4 @@
-"""Others' implementations of the same networks, given the same weights."""
+"""Other implementations of the same networks, with the same weights."""
 
 import importlib.util
 import sys
@@ -17,8 +17,8 @@ from .torchvision_import import import_torchvision
 
 
 def diffusers_unet(config: UNetConfig, state: dict[str, Tensor]) -> nn.Module:
-    """Return diffusers' UNet3DConditionModel sharing the given weights."""
-    # Both rivals import torchvision, which has to fit the installed torch first.
+    """Return diffusers' UNet3DConditionModel, which shares the given weights."""
+    # diffusers and modelscope import torchvision, which first has to be made to fit the installed torch.
     import_torchvision()
     from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 
@@ -46,9 +46,9 @@ def diffusers_config(config: UNetConfig) -> dict[str, Any]:
 
 
 def modelscope_unet(config: UNetConfig, state: dict[str, Tensor] | None) -> nn.Module:
-    """Return modelscope's own UNetSD sharing the given weights, or initialised at random as its pipeline does.
+    """Return modelscope's own UNetSD, which shares the given weights or is initialised at random, as in its pipeline.
 
-    Its decoder takes contexts of 1024 only.
+    Its decoder takes only contexts of width 1024.
     """
     import_torchvision()
     from modelscope.models.multi_modal.video_synthesis.unet_sd import UNetSD
@@ -67,9 +67,9 @@ def _original_arguments(config: UNetConfig) -> dict[str, Any]:
 
 
 def extension_unet(checkout: Path, config: UNetConfig, state: dict[str, Tensor]) -> nn.Module:
-    """Return the 2023 extension's UNetSD from a checkout of it, sharing the given weights.
+    """Return the 2023 extension's UNetSD from a checkout, which shares the given weights.
 
-    As it runs in a WebUI with --opt-sdp-attention, the best that a CPU lets it have.
+    It runs as in a WebUI with --opt-sdp-attention, the best option for it on a CPU.
     """
     source = checkout / "scripts" / "modelscope" / "t2v_model.py"
     spec = importlib.util.spec_from_file_location("extension_of_2023", source)
@@ -81,7 +81,7 @@ def extension_unet(checkout: Path, config: UNetConfig, state: dict[str, Tensor])
     with _webui_of_2023():
         spec.loader.exec_module(module)
         network: nn.Module = module.UNetSD(**_original_arguments(config))
-    # Its schedule is among its buffers.
+    # The schedule is among its buffers, so keys may be missing from the state.
     assert not network.load_state_dict(state, assign=True, strict=False).unexpected_keys
     return network.eval()
 
@@ -97,7 +97,7 @@ class _Anything(types.ModuleType):
 
 @contextmanager
 def _webui_of_2023() -> Iterator[None]:
-    """Provide the modules that the extension's network imports from the WebUI and does not use on a CPU."""
+    """Provide stand-ins for the modules that the extension's network imports but does not use on a CPU."""
     names = (
         "ldm", "ldm.util", "ldm.modules", "ldm.modules.diffusionmodules", "ldm.modules.diffusionmodules.model",
         "ldm.modules.diffusionmodules.util", "ldm.modules.distributions", "ldm.modules.distributions.distributions",

@@ -1,6 +1,6 @@
-"""Measures one guided step of our network and the rivals' in turn, so that the machine's moods affect all alike.
+"""Measures guided steps of our network and the rivals' in turn, so that changes of the machine's speed affect all.
 
-Each case has a process of its own: what a process did before changes how it gets memory, and by that the ratios.
+Each case runs in a separate process: what a process did before changes its memory allocation, and thereby the ratios.
 """
 
 import json
@@ -53,7 +53,7 @@ def measure(name: str, runs: int, extension: Path | None) -> list[list[str]]:
 
 @torch.inference_mode()
 def compare(case: Case, runs: int, extension: Path | None) -> list[list[str]]:
-    """Measure in this process, and return the rows."""
+    """Measure all networks in this process, and return a row for each."""
     steps = _steps(case, extension)
     outputs, flops = {}, {}
     for name, step in steps.items():
@@ -70,7 +70,7 @@ def compare(case: Case, runs: int, extension: Path | None) -> list[list[str]]:
 
 
 def _steps(case: Case, extension: Path | None) -> dict[str, Step]:
-    """Return a step of each network as its pipeline does it: diffusers' takes both texts in one batch."""
+    """Return a guided step of each network, as in its own pipeline: diffusers takes both texts in one batch."""
     unet = random_unet(case.config)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, case.config.in_dim, *case.size, generator=generator)

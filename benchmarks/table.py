@@ -1,4 +1,4 @@
-"""Results as Markdown."""
+"""Formats results as Markdown."""
 
 from collections.abc import Iterable, Sequence
 

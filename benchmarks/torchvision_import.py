@@ -1,7 +1,7 @@
-"""Imports torchvision where its compiled operators do not fit the installed torch, as beside a CPU build.
+"""Imports torchvision even if its compiled operators do not fit the installed torch, for instance a CPU build.
 
-diffusers, transformers and modelscope import it, and it asks torch about operators that a mismatched build never
-registered. None of our rivals' networks calls them, so declaring their schemas is enough to get past the import.
+diffusers, transformers and modelscope import it, and it asks torch about operators that a mismatched build has not
+registered. None of the rivals' networks calls them, so it is enough for the import to declare their schemas.
 """
 
 import importlib
@@ -18,7 +18,7 @@ _declarations: list[torch.library.Library] = []
 
 
 def import_torchvision() -> None:
-    """Import torchvision, with its missing operators declared. Raises RuntimeError where that does not suffice."""
+    """Import torchvision, and declare its missing operators. Raises RuntimeError if that does not suffice."""
     for _ in range(_MAX_DECLARATIONS):
         try:
             importlib.import_module("torchvision")

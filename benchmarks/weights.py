@@ -1,4 +1,4 @@
-"""Random weights, for when only sizes and finite numbers matter."""
+"""Random weights, for measurements in which only sizes and finite numbers matter."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ CPU = torch.device("cpu")
 def random_weights(module: nn.Module, device: torch.device = CPU) -> dict[str, Tensor]:
     """Return weights for a module on the meta device that keep activations near unit size.
 
-    device: where they are drawn; others give other numbers.
+    device: the device on which they are drawn; each device gives other numbers.
     """
     generator = torch.Generator(device).manual_seed(0)
     return {name: _random(value, generator) for name, value in module.state_dict().items()}

@@ -1,4 +1,4 @@
-"""configuration.json as typed dataclasses. The 1.7B's values are the defaults, so that the file may be missing."""
+"""configuration.json as typed dataclasses. The defaults are the 1.7B's values, so the file may be missing."""
 
 import json
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from .json_files import read_json
 
 CONFIGURATION = "configuration.json"
 MAX_SIZE, MAX_LAYERS, MAX_LEVELS = 65_536, 64, 8
-"""Bounds of widths and counts, of layers in a row, and of resolution levels: far above any model of this kind."""
+"""Limits for widths and counts, for layers in a row, and for resolution levels: far above any model of this kind."""
 MISTAKES = (
     OSError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, OmegaConfBaseException,
 )  # fmt: skip
-"""What the readers of a wrong configuration raise."""
+"""Errors that reading an invalid configuration may raise."""
 Section = TypeVar("Section")
 
 
@@ -87,7 +87,7 @@ class FilesConfig:
 
 @dataclass
 class ModelConfig:
-    """All of configuration.json that matters here."""
+    """The content of configuration.json that is used here."""
 
     files: FilesConfig = field(default_factory=FilesConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
@@ -97,7 +97,7 @@ class ModelConfig:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """Return a folder's configuration.json, or the 1.7B's where there is none. Raises ModelError."""
+    """Return a folder's configuration, or the 1.7B's if it has no configuration.json. Raises ModelError."""
     path = folder / CONFIGURATION
     try:
         if not path.exists():
@@ -113,7 +113,7 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def _refuse_references(value: Any) -> None:
-    """Refuse references, to the environment for instance: other readers of the file look them up. Raises ValueError."""
+    """Refuse references, for instance to the environment: other readers of the file resolve them. Raises ValueError."""
     if isinstance(value, str) and "${" in value:
         raise ValueError("it refers to something outside of itself")
     if isinstance(value, dict):
@@ -140,7 +140,7 @@ def _parse(model: dict[str, Any]) -> ModelConfig:
 
 
 def _get_mapping(values: Any, key: str) -> dict[str, Any]:
-    """Return what a key holds, which must be names and values. Raises ValueError."""
+    """Return the mapping under a key. Raises ValueError if the key is missing or holds no mapping."""
     found = values.get(key) if isinstance(values, dict) else None
     if not isinstance(found, dict):
         raise ValueError(f"{key} must hold names and values")
@@ -148,7 +148,7 @@ def _get_mapping(values: Any, key: str) -> dict[str, Any]:
 
 
 def _read_section(kind: type[Section], values: dict[str, Any], prefix: str) -> Section:
-    """Return a dataclass filled with the values whose prefixed names are its fields. Others do not matter here."""
+    """Return a dataclass filled with the values whose prefixed names are its fields; ignore the other values."""
     names = {field.name: _key(prefix, field.name) for field in fields(kind)}  # type: ignore[arg-type]
     known = {name: _check_plain(key, values[key]) for name, key in names.items() if key in values}
     section: Section = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), known))  # type: ignore[assignment]
@@ -156,7 +156,7 @@ def _read_section(kind: type[Section], values: dict[str, Any], prefix: str) -> S
 
 
 def _check_plain(key: str, value: Any) -> Any:
-    """Return a value that is a number, a text or a list of these: OmegaConf interprets others. Raises ValueError."""
+    """Return a value if it is a number, text or a list of these: OmegaConf interprets others. Raises ValueError."""
     values = value if isinstance(value, list) else [value]
     if len(values) > MAX_LEVELS or not all(isinstance(one, str | int | float) and one != MISSING for one in values):
         raise ValueError(f"{key} must be a number, a text, or a list of up to {MAX_LEVELS} of these")
@@ -164,9 +164,9 @@ def _check_plain(key: str, value: Any) -> Any:
 
 
 def validate(section: Section, names: Mapping[str, str] | None = None) -> Section:
-    """Return a section if a network can have its sizes. Raises ValueError.
+    """Return a section if its sizes are possible for a network. Raises ValueError.
 
-    names: what errors call its fields.
+    names: the fields' names in errors.
     """
     for one in fields(section):  # type: ignore[arg-type]
         _check_size((names or {}).get(one.name, one.name), getattr(section, one.name))
@@ -179,7 +179,7 @@ def _key(prefix: str, name: str) -> str:
 
 
 def _check_size(key: str, value: Any) -> None:
-    """Refuse sizes that no network has, before anything is built with them. Raises ValueError."""
+    """Refuse impossible sizes before anything is built with them. Raises ValueError."""
     values = value if isinstance(value, list) else [value]
     if not 1 <= len(values) <= MAX_LEVELS:
         raise ValueError(f"{key} must have 1 to {MAX_LEVELS} entries")

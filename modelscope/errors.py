@@ -1,4 +1,4 @@
-"""Errors that a person can act on: what happened, where, what to do next."""
+"""Errors that a person can act on: they say what happened, where, and what to do next."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,9 +7,9 @@ from .escape import visible
 
 
 class TextToVideoError(Exception):
-    """Base of every error this project raises on purpose; its text is meant for people.
+    """Base of every error that this project raises on purpose; its text is meant for people.
 
-    lines: each is shown as one, whatever the names in it hold.
+    lines: each is shown as a single line, whatever characters the names in it contain.
     """
 
     def __init__(self, *lines: str) -> None:
@@ -30,7 +30,7 @@ class OutOfMemory(TextToVideoError):
 
 @contextmanager
 def memory_errors(doing: str, remedy: str) -> Iterator[None]:
-    """Turn the ways in which torch says that memory ran out into OutOfMemory."""
+    """Turn torch's various errors for a lack of memory into OutOfMemory."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
@@ -40,7 +40,7 @@ def memory_errors(doing: str, remedy: str) -> Iterator[None]:
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out. torch says that in several ways, Windows in another."""
+    """Return whether an error means that memory ran out: torch has several such errors, Windows has another."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
@@ -48,7 +48,7 @@ def is_memory_error(error: BaseException) -> bool:
 
 _MEMORY_SIGNS = (
     "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "paging file",
-    # cuBLAS; DirectML; Metal; Intel's.
+    # cuBLAS; DirectML; Metal; Intel.
     "alloc_failed", "not enough gpu video memory", "invalid buffer size", "out of device memory",
     "out_of_device_memory",
 )  # fmt: skip
@@ -60,5 +60,5 @@ def first_line(error: BaseException) -> str:
 
 
 def shorten(names: Sequence[str], shown: int) -> str:
-    """Return the first of these names, for use within a sentence; long names are cut."""
+    """Return the first `shown` names, for use within a sentence; long names are cut."""
     return ", ".join(name[:300] for name in names[:shown]) + (", …" if len(names) > shown else "")

@@ -1,4 +1,4 @@
-"""Makes text from files and folders fit to be shown: it adds no lines, colours or directions of its own."""
+"""Makes text from files and folders safe to show: it cannot add lines, colours or changes of direction."""
 
 import logging
 import re
@@ -6,23 +6,23 @@ import traceback
 from types import TracebackType
 from typing import TypeAlias
 
-# Control characters, line ends, marks of direction, what is invisible, and what is no Unicode.
+# Control characters, line ends, direction marks, invisible characters, and lone surrogates.
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
 _PYTHONS_OWN = ("  ", "\n", "Traceback ")
-"""The starts of those parts of a traceback that are not an exception's own text."""
+"""Prefixes of those parts of a traceback that are not an exception's own text."""
 ErrorInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 def visible(text: str) -> str:
-    """Return the text with all that a console or a page would obey escaped as Python does, such as \\x1b."""
+    """Return the text with every character that a console or a page would obey escaped as in Python, such as \\x1b."""
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def logger(name: str) -> logging.Logger:
-    """Return a module's logger. Its messages are escaped, whoever prints them."""
+    """Return a module's logger. Its messages are escaped, whichever handler prints them."""
     log = logging.getLogger(name)
     if not any(isinstance(one, _Visible) for one in log.filters):
         log.addFilter(_Visible())
@@ -30,7 +30,7 @@ def logger(name: str) -> logging.Logger:
 
 
 class _Visible(logging.Filter):
-    """Changes records instead of dropping them: the handlers are the host's, and format as they like."""
+    """A filter that escapes records and drops none. The handlers, which format records, belong to the host."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = visible(record.getMessage()), ()
@@ -40,7 +40,7 @@ class _Visible(logging.Filter):
 
 
 def _escape_traceback(error: ErrorInfo) -> str:
-    """Return a traceback whose exceptions' texts are one line each."""
+    """Return a traceback in which each exception's text is on one line."""
     parts = (part.removesuffix("\n") for part in traceback.format_exception(*error))
     return "\n".join(
         "\n".join(map(visible, part.split("\n"))) if part.startswith(_PYTHONS_OWN) else visible(part) for part in parts

@@ -1,4 +1,4 @@
-"""Opens files without waiting, and reads from them only what is there."""
+"""Opens files without blocking, and reads from them with checks for missing bytes."""
 
 import errno
 import hashlib
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 _PIECE = 1 << 20
-"""Bytes that are hashed at once."""
+"""Number of bytes that are hashed at once."""
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """Open a file to read it. Raises OSError, also for a pipe or a device, which may have no end."""
+    """Open a file for reading. Raises OSError, also for a pipe or a device, which may have no end."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAITING))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -27,7 +27,7 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def size_of(path: Path) -> int:
-    """Return a file's size in bytes; 0 where it cannot be found out."""
+    """Return a file's size in bytes, or 0 if it cannot be determined."""
     try:
         return path.stat().st_size
     except OSError:
@@ -35,7 +35,7 @@ def size_of(path: Path) -> int:
 
 
 def read_at(file: io.BufferedReader, offset: int, size: int) -> bytes:
-    """Read so many bytes at a position. Raises EOFError where there are fewer, OSError where the disk fails."""
+    """Read `size` bytes at a position. Raises EOFError if there are fewer, OSError if the disk fails."""
     file.seek(offset)
     data = file.read(size)
     if len(data) != size:
@@ -44,9 +44,9 @@ def read_at(file: io.BufferedReader, offset: int, size: int) -> bytes:
 
 
 def read_array(file: io.BufferedReader, offset: int, size: int) -> bytearray:
-    """Read so many bytes at a position into an array that may be changed. Raises as `read_at` does.
+    """Read `size` bytes at a position into a writable array. Raises as `read_at` does.
 
-    size: in bytes. The caller has checked that the file is large enough.
+    The caller must have checked that the file is large enough.
     """
     file.seek(offset)
     data = bytearray(size)
@@ -60,8 +60,8 @@ def hash_file(path: Path, begun: "_Hash | None" = None, on_piece: Callable[[], N
 
     Args:
         path: A file of any size.
-        begun: A hash to go on with; a new SHA-256 if not given.
-        on_piece: Called after each megabyte; whatever it raises ends the reading.
+        begun: A hash to continue; a new SHA-256 if not given.
+        on_piece: Called after each megabyte; an exception that it raises ends the reading.
 
     Raises:
         OSError: The file cannot be read.

@@ -1,4 +1,4 @@
-"""Reads JSON from strangers: bounded in size and depth, and with nothing in it that JSON does not have."""
+"""Reads JSON from untrusted files: bounded in size and depth, and strictly as the standard defines it."""
 
 import json
 import math
@@ -9,12 +9,12 @@ from typing import Any
 from .files import open_file
 
 MAX_BYTES = 1 << 20
-"""Most bytes of a document in a file of its own. The longest, an index of hundreds of files, takes a fifth of this."""
+"""Maximum size of a JSON file in bytes. The longest, an index of hundreds of files, takes a fifth of this."""
 MAX_DEPTH = 32
 MAX_ENTRIES = 400_000
-"""Most commas and brackets: each value between them takes memory, however short it is."""
+"""Maximum number of commas and brackets: each value between them takes memory, however short it is."""
 MAX_DIGITS = 40
-# A text without an end goes to the end: else each quotation mark in it would be tried as another beginning.
+# A string that is not closed matches to the end of the data: else each quotation mark in it would be tried as a start.
 _TEXT = re.compile(rb'"(?:\\.|[^"\\])*\\?(?:"|\Z)', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -24,16 +24,16 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is not JSON, or too large.
+        ValueError: The content is not JSON, or too large.
     """
     with open_file(path) as file:
         return parse_json(file.read(MAX_BYTES + 1))
 
 
 def parse_json(data: bytes, longest: int = MAX_BYTES) -> Any:
-    """Return what the bytes say. Raises ValueError, also for repeated names and for numbers that JSON does not have.
+    """Return the value of a JSON document. Raises ValueError, also for repeated names and for NaN and infinity.
 
-    longest: most bytes that are read.
+    longest: maximum size of the document in bytes.
     """
     if len(data) > longest:
         raise ValueError(f"it is longer than {longest >> 20} MB")
@@ -48,9 +48,9 @@ def parse_json(data: bytes, longest: int = MAX_BYTES) -> Any:
 
 
 def _check_depth(data: bytes) -> None:
-    """Check how deep lists are nested, by removing the innermost brackets again and again. Raises ValueError.
+    """Check how deeply lists and objects are nested, by repeatedly removing the innermost brackets. Raises ValueError.
 
-    To count millions of them one by one would take seconds.
+    Counting millions of brackets one by one would take seconds.
     """
     bare = _TEXT.sub(b"", data)
     brackets = bare.translate(None, _NO_BRACKETS)

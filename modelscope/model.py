@@ -1,4 +1,4 @@
-"""A model as data: its three networks, its configuration, and where they compute."""
+"""A model as data: its three networks, its configuration, and the devices on which they compute."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ class Model:
 
     Args:
         config: Sizes of the networks.
-        text_encoder: Prompts to features.
+        text_encoder: Turns prompts into features.
         unet: Predicts the noise in latents.
-        autoencoder: Latents to frames.
-        place: Where the text encoder and the UNet compute.
-        vae_place: Where the autoencoder computes.
-        lender: Folder of the other model whose autoencoder this is, if its own files have none.
+        autoencoder: Turns latents into frames.
+        place: Device and precision of the text encoder and the UNet.
+        vae_place: Device and precision of the autoencoder.
+        lender: Folder of the model that the autoencoder is borrowed from, if this model's files have none.
         files: All files that the weights are read from.
     """
 
@@ -38,7 +38,7 @@ class Model:
 
 
 def outline(config: ModelConfig, place: Place, vae_place: Place) -> Model:
-    """Return a model with the shapes of all weights, but without their numbers."""
+    """Return a model on the meta device: all weights have their shapes, but no numbers."""
     with torch.device("meta"):
         parts = TextEncoder(config.text), UNet3D(config.unet), Autoencoder(config.autoencoder)
     return Model(config, *parts, place, vae_place)

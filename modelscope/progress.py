@@ -1,4 +1,4 @@
-"""How a run reports what it does."""
+"""Reports of a run's progress."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -9,9 +9,9 @@ Phase = Literal["encode", "sample", "decode"]
 
 
 class Step(NamedTuple):
-    """A step that is done.
+    """A step that has been completed.
 
-    done, total: steps of this phase; denoised: the latents [1, c, f, h, w] that sampling now predicts.
+    done, total: steps of this phase; denoised: sampling's present prediction of the final latents [1, c, f, h, w].
     """
 
     phase: Phase
@@ -21,8 +21,8 @@ class Step(NamedTuple):
 
 
 OnStep = Callable[[Step], None]
-"""Called after every step; whatever it raises interrupts the run."""
+"""Callback after every step; an exception that it raises interrupts the run."""
 
 
 def ignore(step: Step) -> None:
-    """Report to nobody."""
+    """Ignore the report."""

@@ -1,4 +1,4 @@
-"""What can be asked of the model: every parameter declared once, with its label and bounds."""
+"""The parameters of a video, each declared once with its label and bounds."""
 
 import dataclasses
 import math
@@ -27,18 +27,18 @@ def param(  # noqa: PLR0913 - each is named where it is given
     key: str = "",
     advanced: bool = False,
 ) -> Any:
-    """Return a dataclass field with all that widgets, API, command line and infotext need to know of it.
+    """Return a dataclass field with all that widgets, API, command line and infotext need to know about it.
 
     Args:
         default: The value if none is given.
-        label: What people call it.
+        label: The name that people see.
         minimum: The smallest value.
         maximum: The largest value.
-        step: What a slider moves by. Integers must be multiples of it.
-        usual: Where a slider ends, if not at the maximum.
+        step: The step of a slider. Integers must be multiples of it.
+        usual: The end of a slider, if not the maximum.
         choices: Returns the allowed values.
-        info: What the label does not say.
-        key: Its name in an infotext, if it has a place of its own there.
+        info: An explanation beyond the label.
+        key: The name in an infotext, if the parameter has its own entry there.
         advanced: Whether few people need it: it is under a fold on the tab, and not in an infotext at its default.
     """
     bounds = {"minimum": minimum, "maximum": maximum, "step": step, "usual": usual, "choices": choices}
@@ -54,7 +54,7 @@ def _samplers() -> list[str]:
 
 @dataclass(kw_only=True)
 class VideoRequest:
-    """One video, as the model sees it. Raises RequestError for a value that cannot be used."""
+    """The parameters of one video, as the model sees them. Raises RequestError for a value that cannot be used."""
 
     prompt: str = param("", "Prompt")
     negative_prompt: str = param("", "Negative prompt")
@@ -157,9 +157,9 @@ def _validate(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
 
 
 def _convert(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
-    """Return a value in its field's type. Raises RequestError.
+    """Return a value converted to its field's type. Raises RequestError.
 
-    Text and whole floats serve as numbers, as forms and JSON send them; text with commas serves as a list.
+    Text and whole floats are accepted as numbers, since forms and JSON send them; text with commas as a list.
     """
     try:
         return _CONVERSIONS[kind](value)
@@ -169,7 +169,7 @@ def _convert(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
 
 
 def _to_whole(value: Any) -> int:
-    # Not by way of float, which rounds large seeds.
+    # Integers are not converted through float, which rounds large seeds.
     number = value if type(value) is int else _to_number(value)
     if number != int(number):
         raise ValueError
@@ -185,7 +185,7 @@ def _to_number(value: Any) -> float:
 def _to_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
-    # Browsers send half an emoji where one was cut off; no file and no console takes it.
+    # A browser sends half an emoji if text was cut within one, which neither files nor consoles accept.
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -1,4 +1,4 @@
-"""Amounts of memory as people read them."""
+"""Formatting of amounts of memory for people."""
 
 GIGABYTE, MEGABYTE = 1e9, 1e6
 
@@ -7,8 +7,8 @@ def format_bytes(size: float, digits: int = 1) -> str:
     """Return an amount in words, such as "1.2 GB", or "30 MB" below a tenth of a gigabyte.
 
     Args:
-        size: Bytes; a negative amount counts as none.
-        digits: Digits of gigabytes after the point; megabytes have one fewer.
+        size: Number of bytes; a negative number counts as 0.
+        digits: Decimal places of gigabytes; megabytes have one fewer.
     """
     if size >= GIGABYTE / 10:
         return f"{size / GIGABYTE:.{digits}f} GB"

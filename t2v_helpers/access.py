@@ -1,4 +1,4 @@
-"""Who may act on a page: the names that lead to it, and where a request says that it comes from."""
+"""Decides which requests may act on a page, from the page's names and the origin that a request states."""
 
 import ipaddress
 import re
@@ -13,23 +13,23 @@ from ..modelscope.errors import TextToVideoError
 FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-proto")
 """Headers that a proxy adds to the requests that it passes on."""
 _OWN_SITES = ("same-origin", "none")
-"""What Sec-Fetch-Site says of a page's own requests, and of addresses that a person opens by hand."""
+"""Values of Sec-Fetch-Site for a page's own requests, and for addresses that a person opens directly."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+(%\w+)?)\]|(?P<name>[\w.-]+))(:\d{1,5})?", re.ASCII)
 _SHOWN = 100
-"""Characters of a header that an error shows."""
+"""Number of characters of a header that an error shows."""
 
 
 class Refused(TextToVideoError):
-    """A request that does not come from a page of ours."""
+    """The error for a request that does not come from one of our pages."""
 
 
 class Visit(NamedTuple):
     """A request as it arrived.
 
     Args:
-        headers: By their names in lower case. Programs such as curl send no `origin`.
-        client: The address that it came from.
+        headers: The headers by their names in lower case. Programs such as curl send no `origin`.
+        client: The address that the request came from.
     """
 
     headers: Mapping[str, str]
@@ -37,22 +37,22 @@ class Visit(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether the visitor sits at this computer: a proxy on it looks so too, but for the headers that it adds."""
+        """True if the visitor sits at this computer: address, host and origin are local, and there is no proxy."""
         by_proxy = any(name in self.headers for name in FORWARDED)
         named = [self.headers.get("host", "")]
-        # A proxy that passes no host on still shows in the address of the page.
+        # A proxy that does not pass the host on can still be seen from the page's address.
         named += [self.headers["origin"].partition("://")[2]] if "origin" in self.headers else []
         return is_loopback(self.client) and all(is_loopback(host_name(one)) for one in named) and not by_proxy
 
 
 @dataclass(frozen=True)
 class Names:
-    """The host names that lead to a page.
+    """The host names under which a page is served.
 
     Args:
-        extra: Names in front of it, a proxy's for instance. One that begins with a dot stands for all names below.
+        extra: Additional names, for instance a proxy's. One that begins with a dot stands for all names below it.
         listens: The address or name at which other computers reach the page; empty if they do not.
-        remedy: How to let another name in, for errors; `{name}` in it stands for that name.
+        remedy: For errors, how to allow another name; `{name}` in it stands for that name.
     """
 
     extra: tuple[str, ...] = ()
@@ -60,13 +60,13 @@ class Names:
     remedy: str = ""
 
     def includes(self, name: str) -> bool:
-        """Return whether this name leads to the page. It is lower case and has no port."""
+        """Return whether the page is served under a name, which is in lower case and without a port."""
         if is_loopback(name) or any(name == one or _is_below(name, one) for one in self.extra):
             return True
         return bool(self.listens) and (is_address(name) or name == self.listens.lower() or _is_own_name(name))
 
     def declares(self, name: str) -> bool:
-        """Return whether this very name is an extra one: other people have names below those with a dot."""
+        """Return whether exactly this name is an extra one: names below those with a dot may be other people's."""
         return bool(name) and name in self.extra
 
 
@@ -75,7 +75,7 @@ def _is_below(name: str, above: str) -> bool:
 
 
 def check_request(headers: Mapping[str, str], names: Names) -> None:
-    """Raise Refused unless a request comes from a page that is served under one of the names, or from no page."""
+    """Check that a request comes from a page that is served under one of the names, or from no page. Raises Refused."""
     check_host(headers, names)
     host, origin = headers["host"], headers.get("origin")
     if origin is not None and not _is_own(origin, host, names):
@@ -86,9 +86,9 @@ def check_request(headers: Mapping[str, str], names: Names) -> None:
 
 
 def check_host(headers: Mapping[str, str], names: Names) -> None:
-    """Raise Refused unless the request's host leads to the page.
+    """Check that the page is served under the request's host name. Raises Refused.
 
-    A name that somebody else owns may lead here as well: that page could then pass for ours (DNS rebinding).
+    Somebody else may let their own name lead to this computer, and pass their page off as ours (DNS rebinding).
     """
     name = host_name(headers.get("host", ""))
     if not names.includes(name):
@@ -97,13 +97,13 @@ def check_host(headers: Mapping[str, str], names: Names) -> None:
 
 
 def _remedy(names: Names, name: str) -> str:
-    """Other pages of this computer have its own names, which help nobody."""
+    """Return the remedy for a name, with a space before it; none for this computer's own names, where it is useless."""
     useful = name and names.remedy and not is_loopback(name)
     return f" {names.remedy.format(name=ascii(name[:_SHOWN]))}" if useful else ""
 
 
 def read_visit(scope: Mapping[str, Any]) -> Visit:
-    """Return an ASGI request as a visit. A header that is there twice has both values, which passes no check."""
+    """Return an ASGI request as a visit. A repeated header has all its values, which no check accepts."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -112,22 +112,22 @@ def read_visit(scope: Mapping[str, Any]) -> Visit:
 
 
 def host_name(host: str) -> str:
-    """Return the name or address in a Host header, in lower case, without port and brackets; empty if it is none."""
+    """Return the name or address in a Host header, in lower case, without port and brackets; empty if invalid."""
     match = _HOST.fullmatch(host)
     return (match["address"] or match["name"]).lower().rstrip(".") if match else ""
 
 
 def is_loopback(name: str) -> bool:
-    """Return whether a name means the computer itself."""
+    """Return whether a name means this computer itself."""
     if not is_address(name):
         return name == "localhost"
     address = ipaddress.ip_address(name)
-    # A server for both kinds of addresses sees the old ones in the new ones' form.
+    # A server for both kinds of addresses sees IPv4 addresses in their IPv6 form.
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def is_address(name: str) -> bool:
-    """Return whether this is an IP address. Nobody else can let one lead here."""
+    """Return whether a name is an IP address. Unlike a name, an address cannot be made to lead here by others."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -141,7 +141,7 @@ def _is_own_name(name: str) -> bool:
 
 
 def _is_own(origin: str, host: str, names: Names) -> bool:
-    """Return whether a page's origin is the address that it asks, or one of the names in front of it."""
+    """Return whether a page's origin is the address that receives the request, or one of the extra names."""
     try:
         page = urlsplit(origin)
         asked = urlsplit(f"//{host}")

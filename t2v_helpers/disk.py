@@ -1,4 +1,4 @@
-"""Folders as people name them, and the free space on their disks."""
+"""Parses the names of folders that people type, and finds the free space on disks."""
 
 import shutil
 from pathlib import Path
@@ -11,10 +11,10 @@ log = logger(__name__)
 
 
 def expand_home(text: str) -> Path:
-    """Return the folder or file of that name, a leading ~ or ~user replaced by the user's home.
+    """Return a folder or file, with a leading ~ or ~user replaced by the user's home.
 
     Raises:
-        RequestError: There is no such user, or nobody knows where that home is.
+        RequestError: There is no such user, or the home is not known.
     """
     try:
         return Path(text).expanduser()
@@ -24,7 +24,7 @@ def expand_home(text: str) -> Path:
 
 
 def split_folders(text: str) -> tuple[Path, ...]:
-    """Return the folders in a setting's text, which separates them by semicolons; those of unknown users are logged."""
+    """Return the folders in a setting's text, separated by semicolons; unknown users' homes are logged and left out."""
     folders = []
     for name in filter(None, map(str.strip, text.split(";"))):
         try:
@@ -35,17 +35,17 @@ def split_folders(text: str) -> tuple[Path, ...]:
 
 
 def free_space(folder: Path) -> int | None:
-    """Return the bytes free on a folder's disk; None where the system does not say."""
+    """Return the free bytes on a folder's disk, or None if the system does not say."""
     try:
         disk = shutil.disk_usage(folder)
     except OSError:
         return None
-    # A place where the system keeps no files, such as /proc, has no space at all.
+    # A folder without files on a disk, such as /proc, reports no space at all.
     return disk.free if disk.total > 0 else None
 
 
 def find_shortage(folder: Path, size: int) -> str:
-    """Return what is wrong where so many bytes do not fit into a folder, in words; nothing where they do."""
+    """Return a message if `size` bytes do not fit into a folder, or an empty string if they do."""
     free = free_space(folder)
     if free is None or size <= free:
         return ""

@@ -1,4 +1,4 @@
-"""What the rest of the extension may ask of whoever it runs in: a WebUI, its own page, or a command line."""
+"""The interface to the host in which the extension runs: a WebUI, its own page, or a command line."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 TAB = "text2video"
-"""What the tab is called, and what its elements' ids begin with; the script knows it too."""
+"""The tab's name, and the prefix of its elements' ids. The page's script uses it, too."""
 LORA_FOLDER = "Lora"
-"""Where LoRA files lie among the models by default; the WebUI's name for it."""
+"""The default folder of LoRA files, inside the models folder, as the WebUI calls it."""
 Stop = Literal["interrupt", "skip"]
 
 
 class Progress(NamedTuple):
-    """How far a run is. share: of the current video, 0..1."""
+    """Progress of a run. video: the current one, counted from 1; share: the part of it that is done, 0..1."""
 
     video: int
     videos: int
@@ -31,7 +31,7 @@ class Progress(NamedTuple):
 
 
 class Devices(NamedTuple):
-    """Where the host computes, and in which precision."""
+    """The device on which the host computes, and the precisions of the model and of the autoencoder."""
 
     device: "torch.device"
     dtype: "torch.dtype"
@@ -39,50 +39,50 @@ class Devices(NamedTuple):
 
 
 class Host(Protocol):
-    """One host."""
+    """The host in which the extension runs."""
 
     @property
     def name(self) -> str:
         """The host and its version."""
 
     def setting(self, setting: Setting) -> Any:
-        """The setting's value, its default where the host has none."""
+        """Return a setting's value, or its default if the host has no value."""
 
     def models_folder(self) -> Path:
-        """The folder in which `ModelScope/t2v` lies."""
+        """Return the folder that contains `ModelScope/t2v`."""
 
     def lora_folder(self) -> Path:
-        """The folder in which LoRA files lie, and in folders below it."""
+        """Return the folder that contains LoRA files, also in its subfolders."""
 
     def outputs_folder(self) -> Path:
-        """Return where videos go by default."""
+        """Return the default folder for videos."""
 
     def devices(self) -> Devices:
-        """Return where to compute."""
+        """Return the device to compute on, and the precisions."""
 
     def first_plan(self) -> str:
-        """The name of the quickest memory plan that the host's own switches for small cards allow."""
+        """Return the name of the quickest memory plan that the host's own options for small cards allow."""
 
     def reclaimable(self) -> int:
-        """Bytes on the device that `room` will free."""
+        """Return how many bytes on the device `room` will free."""
 
     def room(self, release: Callable[[], None]) -> AbstractContextManager[None]:
-        """Other models leave the device while inside, and come back however it ends.
+        """Take the host's models off the device within the context, and bring them back however it ends.
 
-        release: lets go of all of ours, where they would not fit again beside it.
+        release: frees our model, in case the host's models do not fit on the device together with it.
         """
 
     def show_progress(self, progress: Progress) -> None:
-        """Report how far the run is."""
+        """Show the progress of the run."""
 
     def wants_preview(self, step: int) -> bool:
         """Return whether to make a preview after this step (counted from 1)."""
 
     def show_preview(self, image: "Image.Image") -> None:
-        """Show how the video looks so far."""
+        """Show a picture of the video so far."""
 
     def stop_request(self) -> Stop | None:
-        """Return what the person has asked for since the last time, if anything."""
+        """Return what the person has asked for since the last call, if anything."""
 
 
 class PageHost(Host, Protocol):
@@ -93,23 +93,23 @@ class PageHost(Host, Protocol):
 
     @property
     def opens_folders(self) -> bool:
-        """Whether the page may show folders on the computer that it is served from."""
+        """True if the page may open folders on the computer that serves it."""
 
     def check(self, visit: Visit) -> None:
-        """Raise Refused unless the request comes from a page of this host's."""
+        """Check that a request comes from one of this host's pages. Raises Refused."""
 
     def reader(self, visit: Visit) -> Reader:
-        """Return which files this visitor may name, besides those that were uploaded."""
+        """Return a visitor's rights to name files, other than uploaded ones."""
 
     def queued(
         self, function: Callable[..., Sequence[Any]], outputs: int, refuse: Callable[[str], Sequence[Any]]
     ) -> Callable[..., Any]:
-        """Make an event's function that waits for its turn, without a thread, and then runs with progress.
+        """Return a function for an event that waits for its turn, without a thread, and then runs with progress.
 
         Args:
             function: Takes the page's task id and the event's values. Its last output is HTML.
-            outputs: How many outputs it has.
-            refuse: Gives the outputs for a task that comes when too many wait already.
+            outputs: Number of the function's outputs.
+            refuse: Returns the outputs for a task that arrives when too many are waiting already.
         """
 
     def interrupt(self) -> None:
@@ -122,10 +122,10 @@ class PageHost(Host, Protocol):
         """Show a folder in the system's file manager."""
 
     def tools_for_frames(self, image: Any) -> None:
-        """Called while the page is built: buttons that send the image component elsewhere."""
+        """Add buttons that send the image component elsewhere. Called while the page is built."""
 
     def connect_paste(self, models: list[Any], widgets: dict[str, Any]) -> None:
-        """Called when the page is built: components for settings sent from elsewhere.
+        """Connect the components that receive settings sent from elsewhere. Called when the page is built.
 
-        models: those that take the model's name; widgets: the fields'.
+        models: components that receive the model's name; widgets: components of the request's fields, by name.
         """

@@ -1,4 +1,4 @@
-"""A video's settings as text, in AUTOMATIC1111's syntax; and back, the 2023 extension's comments included."""
+"""Writes a video's settings as text in AUTOMATIC1111's syntax, and reads that and the 2023 extension's comments."""
 
 import dataclasses
 import json
@@ -14,31 +14,31 @@ VERSION = f"text2video {__version__}"
 NEGATIVE = "Negative prompt:"
 _ABOUT = {field.name: field for field in dataclasses.fields(GenerationRequest)}
 _FIRST = ("steps", "sampler", "cfg_scale", "seed", "frames", "fps")
-"""Those of AUTOMATIC1111 in its order; the advanced ones follow."""
+"""The fields that come first, in AUTOMATIC1111's order; the advanced ones follow."""
 KEYS = {name: _ABOUT[name].metadata["key"] for name in (*_FIRST, *_ABOUT) if _ABOUT[name].metadata["key"]}
-"""The request's fields that have a key of their own. Width and height share `Size`, the prompts come before."""
+"""The keys of the request's fields that have one. Width and height share `Size`, and the prompts have no key."""
 ADVANCED: dict[str, Any] = {name: field.default for name, field in _ABOUT.items() if field.metadata["advanced"]}
-"""The fields left out at these values."""
+"""Fields that are left out if they have these values."""
 OLD_KEYS = {"scale": "cfg_scale", "n_prompt": "negative_prompt"}
-"""What the 2023 extension called some fields; the others' names are ours."""
+"""The 2023 extension's keys for some fields; its other keys are our fields' names."""
 LEFT_OUT: dict[str, Any] = {"prompt": "", "negative_prompt": "", **ADVANCED}
-"""What settings mean by leaving a field out. That they name no other does not say what it was."""
+"""Values of fields that are left out of an infotext. For any other missing field the value is unknown."""
 MAX_LENGTH = 1_000_000
-"""Longer text is no infotext. Characters."""
-# As the WebUI's, with short keys: endless ones would take endless time.
+"""Maximum length of an infotext in characters; the rest is ignored."""
+# The WebUI's pattern, with limited keys: endless ones would take endless time.
 _PAIR = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _FEWEST_PAIRS = 3
-"""Fewer on the last line, and it belongs to the prompt: the WebUI's rule."""
+"""Minimum number of pairs on the last line; with fewer, it belongs to the prompt, as in the WebUI."""
 
 
 def write_infotext(request: GenerationRequest, model: str, *, eight_bits: bool = False) -> str:
-    """Return the request as the WebUI writes it.
+    """Return a request as text in the WebUI's syntax.
 
     Args:
-        request: What the video was made from.
-        model: Its name.
-        eight_bits: Whether its weights were stored in 8 bits.
+        request: The request from which the video was made.
+        model: The model's name.
+        eight_bits: Whether the model's weights were stored in 8 bits.
     """
     pairs: dict[str, Any] = {}
     for name, key in KEYS.items():
@@ -61,7 +61,7 @@ def _quoted(value: Any) -> str:
 
 
 def read_infotext(text: str) -> dict[str, Any]:
-    """The request's fields found in a text, and `model`. What is unknown or unusable is left out."""
+    """Return the request's fields found in a text, and `model`. Unknown and invalid entries are left out."""
     *lines, last = text[:MAX_LENGTH].strip().split("\n")
     found = _PAIR.findall(last)
     if len(found) < _FEWEST_PAIRS:
@@ -71,7 +71,7 @@ def read_infotext(text: str) -> dict[str, Any]:
 
 
 def fields_of_pairs(pairs: Mapping[str, str]) -> dict[str, Any]:
-    """The request's fields, and `model`, behind an infotext's keys; each value checked."""
+    """Return the request's fields, and `model`, for an infotext's pairs of keys and values. Each value is checked."""
     names = {key: name for name, key in KEYS.items()} | OLD_KEYS | {"Model": "model"}
     known = {*_ABOUT, "model"}
     fields = {names.get(key, key): value for key, value in pairs.items()}
@@ -89,7 +89,7 @@ def _unquoted(value: str) -> str:
 
 
 def _prompts(lines: list[str]) -> dict[str, str]:
-    """The lines before the pairs; everything from `Negative prompt:` on is the negative prompt."""
+    """Return the prompts in the lines before the pairs; everything after `Negative prompt:` is the negative prompt."""
     before, mark, after = ("\n" + "\n".join(lines)).partition(f"\n{NEGATIVE}")
     return {"prompt": before.strip(), "negative_prompt": after.strip()} if mark or before.strip("\n") else {}
 
@@ -101,5 +101,5 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
             usable[name] = value if name == "model" else getattr(GenerationRequest(**{name: value}), name)
         except RequestError:
             continue
-    # A request draws a seed where none is given; settings that leave it open still do.
+    # A request replaces the seed -1 by a random one; restored settings keep the -1.
     return usable | ({"seed": -1} if str(fields.get("seed")).strip() == "-1" else {})

@@ -1,4 +1,4 @@
-"""Files that stay locked while their owner works. The system frees the lock when the process ends, however it ends."""
+"""Files that are locked while their owner works. The system frees the lock when the process ends, however it ends."""
 
 import errno
 import json
@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 from ..modelscope.json_files import parse_json
 
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK}
-"""What the system says where another has the lock; all else means that there are no locks on that drive."""
+"""Errors that mean that another has the lock; all other errors mean that the drive has no locks."""
 _FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _LONGEST_NOTE = 1 << 16
 _PATIENCE, _PAUSE = 5.0, 0.002
-"""Seconds for which to wait for whoever looks whether a lock is free."""
+"""Seconds to wait while somebody checks whether the lock is free, and seconds between attempts."""
 
 
 class Note(NamedTuple):
-    """What its owner wrote into the file.
+    """A note that the owner of a lock writes into its file.
 
-    locked: whether it could be locked; source, goal: what is being copied, and to where; empty where nothing is.
+    locked: whether the file could be locked; source, goal: what is being copied, and to where; empty without a copy.
     """
 
     locked: bool = True
@@ -33,19 +33,19 @@ class Note(NamedTuple):
     goal: str = ""
 
     def to_bytes(self) -> bytes:
-        """JSON, which says whose it is."""
+        """Return the note as JSON that names this program."""
         return json.dumps({"by": "text2video", **self._asdict()}).encode()
 
 
 class Lock:
-    """A file that is open and locked by this object alone, other threads of this process included."""
+    """A file that is open, and that only this object can lock, even among the threads of this process."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
 
     def holds(self) -> bool | None:
-        """Return whether the lock is had now; None where the drive has no locks."""
+        """Try to lock the file. Return whether that worked, or None if the drive has no locks."""
         try:
             _lock(self.descriptor)
         except OSError as error:
@@ -53,10 +53,10 @@ class Lock:
         return True
 
     def is_in_place(self) -> bool:
-        """Return whether the path still is this file, and a file."""
+        """Return whether the path still leads to this file, and the file is a regular one."""
         here = os.fstat(self.descriptor)
         if sys.platform == "win32":
-            # Nobody can remove or rename it there while it is open.
+            # On Windows nobody can remove or rename an open file.
             return stat.S_ISREG(here.st_mode) and not self.path.is_symlink()
         try:
             return stat.S_ISREG(here.st_mode) and os.path.samestat(self.path.lstat(), here)
@@ -64,11 +64,11 @@ class Lock:
             return False
 
     def write(self, note: Note) -> None:
-        """Say in the file what it stands for."""
+        """Write a note into the file."""
         os.write(self.descriptor, note.to_bytes())
 
     def read(self) -> Note | None:
-        """Return what its owner wrote; None if that is nothing. Raises ValueError for a file that is not ours."""
+        """Return the owner's note, or None if the file is empty. Raises ValueError for a file that is not ours."""
         os.lseek(self.descriptor, 0, os.SEEK_SET)
         content = os.read(self.descriptor, _LONGEST_NOTE)
         if not content:
@@ -80,15 +80,15 @@ class Lock:
         raise ValueError(f"{self.path}: not a mark of this program")
 
     def close(self) -> None:
-        """Let go."""
+        """Release the lock and close the file."""
         with suppress(OSError):
             _unlock(self.descriptor)
         os.close(self.descriptor)
 
     def remove(self) -> None:
-        """Remove the file and let go. Raises OSError."""
-        # Windows removes no open file, and there nobody can have replaced one that another has opened meanwhile.
-        # Elsewhere whoever lets go first could remove the mark of the next.
+        """Remove the file and release the lock. Raises OSError."""
+        # Windows cannot remove an open file; if another has opened it meanwhile, nobody can have replaced it. On other
+        # systems, a file that is released before it is removed may by then be somebody else's.
         if sys.platform == "win32":
             self.close()
             self.path.unlink()
@@ -100,15 +100,15 @@ class Lock:
 
 
 def create(path: Path, note: Note | None = None) -> Lock:
-    """Create a file that nobody has and lock it, where the drive has locks. Raises FileExistsError, OSError.
+    """Create a file that does not exist yet, and lock it if the drive has locks. Raises FileExistsError, OSError.
 
-    note: what to write into it besides whether it could be locked.
+    note: what to write into the file; `locked` is filled in.
     """
     ends = time.monotonic() + _PATIENCE
     while True:
         lock = Lock(path, os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666))
         try:
-            # Before it is locked, another run may take it for a dead one's: it removes it, or lets go of it.
+            # Until the file is locked, another run may take it for a dead run's, lock it, and remove or release it.
             while (held := lock.holds()) is False and lock.is_in_place() and time.monotonic() < ends:
                 time.sleep(_PAUSE)
             if held is not False and lock.is_in_place():
@@ -128,7 +128,7 @@ _WORKS_UNDER: ContextVar[Lock | None] = ContextVar("the lock under which this th
 
 @contextmanager
 def working_under(lock: Lock) -> Iterator[None]:
-    """Let children that are started meanwhile keep the lock."""
+    """Let child processes that are started within the context share the lock."""
     token = _WORKS_UNDER.set(lock)
     try:
         yield
@@ -137,21 +137,21 @@ def working_under(lock: Lock) -> Iterator[None]:
 
 
 def for_children() -> dict[str, Any]:
-    """Arguments for subprocess.Popen, so that the lock is free only when the child has ended, too.
+    """Return arguments for subprocess.Popen with which the lock is free only when the child has ended, too.
 
-    Nothing on Windows, where locks are no child's; but there nobody can remove the file that it writes.
+    There are none on Windows, where a child cannot share a lock; but there nobody can remove the file that it writes.
     """
     lock = _WORKS_UNDER.get()
     return {} if lock is None or sys.platform == "win32" else {"pass_fds": (lock.descriptor,)}
 
 
 class Taken(NamedTuple):
-    """What `take` has found. Without a lock and without a reason: its owner works, or there is nothing of ours.
+    """The result of `take`. Without `lock` and `why`, the owner is still working, or the file is not ours.
 
     Args:
-        lock: Of a file whose owner is gone, to be closed or removed.
-        note: What its owner wrote.
-        why: What keeps that from being known.
+        lock: The lock of a file whose owner is gone, to be closed or removed.
+        note: The owner's note.
+        why: The reason why it cannot be known whether the owner is gone.
     """
 
     lock: Lock | None = None
@@ -160,7 +160,7 @@ class Taken(NamedTuple):
 
 
 def take(path: Path) -> Taken:
-    """The lock of a file that an ended process left."""
+    """Take the lock of a file if the process that created it has ended."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return Taken()
@@ -176,7 +176,7 @@ def take(path: Path) -> Taken:
 
 
 def _opened(path: Path) -> int:
-    """A descriptor; another user's file can be locked without a right to write, on most drives."""
+    """Open a file and return its descriptor. On most drives a file of another user can be locked read-only."""
     try:
         return os.open(path, _FLAGS)
     except PermissionError:
@@ -197,7 +197,7 @@ def _taken(lock: Lock) -> Taken:
 
 
 def _excludes(lock: Lock) -> bool:
-    """Return whether a lock keeps a second one from being had: some network drives give it to everyone."""
+    """Return whether a lock excludes a second one: some network drives grant it to everyone."""
     try:
         second = Lock(lock.path, _opened(lock.path))
     except OSError:
@@ -223,7 +223,7 @@ else:
     import fcntl
 
     def _lock(descriptor: int) -> None:
-        # Not fcntl's other locks: those a process has but once, and loses when it closes any copy of the file.
+        # Not fcntl.lockf: its locks belong to the whole process, which loses them when it closes any copy of the file.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _unlock(descriptor: int) -> None:

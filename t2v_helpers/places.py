@@ -1,4 +1,4 @@
-"""Where a run computes and in which precision: what was asked for, the settings, and the host's own choice."""
+"""Chooses a run's device and precision from the request, the settings, and the host's own choice."""
 
 import os
 from typing import NamedTuple
@@ -11,22 +11,22 @@ from .host import Host
 from .settings import AUTOMATIC, PRECISION, PRECISIONS, VAE, VAE_CPU, VAE_FULL
 
 VARIABLE = "TEXT2VIDEO_PRECISION"
-"""An environment variable with a precision. A request's own comes before it, the setting after it."""
+"""The environment variable for a precision. The request's precision comes before it, the setting's after it."""
 
 
 class Places(NamedTuple):
-    """Where to compute; the autoencoder may have a place of its own."""
+    """Devices and precisions of a run; the autoencoder's may differ."""
 
     model: Place
     vae: Place
 
 
 def places(host: Host, precision: str = AUTOMATIC) -> Places:
-    """Return where the host's models compute.
+    """Return the devices and precisions for a run.
 
     Args:
-        host: Its devices, and its settings for the precision and the autoencoder.
-        precision: What the request asks for.
+        host: Provides the device, and the settings for the precision and the autoencoder.
+        precision: The precision that the request asks for.
 
     Raises:
         RequestError: The host's device cannot be used, or the variable names no precision.
@@ -41,7 +41,7 @@ def places(host: Host, precision: str = AUTOMATIC) -> Places:
 
 
 def asked_precisions(host: Host, precision: str) -> list[str]:
-    """Return what the request, the variable and the setting ask for, in that order. Raises RequestError."""
+    """Return the precisions that request, variable and setting ask for, in this order. Raises RequestError."""
     variable = os.environ.get(VARIABLE, AUTOMATIC)
     if variable not in PRECISIONS:
         raise RequestError(f"{VARIABLE} is {variable!r}. Set it to one of {', '.join(PRECISIONS)}, or remove it.")

@@ -1,4 +1,4 @@
-"""Which files somebody may name to be read: the one place that decides."""
+"""The only place that decides which files somebody may name to be read."""
 
 import os
 import re
@@ -11,28 +11,31 @@ from ..modelscope.errors import RequestError
 from .disk import split_folders
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-"""Begins an address such as http://... or data:...; a drive's letter stands alone."""
+"""Pattern for the start of an address such as http://... or data:...; a single letter would be a drive's."""
 _SHOWN = 300
-"""Characters of a name that an error shows."""
+"""Number of characters of a name that an error shows."""
 
 
 class Reader(NamedTuple):
-    """Who names a file. everything: may read what this program can; folders: else, files below these only."""
+    """Rights of somebody who names a file.
+
+    everything: whether they may read all that this program can; folders: otherwise, files below these folders.
+    """
 
     everything: bool = False
     folders: tuple[Path, ...] = ()
 
 
 COMMAND_LINE = Reader(everything=True)
-"""Whoever starts the program could read the file without it, too."""
+"""The rights on the command line: a person who starts the program could read the file without it, too."""
 
 
 def find_readable(name: str, reader: Reader) -> Path:
-    """Return the file of that name, links resolved. Raises RequestError where there is none or it is not allowed."""
+    """Return the file with a name, links resolved. Raises RequestError if it does not exist or is not allowed."""
     shown = ascii(name[:_SHOWN])
     if is_url(name):
         raise RequestError(f"{shown} looks like an address, and only files are read. Name a file with its folder.")
-    # By its name first: to look at a file of another computer is to tell that one who asks.
+    # The name is checked first: merely looking at a file on another computer tells that computer who asks.
     if not (reader.everything or _is_below(os.path.abspath(name), reader.folders)):
         raise _not_allowed(shown)
     try:
@@ -48,7 +51,7 @@ def find_readable(name: str, reader: Reader) -> Path:
 
 
 def is_url(name: str) -> bool:
-    """Return whether this is an address such as http://..., not a path."""
+    """Return whether a name is an address such as http://..., not a path."""
     return _ADDRESS.match(name.strip()) is not None
 
 

@@ -1,4 +1,4 @@
-"""All that a person can ask for: the model's request plus how the videos are written."""
+"""The full request of a person: the model's parameters, and how the videos are written."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Request = TypeVar("Request", bound="GenerationRequest")
 
 @dataclass(kw_only=True)
 class GenerationRequest(VideoRequest):
-    """A request together with the files it ends in. soundtrack: path of a file with sound, cut or looped to length."""
+    """A request with options for the files. soundtrack: path of a file with sound, which is cut or looped to length."""
 
     fps: float = param(8.0, "FPS", minimum=1, maximum=120, usual=60, step=1, key="FPS")
     batch_count: int = param(1, "Batch count", minimum=1, maximum=100, step=1)
@@ -29,6 +29,6 @@ class GenerationRequest(VideoRequest):
     )
 
     def batch(self: Request) -> list[Request]:
-        """One request per video; each has the seed after the one before."""
+        """Return one request per video, with consecutive seeds."""
         seeds = ((self.seed + number) % (MAX_SEED + 1) for number in range(self.batch_count))
         return [dataclasses.replace(self, seed=seed, batch_count=1) for seed in seeds]

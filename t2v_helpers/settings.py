@@ -6,7 +6,7 @@ SECTION = ("modelscope_deforum", "Text2Video")
 
 
 class Setting(NamedTuple):
-    """An option. Its widget follows from the default's type and from whether there are choices."""
+    """An option. Its widget depends on the type of the default, and on whether there are choices."""
 
     key: str
     default: Any
@@ -19,7 +19,7 @@ KEEP_NOTHING, KEEP_UNET, KEEP_ALL = "None", "Main Model Only", "All"
 VAE_HALF, VAE_FULL, VAE_CPU = "GPU (half precision)", "GPU", "CPU (Low VRAM)"
 AUTOMATIC = "automatic"
 PRECISIONS = (AUTOMATIC, "float32", "float16", "bfloat16")
-"""What the device computes in, by torch's names; float16 and bfloat16 take half the memory."""
+"""Precisions to compute in, by torch's names; float16 and bfloat16 take half the memory."""
 CONTACT_SHEET, MIDDLE_FRAME = "Contact sheet", "Middle frame"
 
 KEEP = Setting(
@@ -124,9 +124,11 @@ PUBLIC_NAMES = Setting(
     "the names of a proxy or tunnel, besides this computer's own; requests under any other name are refused. A name "
     "that begins with a dot stands for all names below it",
 )
-"""Nobody but a tunnel's maker can let a name below its own lead to this computer. Other people have such names, too."""
+"""The setting for public names. Only a tunnel's provider can let names below its own lead to this computer, but other
+people have such names, too."""
 WEBUI_SETTINGS = (READABLE_FOLDERS, PUBLIC_NAMES)
-"""For a WebUI alone. On a page of its own whoever starts it decides who comes in and what they may read."""
+"""Settings for a WebUI only. For the standalone page, the person who starts it decides about visitors and their rights.
+"""
 SETTINGS = (
     KEEP, VAE, PRECISION, PLAN, BUDGET, EIGHT_BITS, FURTHER_MODELS, SHOWN_VIDEOS, SAVE_TEXT, SAVE_INFOTEXT,
     OUTPUT_FOLDER, FOLDER_PATTERN, NAME_PATTERN, PREVIEW, SAVE_UNFINISHED,
@@ -134,9 +136,9 @@ SETTINGS = (
 
 
 def usable(setting: Setting, value: Any) -> Any:
-    """A stored value where it fits the setting, else the default: old or hand-written files hold anything."""
+    """Return a stored value if it is valid for the setting, else the default: old or edited files may hold anything."""
     if type(setting.default) is int and isinstance(value, float) and value.is_integer():
-        # gradio 3's number boxes know no whole numbers.
+        # gradio 3's number boxes return integers as floats.
         value = int(value)
     if type(setting.default) is float and type(value) is int and abs(value) < 2**53:
         value = float(value)

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM: one line and an exit code, at any moment. The lighter standard library only.
+"""Handles Ctrl-C and SIGTERM with one line and an exit code, at any moment. Imports only light standard modules.
 
-Outside of a command that was started by launcher.py nothing here has an effect: a WebUI's signals are its own.
+Nothing here has an effect outside a command that launcher.py has started: a WebUI handles its own signals.
 """
 
 import os
@@ -13,17 +13,17 @@ from types import FrameType
 from typing import Any, NoReturn
 
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGBREAK": 130}
-"""Exit codes that shells expect. A system has some of these signals."""
+"""Exit codes that shells expect. Each system has only some of these signals."""
 AGAIN = 0.05
 """Seconds after which a signal that was lost is sent again."""
 
 
 class Ended(KeyboardInterrupt):
-    """A signal asks for the end, and what has begun is to be cleaned up on the way."""
+    """The exception by which a signal ends the work, so that it is cleaned up on the way."""
 
 
 class _State:
-    """What the process is doing, as far as the handler has to know."""
+    """The state of the process that the signal handler needs to know."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -38,7 +38,7 @@ _state = _State()
 
 
 def guard() -> None:
-    """Obey signals from now on, those as well that run.py has kept waiting. One that is ignored stays ignored."""
+    """Handle signals from now on, including those that run.py has blocked. An ignored signal stays ignored."""
     numbers = {getattr(signal, name) for name in CODES if hasattr(signal, name)}
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -48,24 +48,24 @@ def guard() -> None:
 
 
 def ignore() -> None:
-    """Obey no signal any more: all is done."""
+    """Ignore all signals from now on: the work is done."""
     for name in CODES:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def say_at_the_end(line: str) -> None:
-    """Choose the line for the next signal. It has to be true at any moment from now on."""
+    """Set the line that the next signal prints. It has to be true at any moment from now on."""
     _state.line = line
 
 
 def received() -> bool:
-    """Return whether a signal has asked for the end."""
+    """Return whether a signal has been received."""
     return bool(_state.received)
 
 
 def leave() -> NoReturn:
-    """End the process at once, with the line and the signal's exit code."""
+    """End the process immediately, with the line and the signal's exit code."""
     with suppress(OSError):
         os.write(2, f"\n{_state.line}\n".encode(errors="backslashreplace"))
     os._exit(CODES[signal.Signals(_state.received).name])
@@ -73,7 +73,7 @@ def leave() -> NoReturn:
 
 @contextmanager
 def answered_by(respond: Callable[[], None]) -> Iterator[None]:
-    """Let the first signal call a function, in the main thread, instead of ending the process; a second one ends it."""
+    """Make the first signal call a function in the main thread instead of ending the process; a second one ends it."""
     before, _state.respond = _state.respond, respond
     try:
         yield
@@ -83,7 +83,7 @@ def answered_by(respond: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Let the first signal raise Ended, for what cleans up when an exception passes; a second one ends the process."""
+    """Make the first signal raise Ended, for code that cleans up on exceptions; a second one ends the process."""
     before, sys.unraisablehook = sys.unraisablehook, _raise_again
     try:
         with answered_by(_raise):
@@ -94,9 +94,9 @@ def raising() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Let signals wait until this is left, by whichever thread: what is begun in here is finished or cleaned up.
+    """Delay signals until the context ends in all threads: work that is begun in it is finished or cleaned up.
 
-    Whatever takes long in here asks check() now and then.
+    Long work in it should call check() now and then.
     """
     with _state.lock:
         _state.holders += 1
@@ -111,12 +111,12 @@ def held() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raise Ended where a signal has come."""
+    """Raise Ended if a signal has been received."""
     if _state.received:
         raise Ended
 
 
-def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
+def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
     if _state.received:
         _state.line = "Interrupted twice; what was not finished may have been left behind."
         leave()
@@ -134,7 +134,7 @@ def _raise() -> NoReturn:
 
 
 def _raise_again(lost: Any) -> None:
-    """Python drops what is raised while it destroys an object."""
+    """Send a signal again whose exception was lost: Python drops exceptions raised while it destroys an object."""
     if not isinstance(lost.exc_value, Ended):
         sys.__unraisablehook__(lost)
         return
@@ -143,7 +143,7 @@ def _raise_again(lost: Any) -> None:
 
 
 def _send(number: int) -> None:
-    """Send a signal to the main thread where the system can: it may be waiting for something."""
+    """Send a signal to the main thread, if the system can do that: it may be waiting for something."""
     if sys.platform == "win32":
         signal.raise_signal(number)
     else:

@@ -1,4 +1,4 @@
-"""The page's runs on the server: which one is running, which wait, which were withdrawn, what the last ones gave."""
+"""The queue of the page's runs: the running one, those that wait or were withdrawn, and the last ones' results."""
 
 import asyncio
 import contextvars
@@ -11,22 +11,22 @@ from threading import Lock
 from typing import Any, TypeVar
 
 MOST_RESULTS = 16
-"""Runs whose results a reloaded page can still ask for."""
+"""Maximum number of runs whose results are kept for pages that are reloaded."""
 MOST_WITHDRAWN = 1000
-"""Runs that were withdrawn before their turn, more than can wait at once."""
+"""Maximum number of withdrawn runs that are remembered; more than can wait at once."""
 MOST_FINISHED = 512
-"""Ended runs that are remembered: every page that waited learns that its own has ended."""
+"""Maximum number of ended runs that are remembered, so that every waiting page learns that its run has ended."""
 PAUSE = 0.02
 
 Given = TypeVar("Given")
 
 
 class TooManyWaiting(Exception):
-    """No more runs can wait."""
+    """The error for a run that arrives when no more can wait."""
 
 
 class Tasks:
-    """Runs by their task ids. One runs at a time, in the order of arrival; whoever waits holds no thread."""
+    """A queue of runs by their task ids. They run one at a time in the order of arrival; waiting takes no thread."""
 
     def __init__(self, most_waiting: int) -> None:
         self._most_waiting = most_waiting
@@ -40,27 +40,27 @@ class Tasks:
 
     @property
     def running(self) -> str | None:
-        """The task that is running, if any."""
+        """The task that is running, or None."""
         return self._running
 
     @property
     def waiting(self) -> list[str]:
-        """The tasks that wait, in their order."""
+        """The tasks that wait, in order."""
         with self._lock:
             return list(self._waiting.values())
 
     def is_finished(self, task: str) -> bool:
-        """Return whether a task has ended, however it did."""
+        """Return whether a task has ended, in whatever way."""
         with self._lock:
             return task in self._finished
 
     def results(self, task: str) -> Any:
-        """Return what a task gave; None where nothing is remembered of it."""
+        """Return a task's results, or None if they are not kept."""
         with self._lock:
             return self._results.get(task)
 
     async def take_turn(self, function: Callable[..., Any], task: str, *values: Any) -> Any:
-        """Call the function with the task and the values when its turn comes. Raises TooManyWaiting at once."""
+        """Call a function with the task and the values when its turn comes. Raises TooManyWaiting immediately."""
         ticket = object()
         with self._lock:
             if len(self._waiting) >= self._most_waiting:
@@ -68,10 +68,10 @@ class Tasks:
             try:
                 future = self._worker.submit(self._work, ticket, contextvars.copy_context(), function, task, *values)
             except RuntimeError as error:
-                # Nothing begins after the end.
+                # The worker has been shut down.
                 raise TooManyWaiting from error
             self._waiting[ticket] = task
-        # A page's event that is cancelled while it waits gives its place away.
+        # If a page's event is cancelled while it waits, it leaves the queue.
         future.add_done_callback(functools.partial(self._leave, ticket))
         return await asyncio.wrap_future(future)
 
@@ -91,7 +91,7 @@ class Tasks:
         Args:
             task: The task whose turn it is.
             make: Makes its results.
-            withdrawn: Its results if it was withdrawn before.
+            withdrawn: The results if the task has been withdrawn.
         """
         results: Given | None = None
         try:
@@ -101,7 +101,10 @@ class Tasks:
         return results
 
     def _begin(self, task: str) -> bool:
-        """Return whether a task was not withdrawn. No Interrupt is lost between this look and its run."""
+        """Mark a task as running unless it was withdrawn, and return whether it is.
+
+        Both happen under the lock, so that no Interrupt is lost in between.
+        """
         with self._lock:
             self._running = None if task in self._withdrawn else task
             return self._running is not None
@@ -112,7 +115,7 @@ class Tasks:
             self._remember(task, results)
 
     def refuse(self, task: str, results: Given) -> Given:
-        """Keep the results of a task that never gets its turn."""
+        """Keep the results of a task that never gets its turn, and return them."""
         with self._lock:
             self._remember(task, results)
         return results
@@ -125,7 +128,7 @@ class Tasks:
             self._results.popitem(last=False)
 
     def interrupt(self, tasks: Sequence[str], stop: Callable[[], None]) -> None:
-        """Stop the running task if it is one of these; otherwise withdraw all of them, wherever they wait."""
+        """Stop the running task if it is one of these; otherwise withdraw all of these."""
         with self._lock:
             if self._running in tasks:
                 stop()
@@ -133,11 +136,11 @@ class Tasks:
                 self._withdrawn.extend(task for task in tasks if task not in self._withdrawn)
 
     def close(self) -> None:
-        """Begin no more tasks."""
+        """Start no more tasks."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def wait_until_idle(self, seconds: float) -> bool:
-        """Wait for the running task to end, but no longer than that. Returns whether it has."""
+        """Wait for the running task to end, but no longer than a number of seconds. Return whether it has ended."""
         end = time.monotonic() + seconds
         while self._running is not None and time.monotonic() < end:
             time.sleep(PAUSE)

@@ -1,4 +1,4 @@
-"""Prints lines for a person; a stream that is closed or full is no error."""
+"""Prints lines for a person; a closed or full stream is not an error."""
 
 import os
 import sys
@@ -7,12 +7,12 @@ from typing import TextIO
 
 
 def say(text: str) -> None:
-    """Print a line. A video is made even where nobody reads it."""
+    """Print a line. If it cannot be written, the run goes on."""
     _write(sys.stdout, text)
 
 
 def warn(text: str) -> None:
-    """Print a line about what went wrong."""
+    """Print a line about a problem to standard error."""
     _write(sys.stderr, text)
 
 
@@ -25,12 +25,12 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def unread() -> suppress:
-    """Go on where a stream is closed, full, or cannot write a character."""
+    """Return a context that ignores errors of a stream that is closed, full, or cannot write a character."""
     return suppress(OSError, ValueError)
 
 
 def green(text: str) -> str:
-    """Return the text in green where the console has colours."""
+    """Return the text in green if the console has colours."""
     if sys.stdout is None or not sys.stdout.isatty() or "NO_COLOR" in os.environ:
         return text
     if os.name == "nt":

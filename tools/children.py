@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, and a lock that they keep. Standard library only."""
+"""Child processes that end with their parent, and a lock that they share. Uses only the standard library."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 Child = subprocess.Popen[bytes]
 SEPARATE: dict[str, Any]
-"""Arguments of Popen for a process that Ctrl-C in the console does not reach: `end` ends it."""
+"""Arguments of Popen for a process that Ctrl-C in the console does not reach; `end` ends it."""
 if sys.platform == "win32":
     import msvcrt
 
@@ -24,15 +24,15 @@ else:
 
 
 def attend(line: list[str], respond: Callable[[Child, list[int]], None], **options: Any) -> tuple[int, list[int]]:
-    """Run a child to its end, and return its exit code and the signals that came meanwhile, which do nothing else.
+    """Run a child to its end. Return its exit code and the signals received meanwhile, which have no other effect.
 
     Args:
         line: The child's command line.
-        respond: Called with the child and these signals, again and again for as long as the child runs.
+        respond: Called repeatedly with the child and the signals received, while the child runs.
         options: Arguments for Popen.
     """
     signals: list[int] = []
-    # What is ignored, as a shell has Ctrl-C ignored in the background, stays so.
+    # Ignored signals stay ignored: a shell ignores Ctrl-C for background processes.
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in handlers:
@@ -51,7 +51,7 @@ def attend(line: list[str], respond: Callable[[Child, list[int]], None], **optio
 
 
 def end(child: Child, _: list[int]) -> None:
-    """End a separate child and what it has started. In a group of their own they say nothing of it."""
+    """End a separate child and what it has started. They are in their own process group, and print no message."""
     with suppress(OSError):
         if sys.platform == "win32":
             child.send_signal(signal.CTRL_BREAK_EVENT)
@@ -64,8 +64,8 @@ def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold a lock, which the system releases when its last holder ends: children that inherit it hold it, too.
 
     Args:
-        path: The file to lock; it is created, and stays.
-        on_wait: Called once where somebody else holds the lock.
+        path: The file to lock; it is created, and not removed.
+        on_wait: Called once if somebody else holds the lock.
 
     Raises:
         OSError: The file cannot be created.
@@ -81,7 +81,7 @@ def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def _try_lock(file: TextIO) -> bool:
-    """Return whether the lock could be had. A file system without locks gives it to everyone."""
+    """Try to take the lock, and return whether that worked. Without locks on the file system, it always does."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)

@@ -1,7 +1,7 @@
-"""Ends commands at random moments and prints what became of them: `python tools/end_commands.py --times 50`.
+"""Ends commands at random moments and prints the results: `python tools/end_commands.py --times 50`.
 
-With the Python of .venv, where signals are as POSIX has them. Ctrl-C and SIGTERM have to end a command with one line,
-its exit code and nothing half made. What SIGKILL leaves, the next command in the same folder has to remove.
+To be run with the Python of .venv, on a system with POSIX signals. Ctrl-C and SIGTERM have to end a command with one
+line, its exit code and no half-made files. The next command in the same folder has to remove what SIGKILL leaves.
 """
 
 import argparse
@@ -22,13 +22,14 @@ ROOT = Path(__file__).resolve().parents[1]
 LAUNCHER = [sys.executable, "-m", "sd_t2v.t2v_helpers.commands.launcher"]
 OUTCOMES = ("as it should be", "had finished", "traceback", "wrong exit code", "not one line", "left something")
 LONGEST = 120
-"""Most seconds that a command may take."""
+"""Maximum number of seconds that a command may take."""
 
 
 class Trial(NamedTuple):
     """A command to end.
 
-    arguments: returns them for a folder of its own; begun: patterns of half-made files there; seconds: its duration.
+    arguments: returns the command's arguments for an empty folder; begun: patterns of half-made files in the folder;
+    seconds: the command's duration.
     """
 
     name: str
@@ -56,7 +57,7 @@ TRIALS = (
 
 
 def main() -> int:
-    """Run the command line; returns 1 where something was not as it should be."""
+    """Run the command line, and return 1 if something was not as it should be."""
     parser = argparse.ArgumentParser(prog="end_commands.py", description=__doc__)
     parser.add_argument("--times", type=int, default=20, help="how often for each command and signal; default: 20")
     parser.add_argument("--seed", type=int, default=0, help="the same number chooses the same moments; default: 0")
@@ -85,7 +86,7 @@ def _end_often(trial: Trial, number: signal.Signals, times: int, random: Random)
 
 
 def _end_once(trial: Trial, folder: Path, number: signal.Signals, after: float) -> str:
-    """End a command once, and return how that went."""
+    """End a command once, and return the verdict."""
     with _start(trial.arguments(folder)) as child:
         time.sleep(after)
         os.killpg(child.pid, number)
@@ -97,7 +98,7 @@ def _end_once(trial: Trial, folder: Path, number: signal.Signals, after: float) 
 
 
 def _start(arguments: list[str]) -> "subprocess.Popen[str]":
-    """Start a command whose signals wait until it obeys them, as run.py starts it."""
+    """Start a command as run.py does, with signals blocked until the command handles them."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     options |= {"env": environment, "start_new_session": True, "preexec_fn": _block}
@@ -105,13 +106,13 @@ def _start(arguments: list[str]) -> "subprocess.Popen[str]":
 
 
 def _block() -> None:
-    # A shell has Ctrl-C ignored by what it runs in the background.
+    # A shell makes background processes ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def _judge(said: str, code: int, number: signal.Signals, left: bool) -> str:
-    """Return the first verdict that is true."""
+    """Return the first verdict that applies."""
     killed = number == signal.SIGKILL
     lines = sum(line.startswith("Interrupted") for line in said.splitlines())
     verdicts = {

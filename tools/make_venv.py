@@ -1,4 +1,4 @@
-"""Creates, repairs and fills the .venv that run.py starts commands in. Standard library only."""
+"""Creates, repairs and fills the .venv in which run.py starts commands. Uses only the standard library."""
 
 import hashlib
 import json
@@ -27,21 +27,21 @@ PYTHON = VENV / ("Scripts/python.exe" if WINDOWS else "bin/python")
 STAMP, KEPT, LOCK = VENV / "run.py.json", VENV / "kept.txt", Path(f"{VENV}.lock")
 IN_VENV = {STAMP.name, STAMP.with_suffix(".new").name, KEPT.name, "tmp", "pyvenv.cfg", ".gitignore", "bin", "lib"}
 IN_VENV |= {"lib64", "include", "share", "etc", "man", "Scripts", "Lib", "Include"}
-"""What venv, pip and run.py put into such a folder."""
+"""Names of what venv, pip and run.py put into such a folder."""
 REQUIREMENTS = ROOT / "requirements"
 TORCH, CONSTRAINTS = "torch.txt", "constraints.txt"
 NEWEST_PYTHON, OLDEST_TORCH = (3, 13), (2, 1)
-"""The newest Python that the pinned torch was built for, and the oldest torch of a person's own."""
+"""The newest Python for which the pinned torch was built, and the oldest torch that --own-torch accepts."""
 PINNED, COMMAND, OWN = "the pinned one", "TORCH_COMMAND=", f"that of {sys.prefix}"
-"""Where .venv has its torch from, as the stamp and messages say it."""
+"""The source of .venv's torch, as in the stamp and in messages; COMMAND is followed by the command."""
 PIP_SETTINGS = re.compile(
     "PIP_(CACHE_DIR|(CLIENT_)?CERT|CONFIG_FILE|(DEFAULT_)?TIMEOUT|(EXTRA_)?INDEX_URL|FIND_LINKS|KEYRING_PROVIDER|LOG|"
     "NO_(CACHE_DIR|COLOR|INDEX|INPUT)|PREFER_BINARY|PROGRESS_BAR|PROXY|QUIET|RETRIES|TRUSTED_HOST|USE_\\w+|VERBOSE)"
 )
-"""Settings of pip that are obeyed. All others would have it install something else, or elsewhere."""
+"""Pattern for pip's settings that are respected. All others could make it install something else, or elsewhere."""
 PYTHON_SETTINGS = {f"PYTHON{name}" for name in ("HOME", "STARTUP", "EXECUTABLE", "PLATLIBDIR")}
 PYTHON_SETTINGS |= {"__PYVENV_LAUNCHER__", "VIRTUAL_ENV"}
-"""Settings that were meant for another Python than that of .venv."""
+"""Settings that are meant for another Python than .venv's."""
 PRINT_TAG = "import sys; print(sys.implementation.cache_tag)"
 PRINT_KEPT = """
 from importlib.metadata import distribution
@@ -53,12 +53,12 @@ for name in ("torch", "torchvision", "numpy"):
 
 
 class Problem(Exception):
-    """What went wrong and what to do about it, for the person."""
+    """An error for the person: what went wrong, and what to do about it."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What .venv holds: its Python, its torch, the hashes of the installed requirement files."""
+    """The content of .venv: its Python, its torch, and the hashes of the installed requirement files."""
 
     python: str
     torch: str
@@ -67,8 +67,8 @@ class Stamp:
 
 
 def say(text: str) -> None:
-    """Print a message beside what the command itself prints."""
-    # print() takes a missing stream for standard output.
+    """Print a message on standard error, apart from the command's own output."""
+    # print() would use standard output if the stream is None.
     with suppress(OSError):
         if sys.stderr:
             print(f"run.py: {text}", file=sys.stderr, flush=True)
@@ -80,22 +80,22 @@ def dotted(version: tuple[int, int]) -> str:
 
 
 def free_space() -> str:
-    """Return how much space there is for .venv, in words."""
+    """Return the free space for .venv as text."""
     folder = next(folder for folder in VENV.parents if folder.exists())
     return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB are free there"
 
 
 def prepare(name: str, requirements: tuple[str, ...], own_torch: bool) -> None:
-    """Bring .venv and the environment to where a command can run; where they are, neither lock nor pip is needed.
+    """Prepare .venv and the environment for a command. If they are ready, neither a lock nor pip is needed.
 
     Args:
-        name: The command, for messages.
-        requirements: The files in requirements/ that it needs.
+        name: The command's name, for messages.
+        requirements: The files in requirements/ that the command needs.
         own_torch: Whether to use the torch of the Python that runs this.
 
     Raises:
-        Problem: That cannot be done.
-        OSError: The disk refuses it.
+        Problem: .venv cannot be prepared.
+        OSError: The disk cannot be read or written.
     """
     if own_torch:
         _check_own_torch()
@@ -111,7 +111,7 @@ def prepare(name: str, requirements: tuple[str, ...], own_torch: bool) -> None:
 
 
 def _clean_environment(own_torch: bool) -> None:
-    """Drop what would lead pip or .venv's Python elsewhere, and let Python find the project."""
+    """Remove variables that would mislead pip or .venv's Python, and let Python find the project."""
     for name in list(os.environ):
         if name in PYTHON_SETTINGS or (name.startswith("PIP_") and not PIP_SETTINGS.fullmatch(name)):
             del os.environ[name]
@@ -130,7 +130,7 @@ def _is_ready(needed: dict[str, str], own_torch: bool) -> bool:
 
 
 def read_stamp() -> Stamp | None:
-    """Return what .venv holds; None where the stamp is missing or damaged."""
+    """Return the stamp of .venv, or None if it is missing or damaged."""
     try:
         stamp: Any = Stamp(**json.loads(STAMP.read_text(encoding="utf-8")))
         texts = [stamp.python, stamp.torch, *stamp.installed, *stamp.installed.values()]
@@ -148,7 +148,7 @@ def _write_stamp(stamp: Stamp) -> Stamp:
 
 
 def _choose_torch(stamp: Stamp | None, own_torch: bool) -> str:
-    """Return whose torch is wanted. One that TORCH_COMMAND installed stays when that is no longer set."""
+    """Return the source of the torch to use. One that TORCH_COMMAND installed stays after that is no longer set."""
     if own_torch:
         return OWN
     if command := " ".join(os.environ.get("TORCH_COMMAND", "").split()):
@@ -157,7 +157,7 @@ def _choose_torch(stamp: Stamp | None, own_torch: bool) -> str:
 
 
 def find_defect(stamp: Stamp | None, own_torch: bool) -> str:
-    """Return why .venv cannot be used as it is; nothing where it can."""
+    """Return the reason why .venv cannot be used as it is, or an empty string."""
     torch = _choose_torch(stamp, own_torch)
     if not stamp or not stamp.complete:
         return "an earlier start was cut off while it set up .venv"
@@ -169,7 +169,7 @@ def find_defect(stamp: Stamp | None, own_torch: bool) -> str:
 
 
 def _ask_python(*options: str) -> str:
-    """Return what .venv's Python prints; nothing where it does not run."""
+    """Return what .venv's Python prints, or an empty string if it does not run."""
     try:
         line = [str(PYTHON), "-I", *options]
         return subprocess.check_output(line, stderr=subprocess.DEVNULL, text=True, **SEPARATE)
@@ -178,7 +178,7 @@ def _ask_python(*options: str) -> str:
 
 
 def _check_place(own_torch: bool) -> None:
-    """Refuse a place that cannot hold .venv, before a lock is left beside it. Raises Problem."""
+    """Refuse a path at which .venv cannot be, before a lock is left next to it. Raises Problem."""
     if os.pathsep in str(VENV):
         raise Problem(
             f"Python cannot create an environment at {VENV}, because of the {os.pathsep!r} in that path. Rename the "
@@ -193,7 +193,7 @@ def _check_place(own_torch: bool) -> None:
 
 
 def _is_foreign() -> bool:
-    """Return whether something is in .venv's place that run.py did not put there."""
+    """Return whether something that run.py did not create is at .venv's path."""
     if not VENV.is_dir():
         return os.path.lexists(VENV)
     names = set(os.listdir(VENV))
@@ -201,12 +201,12 @@ def _is_foreign() -> bool:
 
 
 def is_ours(names: set[str]) -> bool:
-    """Return whether a folder with these names in it, which a person has named, holds what run.py put there alone."""
+    """Return whether a folder that a person has named, with these names in it, holds only what run.py put there."""
     return names <= IN_VENV and ("pyvenv.cfg" in names or names == {STAMP.name} or read_stamp() is not None)
 
 
 def _repair(own_torch: bool) -> Stamp:
-    """Return the stamp of a usable .venv: the one that is there, or a new one. Raises Problem."""
+    """Return the stamp of a usable .venv: the present one, or a new one that is created. Raises Problem."""
     stamp = read_stamp()
     reason, torch = find_defect(stamp, own_torch), _choose_torch(stamp, own_torch)
     if stamp and not reason:
@@ -217,7 +217,7 @@ def _repair(own_torch: bool) -> Stamp:
 
 
 def _check_python(torch: str) -> None:
-    """Check that this Python can create the .venv that is wanted, before the old one goes. Raises Problem."""
+    """Check that this Python can create the new .venv, before the old one is removed. Raises Problem."""
     version = dotted(sys.version_info[:2])
     if Path(sys.prefix).resolve() == VENV:
         raise Problem("the Python inside .venv cannot create it again: leave it (deactivate) and start again.")
@@ -234,7 +234,7 @@ def _check_python(torch: str) -> None:
 
 
 def _make_room(reason: str) -> None:
-    """Empty a .venv of ours, and move one that somebody else made aside."""
+    """Empty a .venv that run.py made; move one that somebody else made aside."""
     if _is_foreign():
         aside = VENV.with_name(time.strftime(".venv-%Y%m%d-%H%M%S"))
         say(f"the .venv here was not made by run.py; it is now {aside.name}.")
@@ -247,7 +247,7 @@ def _make_room(reason: str) -> None:
 
 
 def _make_venv(torch: str) -> Stamp:
-    """Create .venv. It is stamped as incomplete first, so that the next start notices when this one is killed."""
+    """Create .venv. It is stamped as incomplete first, so that the next start notices if this one is killed."""
     VENV.mkdir(parents=True, exist_ok=True)
     stamp = _write_stamp(Stamp(str(sys.implementation.cache_tag), torch))
     if _run_installer([sys.executable, "-I", "-m", "venv", str(VENV)]):
@@ -259,7 +259,7 @@ def _make_venv(torch: str) -> Stamp:
 
 
 def _add_to_path(name: str, folders: list[str]) -> None:
-    """Let .venv's Python find what is in these folders."""
+    """Make .venv's Python find the modules in these folders."""
     site_packages = sysconfig.get_path("purelib", "nt" if WINDOWS else "posix_prefix", {"base": str(VENV)})
     lines = [f"import site; site.addsitedir({folder!a})\n" for folder in folders]
     Path(site_packages, name).write_text("".join(lines), encoding="ascii")
@@ -275,7 +275,7 @@ def _check_own_torch() -> None:
 
 
 def _install(name: str, stamp: Stamp, needed: dict[str, str]) -> None:
-    """Install what a command needs, together with what is already there, so that all stays consistent."""
+    """Install what a command needs together with what is already installed, so that all of it stays consistent."""
     hint = ""
     if stamp.torch == PINNED and TORCH not in stamp.installed:
         linux = "with CUDA about 3 GB to download, less with TORCH_COMMAND (see run.py --help)"
@@ -284,7 +284,7 @@ def _install(name: str, stamp: Stamp, needed: dict[str, str]) -> None:
     _write_stamp(replace(stamp, complete=False))
     wanted = {**stamp.installed, **needed}
     done = _install_torch(stamp) and _install_rest(list(wanted), stamp.torch)
-    # Where pip gave up by itself, what was there before still is.
+    # If pip gave up by itself, what was installed before is still there.
     _write_stamp(replace(stamp, complete=True, installed=wanted if done else stamp.installed))
     if not done:
         raise Problem(
@@ -294,7 +294,10 @@ def _install(name: str, stamp: Stamp, needed: dict[str, str]) -> None:
 
 
 def _install_torch(stamp: Stamp) -> bool:
-    """Run the person's own torch command, if there is one, and record what must then stay as it is."""
+    """Run the person's own torch command, if there is one, and record the versions that must not change after it.
+
+    Return whether that worked.
+    """
     if stamp.torch == PINNED:
         return True
     if stamp.torch != OWN and TORCH not in stamp.installed:
@@ -313,7 +316,10 @@ def _install_torch(stamp: Stamp) -> bool:
 
 
 def _install_rest(files: list[str], torch: str) -> bool:
-    """Install all but a person's own torch; to what depends on that, neither pins nor constraints apply."""
+    """Install everything but a person's own torch; with that, neither pins nor constraints apply to what depends on it.
+
+    Return whether that worked.
+    """
     left_out = {CONSTRAINTS} if torch == PINNED else {CONSTRAINTS, TORCH}
     options = [option for file in files if file not in left_out for option in ("-r", str(REQUIREMENTS / file))]
     constraints = REQUIREMENTS / CONSTRAINTS if torch == PINNED else KEPT
@@ -322,10 +328,10 @@ def _install_rest(files: list[str], torch: str) -> bool:
 
 
 def _run_installer(line: list[str]) -> int:
-    """Run pip or venv with their output on stderr, so that stdout is the command's alone. A signal ends them."""
+    """Run pip or venv, and return its exit code. It writes to stderr, as stdout is the command's. A signal ends it."""
     temporary = VENV / "tmp"
     temporary.mkdir(exist_ok=True)
-    # What pip leaves when it is ended is gigabytes: it goes with .venv.
+    # An ended pip may leave gigabytes: they are inside .venv, and removed with it.
     settings = {"PIP_USER": "0", **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))}
     output = 2 if sys.stderr else subprocess.DEVNULL
     # A killed run.py leaves the installer running: it inherits the lock, and the next start waits for it.

@@ -1,7 +1,7 @@
-"""Runs mypy over the project as the package sd_t2v that it is at run time.
+"""Runs mypy on the project as the package sd_t2v, which it is at run time.
 
-mypy takes no package from a __path__, and a link named sd_t2v in the checkout would not survive Windows. So mypy reads
-a copy in its cache folder, and its messages get the real paths back.
+mypy cannot take a package from a __path__, and a link named sd_t2v in the checkout would not work on Windows. So mypy
+reads a copy in its cache folder, and the real paths are put back into its messages.
 """
 
 import re
@@ -16,9 +16,9 @@ CACHE = ROOT / ".mypy_cache"
 TREE = CACHE / "tree"
 PACKAGE = TREE / "sd_t2v"
 FOLDERS = ("modelscope", "t2v_helpers", "miniature", "benchmarks", "tools")
-"""The parts of the package, as far as they exist."""
+"""The folders of the package; those that do not exist are skipped."""
 PLACES = {"sd_t2v": PACKAGE / "__init__.py", "install": PACKAGE / "install.py"}
-"""Where scripts go that are imported as a part of the package."""
+"""Paths in the copy for scripts that are imported as a part of the package."""
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _copy_tree() -> None:
-    """Copy the package and the scripts beside it. Times are kept, and with them mypy's cache."""
+    """Copy the package and the scripts next to it. Timestamps are kept, so that mypy's cache stays valid."""
     shutil.rmtree(TREE, ignore_errors=True)
     PACKAGE.mkdir(parents=True)
     for folder in filter(lambda name: (ROOT / name).is_dir(), FOLDERS):

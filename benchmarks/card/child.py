@@ -24,7 +24,7 @@ def main(network: str, device: str, size: str, extension: str) -> None:
 
 
 def _take_stdout() -> TextIO:
-    """Return stdout for our own use; what libraries print goes to stderr."""
+    """Return stdout for our own use, and redirect what libraries print to stderr."""
     sys.stdout.flush()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -32,14 +32,14 @@ def _take_stdout() -> TextIO:
 
 
 def prepare(network: str, device: str, *, small: bool, extension: Path) -> Measure:
-    """Return what measures this network's rows. Of a rival that cannot be used it says only that."""
+    """Return a function that measures this network's rows. For a rival that cannot be used it only says so."""
     provide(OMEGACONF)
     import torch
 
     from .sizes import choose_sizes
 
     if device == "cpu" and small:
-        # Threads that wait for each other take longer than so little work.
+        # For so little work, waiting for other threads takes longer than the work itself.
         torch.set_num_threads(1)
 
     sizes = choose_sizes(device, small=small)
@@ -62,7 +62,7 @@ def prepare(network: str, device: str, *, small: bool, extension: Path) -> Measu
 
 
 def _kind(error: BaseException) -> str:
-    """Say why a rival cannot take part."""
+    """Return the reason why a rival cannot take part."""
     missing = isinstance(error, ImportError) or "import" in str(error) or isinstance(error, SystemExit)
     return "not installed" if missing else "cannot be used"
 

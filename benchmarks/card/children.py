@@ -1,4 +1,4 @@
-"""Processes that measure rows: one per network, which lives as long as it does not crash."""
+"""Processes that measure rows: one per network, which runs until it crashes or the benchmark ends."""
 
 import contextlib
 import json
@@ -16,17 +16,17 @@ from .rows import Row
 Outcome = dict[str, Any]
 """{"figures": {name: value}} or {"failure": a sentence}."""
 MAX_CRASHES = 3
-"""After so many a network's further rows are not tried."""
+"""Number of crashes after which a network's remaining rows are not tried."""
 ROW_SECONDS = 150.0
-"""A row that takes longer hangs; the first of a process also makes its network."""
+"""Seconds after which a row counts as hanging. The first row of a process also creates its network."""
 
 
 class Crash(Exception):
-    """A child ended or hung; the text says how."""
+    """The error for a child that ended or hung; the text says how."""
 
 
 class Child:
-    """One process, which answers each line on its stdin with a line on its stdout."""
+    """A process that answers each line on its stdin with a line on its stdout."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
@@ -38,7 +38,7 @@ class Child:
         self._reader.start()
 
     def _read(self) -> None:
-        """Pass lines on; an empty one is the end."""
+        """Pass lines on, and at the end an empty one."""
         assert self._process.stdout
         for line in self._process.stdout:
             self._answers.put(line)
@@ -72,13 +72,13 @@ class Child:
         self._process.wait()
         self._reader.join()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
-            # A line that the process never read.
+            # Closing fails if the process never read a line.
             with contextlib.suppress(OSError):
                 stream.close()  # type: ignore[union-attr]
 
 
 class Children:
-    """The processes of all networks, started when their first row comes, and again after a crash.
+    """The processes of all networks. Each is started at its network's first row, and again after a crash.
 
     command: returns the command line of a network's process.
     """
@@ -89,7 +89,7 @@ class Children:
         self._crashes: Counter[str] = Counter()
 
     def ask(self, row: Row) -> Outcome:
-        """Return what the network's process says of a row; a crash is a failure of the row."""
+        """Return the answer of the network's process for a row. A crash counts as a failure of the row."""
         name = row.network
         if self._crashes[name] >= MAX_CRASHES:
             return {"failure": f"not tried: the process of {name} crashed {MAX_CRASHES} times"}

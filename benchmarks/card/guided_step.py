@@ -1,4 +1,4 @@
-"""Times guided steps, and counts their memory and arithmetic."""
+"""Measures the time, memory and arithmetic of guided steps."""
 
 import gc
 import statistics
@@ -15,7 +15,7 @@ from .sizes import Sizes
 
 GIB = 2**30
 WARM, LEAST, MOST = 2, 2, 10
-"""So many steps are run before, and timed."""
+"""Number of steps before timing, and the smallest and largest number of timed steps."""
 Step = Callable[[], object]
 
 
@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
 
 
 def draw_inputs(case: Case, sizes: Sizes) -> Inputs:
-    """Draw inputs of a size, at the place."""
+    """Draw random inputs of a case's size, on the device and in the precision of the benchmark."""
     unet, place = sizes.config.unet, sizes.place
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, unet.in_dim, case.frames, case.height, case.width, generator=generator)
@@ -37,12 +37,12 @@ def draw_inputs(case: Case, sizes: Sizes) -> Inputs:
 
 
 def measure_step(step: Step, sizes: Sizes) -> dict[str, Any]:
-    """Return the figures of a step: a first one, which finds the kernels, is counted, and later ones are timed."""
+    """Return the figures of a step. The first, which finds the kernels, is counted, and later ones are timed."""
     with FlopCounterMode(display=False) as counter:
         step()
     tflop = counter.get_total_flops() / 1e12
     for _ in range(WARM):
-        # Passes of a short clip are recorded after the second.
+        # Passes of a short clip are recorded after the second pass.
         step()
     seconds = time_steps(step, sizes)
     median = statistics.median(seconds)
@@ -51,7 +51,7 @@ def measure_step(step: Step, sizes: Sizes) -> dict[str, Any]:
 
 
 def time_steps(step: Step, sizes: Sizes) -> list[float]:
-    """Return the seconds of each step."""
+    """Return the seconds that each step takes."""
     device = sizes.place.device
     finish(device)
     seconds: list[float] = []
@@ -64,13 +64,13 @@ def time_steps(step: Step, sizes: Sizes) -> list[float]:
 
 
 def finish(device: torch.device) -> None:
-    """Wait until the card has done all that it was given."""
+    """Wait until the card has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def forget_memory(device: torch.device) -> None:
-    """Free the memory of earlier rows, and reset the peaks."""
+    """Free the memory of earlier rows, and reset the peaks of memory use."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -78,7 +78,7 @@ def forget_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Return the most memory that torch had since `forget_memory`; other programs cannot have what is reserved."""
+    """Return torch's peak memory since `forget_memory`. Reserved memory is not available to other programs."""
     if device.type != "cuda":
         return {"GiB reserved": 0.0, "GiB allocated": 0.0}
     reserved, allocated = torch.cuda.max_memory_reserved(), torch.cuda.max_memory_allocated()

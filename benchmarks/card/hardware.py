@@ -1,4 +1,4 @@
-"""Measures a card's limits: the rate of a matrix product, and of copies."""
+"""Measures a card's limits: the rates of a matrix product and of copies."""
 
 import time
 from collections.abc import Callable
@@ -19,13 +19,13 @@ def measure_limits(row: Row, sizes: Sizes) -> Outcome:
     if row.way == PRODUCT:
         return {"figures": {"TFLOP/s": _multiply(sizes) / 1e12}}
     if row.way == COPY:
-        # Read and written.
+        # Every byte is read and written.
         return {"figures": {"GB/s": 2 * _copy(sizes, sizes.place.device, pinned=False) / 1e9}}
     return {"figures": {"GB/s": _copy(sizes, torch.device("cpu"), pinned=row.way == PINNED) / 1e9}}
 
 
 def _multiply(sizes: Sizes) -> float:
-    """Return operations per second."""
+    """Return the operations per second of a matrix product."""
     device, dtype = sizes.place
     a, b = (torch.randn(sizes.side, sizes.side, device=device).to(dtype) for _ in range(2))
     return 2 * sizes.side**3 / _seconds(lambda: torch.mm(a, b), device)
@@ -41,7 +41,7 @@ def _copy(sizes: Sizes, source: torch.device, *, pinned: bool) -> float:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the mean of some times in a row, after one that does not count."""
+    """Return the mean time of several runs, after one that is not timed."""
     work()
     finish(device)
     start = time.perf_counter()

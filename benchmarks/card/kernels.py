@@ -1,4 +1,4 @@
-"""Which kernels a step spends its time in, and how much of it the card is busy."""
+"""Measures in which kernels a step spends its time, and for how much of it the card is busy."""
 
 import statistics
 from typing import Any
@@ -12,7 +12,7 @@ STEPS, SHOWN, NAME = 2, 10, 80
 
 
 def measure_kernels(step: Step, sizes: Sizes) -> dict[str, Any]:
-    """Return the kernels that take longest, how many are launched, and the card's time beside all time."""
+    """Return the kernels that take longest, the number of launches, and the card's share of the time."""
     step()
     wall = 1e3 * statistics.median(time_steps(step, sizes))
     device = sizes.place.device
@@ -36,7 +36,7 @@ def measure_kernels(step: Step, sizes: Sizes) -> dict[str, Any]:
 
 
 def _kernels(profiler: profile, *, on_card: bool) -> list[tuple[str, float, float]]:
-    """Return name, milliseconds and calls a step of each kernel; of each operator on a CPU."""
+    """Return each kernel's name, and its milliseconds and calls per step; on a CPU each operator's."""
     kind, time = ("CUDA", "self_device_time_total") if on_card else ("CPU", "self_cpu_time_total")
     events = [event for event in profiler.key_averages() if event.device_type.name == kind]
     return [(event.key[:NAME], getattr(event, time) / 1e3 / STEPS, event.count / STEPS) for event in events]

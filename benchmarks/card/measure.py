@@ -1,4 +1,4 @@
-"""Measures what a graphics card does, row by row; what has been measured on this machine is left out."""
+"""Measures a graphics card row by row, and leaves out rows that have been measured on this machine."""
 
 import sys
 import time
@@ -21,7 +21,7 @@ class Options(NamedTuple):
 
     Args:
         device: cuda, or cpu for a rehearsal.
-        small: Whether small networks and clips stand in for those of full size.
+        small: Whether to use small networks and clips instead of those of full size.
         extension: A checkout of the 2023 extension, if it is to take part.
         results: The JSON file.
     """
@@ -44,7 +44,7 @@ def main(options: Options) -> int:
 
 
 def measure_rows(rows: Sequence[Row], children: Children, results: Results) -> None:
-    """Measure what is missing; each row is in the file as soon as it is known."""
+    """Measure the missing rows, and write each to the file as soon as it is known."""
     start = time.perf_counter()
     missing = [row for row in rows if not results.has(row)]
     _report(start, f"{len(missing)} rows to measure, {len(rows) - len(missing)} are there")

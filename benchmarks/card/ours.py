@@ -1,4 +1,4 @@
-"""This project's rows: guided steps under each plan, whole runs, and where the time goes."""
+"""Measures this project's rows: guided steps under each plan, whole runs, and the kernels' times."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +23,11 @@ from .sizes import Sizes
 from .whole_run import Run, measure_run, measure_within
 
 RUNS = {KEPT: Run("fast", kept=True), FEW_STEPS: Run("fast", kept=True, steps=4, sampler="LCM", cfg_scale=1.0)}
-"""What is more than the name of a plan."""
+"""Ways to run that are not just the name of a plan."""
 
 
 class Ours:
-    """A model of random weights, which are in main memory between rows."""
+    """A model with random weights, which are in main memory between rows."""
 
     def __init__(self, sizes: Sizes) -> None:
         self._sizes = sizes
@@ -59,7 +59,7 @@ class Ours:
 
     @contextmanager
     def _step(self, row: Row) -> Iterator[Step]:
-        """Bring weights as the plan says, and return a step."""
+        """Bring the weights as the row's plan says, and yield a step."""
         unet, plan = self._residency.model.unet, _plan_of(row.way)
         x, t, texts = draw_inputs(self._sizes.cases[row.case], self._sizes)
         place = self._sizes.place
@@ -75,9 +75,9 @@ def _plan_of(way: str) -> Plan:
 
 
 def make_model(sizes: Sizes) -> Model:
-    """Return a model of random weights, which are drawn on the card and wait in main memory in its precision.
+    """Return a model with random weights, which are drawn on the card and stored in main memory in its precision.
 
-    It predicts next to no noise, so that no number grows too large from step to step.
+    It predicts almost no noise, so that numbers do not grow too large from step to step.
     """
     model = outline(sizes.config, sizes.place, sizes.place)
     for part in (model.unet, model.autoencoder, model.text_encoder):

@@ -1,4 +1,4 @@
-"""Rows that were measured: kept as JSON, row by row, and shown as tables."""
+"""Stores measured rows as JSON, row by row, and shows them as tables."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from .rows import EIGHT_BITS, KERNELS, LIMITS, OURS, PARTS, RUN, STEP, WITHIN, R
 
 Machine = dict[str, str]
 Entry = dict[str, Any]
-"""A row's fields, its machine, how long it took, and its outcome."""
+"""A row's fields, its machine, the seconds that measuring took, and its outcome."""
 OUT_OF_MEMORY = "out of memory"
 COLUMNS: dict[str, dict[str, str]] = {
     LIMITS: {"TFLOP/s": ".1f", "GB/s": ".1f"},
@@ -40,16 +40,16 @@ COLUMNS: dict[str, dict[str, str]] = {
         "launches a step": ".0f",
     },
 }
-"""Each part's figures and their formats."""
+"""The figures of each part of the benchmark, and their formats."""
 KERNEL_HEADER = ("kernel", "ms a step", "calls a step")
 
 
 class Results:
-    """The rows of a file. Those of other machines stay in it as they are.
+    """The rows in a file. Rows of other machines are kept unchanged.
 
     Args:
-        path: The JSON file; the tables go beside it.
-        machine: On which rows are measured now.
+        path: The JSON file; the tables are written next to it.
+        machine: The machine on which rows are measured now.
     """
 
     def __init__(self, path: Path, machine: Machine) -> None:
@@ -57,7 +57,7 @@ class Results:
         self._entries: list[Entry] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
     def has(self, row: Row) -> bool:
-        """Return whether the row has been measured on this machine. A failure is tried again, but for memory."""
+        """Return whether a row has been measured on this machine. Failures count only if memory ran out."""
         entry = self._find(row)
         return entry is not None and ("figures" in entry or entry["failure"] == OUT_OF_MEMORY)
 
@@ -68,7 +68,7 @@ class Results:
         return (entry for entry in self._entries if entry["machine"] == self._machine)
 
     def add(self, row: Row, outcome: Outcome, seconds: float) -> None:
-        """Put a row into the file, and into the tables beside it."""
+        """Write a row into the file, and into the tables next to it."""
         old, entry = self._find(row), row._asdict() | {"machine": self._machine, "took": round(seconds, 2)} | outcome
         self._entries = [*(one for one in self._entries if one is not old), entry]
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def _key(entry: Entry) -> Row:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file so that whoever is interrupted leaves the old one or the new."""
+    """Write a file so that an interruption leaves either the old one or the new one."""
     half = path.with_name(path.name + ".half")
     half.write_text(text, encoding="utf-8")
     half.replace(path)
@@ -112,7 +112,7 @@ def _cells(entry: Entry, entries: Iterable[Entry], columns: dict[str, str]) -> I
 
 
 def _quickest(case: str, entries: Iterable[Entry]) -> float | None:
-    """Return the seconds of our quickest plan, if any has been measured."""
+    """Return the seconds per step of our quickest plan for a case, if any has been measured."""
     ours = (entry for entry in entries if entry["network"] == OURS and entry["case"] == case)
     seconds = (entry.get("figures", {}).get("seconds a step") for entry in ours if entry["way"] != EIGHT_BITS)
     return min(filter(None, seconds), default=None)

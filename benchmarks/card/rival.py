@@ -1,4 +1,4 @@
-"""Guided steps of others' networks, in the precision in which their own pipelines run."""
+"""Measures guided steps of others' networks, in the precision in which their own pipelines run."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,12 +18,12 @@ from .sizes import Sizes
 
 
 class Rival:
-    """One of them, with its weights on the card.
+    """A rival's network, with its weights on the card.
 
     Args:
-        name: Which.
-        sizes: Of the network and the clips.
-        extension: A checkout of the 2023 extension; for the others, anything.
+        name: The rival's name.
+        sizes: Sizes of the network and the clips.
+        extension: A checkout of the 2023 extension; not used for other rivals.
     """
 
     def __init__(self, name: str, sizes: Sizes, extension: Path) -> None:
@@ -34,7 +34,7 @@ class Rival:
         config, (device, dtype) = self._sizes.config.unet, self._sizes.place
         with torch.device("meta"):
             unet = UNet3D(config)
-        # Modelscope's pipeline leaves its weights in single precision, and casts them as they are used.
+        # Modelscope's pipeline keeps its weights in single precision, and casts them when they are used.
         kept = torch.float32 if self._name == "modelscope" else dtype
         state = {name: value.to(kept) for name, value in random_weights(unet, device).items()}
         if self._name == "diffusers":
@@ -42,7 +42,7 @@ class Rival:
         if self._name == "modelscope":
             return modelscope_unet(config, state)
         assert self._name == EXTENSION
-        # Its random initialisation takes a CPU minutes.
+        # On the device, since the random initialisation would take minutes on a CPU.
         with device:
             return extension_unet(extension, config, state).to(device)
 
@@ -60,12 +60,12 @@ class Rival:
         return {"failure": OUT_OF_MEMORY}
 
     def _autocast(self) -> AbstractContextManager[object]:
-        """Return what both originals sample in; around all steps, so that weights are cast once."""
+        """Return the autocast in which both originals sample. It surrounds all steps, so that weights are cast once."""
         device, dtype = self._sizes.place
         return torch.autocast(device.type, dtype, enabled=self._name != "diffusers" and dtype != torch.float32)
 
     def _step(self, inputs: Inputs) -> Step:
-        """diffusers takes both texts as one batch, the originals one after the other."""
+        """Return a guided step: diffusers takes both texts as one batch, the originals one after the other."""
         network, (x, t, texts) = self._network, inputs
         if self._name == "diffusers":
             twice, both = torch.cat([x, x]), torch.cat(texts)

@@ -1,4 +1,4 @@
-"""Which rows are measured on a graphics card, the most important first. No torch here: the parent reads this, too."""
+"""The rows to measure on a graphics card, the most important first. Without torch: the parent imports this, too."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ PRODUCT, COPY, PINNED, PAGEABLE = (
 
 
 class Case(NamedTuple):
-    """Latents [1, 4, frames, height, width], and how much memory the smallest plan may have."""
+    """Size of latents [1, 4, frames, height, width], and the memory that the smallest plan may use."""
 
     frames: int
     height: int
@@ -33,7 +33,7 @@ CASES = {
     "250 of 256 x 256": Case(250, 32, 32, 2.25),
 }
 SMALL_CASES = dict(zip(CASES, (Case(3, 8, 8, 1), Case(5, 8, 8, 1), Case(2, 8, 16, 1), Case(7, 8, 8, 1)), strict=True))
-"""For a rehearsal, by the names of those that they stand for."""
+"""Cases for a rehearsal, under the names of those that they replace."""
 FIRST, LONG, LARGE, LONGEST = CASES
 RUNS = {
     FIRST: (KEPT, *PLANS, FEW_STEPS),
@@ -44,7 +44,7 @@ RUNS = {
 
 
 class Row(NamedTuple):
-    """One measurement: its part of the benchmark, its clip and way, and the network whose process makes it."""
+    """One measurement: its part of the benchmark, its clip, its way to run, and the network whose process makes it."""
 
     part: str
     case: str

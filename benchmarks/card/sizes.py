@@ -1,4 +1,4 @@
-"""How large the networks, clips and trials are: those of full size, and small ones to rehearse with."""
+"""Sizes of the networks, clips and trials: full size, and small ones for a rehearsal."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,12 +15,12 @@ class Sizes(NamedTuple):
 
     Args:
         place: Device and precision.
-        config: Of the model.
+        config: The model's configuration.
         cases: Clips by their names.
-        steps: Of a whole run.
-        side: Of the matrices that are multiplied.
-        copied: Bytes that are copied at once.
-        seconds: So long steps are timed.
+        steps: Number of steps of a whole run.
+        side: Side of the matrices that are multiplied.
+        copied: Number of bytes that are copied at once.
+        seconds: Time after which no more steps are timed.
     """
 
     place: Place
@@ -41,7 +41,7 @@ def choose_sizes(device: str, *, small: bool) -> Sizes:
 
 
 def _small_model() -> ModelConfig:
-    # Modelscope's decoder takes texts of width 1024 only, and the tokenizer needs the whole vocabulary.
+    # Modelscope's decoder takes only texts of width 1024, and the tokenizer needs the whole vocabulary.
     return ModelConfig(
         unet=UNetConfig(dim=32, head_dim=16),
         autoencoder=AutoencoderConfig(ch=32, num_res_blocks=1),

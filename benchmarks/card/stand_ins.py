@@ -1,4 +1,4 @@
-"""Stand-ins for packages that others import and benchmarks do not use, where they are missing."""
+"""Stand-ins for missing packages that others import but benchmarks do not use."""
 
 import importlib
 import sys
@@ -6,12 +6,12 @@ from types import ModuleType
 from typing import Any
 
 Contents = dict[str, dict[str, Any]]
-"""Modules by their full names, and what each has."""
+"""Maps full names of modules to their contents."""
 OMEGACONF: Contents = {
     "omegaconf": {"MISSING": "???", "OmegaConf": object},
     "omegaconf.errors": {"OmegaConfBaseException": type("OmegaConfBaseException", (Exception,), {})},
 }
-"""What our configuration imports to read files."""
+"""The modules that our configuration imports to read files."""
 _PRIMITIVES = "cryptography.hazmat.primitives"
 CRYPTOGRAPHY: Contents = {
     "cryptography": {},
@@ -21,11 +21,11 @@ CRYPTOGRAPHY: Contents = {
     f"{_PRIMITIVES}.serialization": {},
     f"{_PRIMITIVES}.asymmetric.ed25519": {"Ed25519PrivateKey": object},
 }
-"""What the client of modelscope's hub imports to sign in."""
+"""The modules that modelscope's hub client imports to sign in."""
 
 
 def provide(contents: Contents) -> None:
-    """Make a package importable. Nothing changes where all of these modules are installed."""
+    """Make a package importable. If all of these modules are installed, nothing changes."""
     try:
         for name in contents:
             importlib.import_module(name)

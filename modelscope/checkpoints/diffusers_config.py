@@ -1,4 +1,4 @@
-"""The configuration of a model in diffusers' layout: one config.json beside each part's weights."""
+"""Reads the configuration of a model in diffusers' layout: a config.json next to each part's weights."""
 
 import os
 from collections.abc import Callable
@@ -14,12 +14,12 @@ CONFIG = "config.json"
 
 
 def has_part_configs(folder: Path) -> bool:
-    """Return whether any part has a configuration of its own in a model's folder."""
+    """Return whether any part has its own configuration in a model's folder."""
     return any(os.path.isfile(folder / part.folder / CONFIG) for part in PARTS)  # noqa: PTH113 - a locked one is none
 
 
 def read_diffusers_config(folder: Path) -> ModelConfig:
-    """Return the parts' shapes; those of the 1.7B for a part without a configuration. Raises ModelError."""
+    """Return the parts' shapes; a part without a configuration gets the 1.7B's. Raises ModelError."""
     return ModelConfig(
         unet=_read(folder / UNET.folder / CONFIG, _parse_unet, UNetConfig()),
         autoencoder=_read(folder / VAE.folder / CONFIG, _parse_autoencoder, AutoencoderConfig()),
@@ -40,7 +40,7 @@ def _read(path: Path, parse: Callable[[dict[str, Any]], Any], default: Any) -> A
 
 
 def _parse_unet(values: dict[str, Any]) -> UNetConfig:
-    """Parse the values of a UNet3DConditionModel, where attention_head_dim is what it says."""
+    """Parse the values of a UNet3DConditionModel, whose attention_head_dim really is the width of a head."""
     widths = values["block_out_channels"]
     blocks = values.get("down_block_types", ["CrossAttn"] * 3 + [""])
     return UNetConfig(
@@ -69,7 +69,7 @@ def _parse_autoencoder(values: dict[str, Any]) -> AutoencoderConfig:
 
 
 def _parse_text(values: dict[str, Any]) -> TextConfig:
-    """Parse the values of a CLIPTextModel: diffusers leaves out the block that is not used, or has all 24."""
+    """Parse the values of a CLIPTextModel. diffusers' files leave out the unused last block, or have all 24."""
     return TextConfig(
         context_length=int(values.get("max_position_embeddings", 77)),
         vocab_size=int(values["vocab_size"]),

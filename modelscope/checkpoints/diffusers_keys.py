@@ -1,7 +1,7 @@
-"""Names of weights in diffusers' layout for the original's names, part by part.
+"""Translation of the original's names of weights into diffusers' names, for each part.
 
 Only this direction is written down; the other one is the table read backwards. Values differ in two ways: diffusers has
-matrices where the original has convolutions over one point, and three matrices where the text tower has one of three.
+matrices where the original has 1x1 convolutions, and three matrices where the text tower has one that stacks them.
 """
 
 import re
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..config import AutoencoderConfig, ModelConfig, UNetConfig
 
 Names = Callable[[str], tuple[str, ...]]
-"""The original's name -> diffusers' names, one or three; three are the rows of one tensor, in thirds."""
+"""Maps one of the original's names to one or three of diffusers' names; three share the rows of one tensor equally."""
 
 _UNET_ENDS = {
     "time_embed.0": "time_embedding.linear_1",
@@ -33,11 +33,11 @@ _RES_BLOCK = {
 }
 _TRANSFORMERS = {"1": "attentions", "2": "temp_attentions"}
 _MIDDLE = {"0": "0", "3": "1", "1": "0", "2": "0"}
-"""Positions in the middle block -> positions among the layers of their kind."""
+"""Maps a layer's position in the middle block to its position among the layers of its kind."""
 
 _VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 _NEW_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""The names of diffusers before 0.18 -> those of today."""
+"""Maps the names of diffusers before 0.18 to today's names."""
 
 _TEXT_ENDS = {
     "positional_embedding": "embeddings.position_embedding.weight",
@@ -53,10 +53,10 @@ _TEXT_BLOCK = {
     "attn.out_proj": "self_attn.out_proj",
 }
 TEXT_PREFIX = "text_model."
-"""The start of the text tower's names in files; transformers 5 leaves it out."""
+"""Prefix of the text tower's names in files; transformers 5 leaves it out."""
 
 _MATRIX = re.compile(r"\.(proj_in|proj_out|to_q|to_k|to_v|to_out\.0)\.weight$")
-"""Names of what is a matrix in diffusers, whatever it is in the original."""
+"""Pattern for names of weights that are matrices in diffusers, whatever they are in the original."""
 
 
 def unet_name(name: str, config: UNetConfig) -> str:
@@ -80,7 +80,7 @@ def unet_name(name: str, config: UNetConfig) -> str:
 def _layer(part: str, position: str, rest: str) -> str:
     """Return diffusers' name for a layer.
 
-    part: its place in the block; position: that among the layers of its kind; rest: the name within the layer.
+    part: the layer's place in the block; position: its place among the layers of its kind; rest: the name within it.
     """
     if part in _TRANSFORMERS:
         return f"{_TRANSFORMERS[part]}.{position}.{rest}"
@@ -90,7 +90,7 @@ def _layer(part: str, position: str, rest: str) -> str:
 
 
 def _replace_start(name: str, table: Mapping[str, str]) -> str:
-    """Return a name with its start replaced, up to a dot or its end. Raises KeyError."""
+    """Return a name with its prefix (whole words between dots) replaced. Raises KeyError if the table has none."""
     for ours, theirs in table.items():
         if name == ours or name.startswith(ours + "."):
             return theirs + name[len(ours) :]
@@ -129,12 +129,12 @@ def text_names(name: str) -> tuple[str, ...]:
 
 
 def unet_names(config: ModelConfig) -> Names:
-    """Return what gives diffusers' names for the UNet's weights."""
+    """Return a function that translates the names of the UNet's weights."""
     return lambda name: (unet_name(name, config.unet),)
 
 
 def vae_names(config: ModelConfig) -> Names:
-    """Return what gives diffusers' names for the autoencoder's weights."""
+    """Return a function that translates the names of the autoencoder's weights."""
     return lambda name: (vae_name(name, config.autoencoder),)
 
 
@@ -143,8 +143,8 @@ def from_diffusers(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 
     Args:
         tensors: Tensors under diffusers' names.
-        expected: The original's names, with tensors of its shapes.
-        names: Gives diffusers' names for one of the original's.
+        expected: Tensors under the original's names, of which only the shapes are used.
+        names: Translates one of the original's names.
     """
     left = {_modernize(name): tensor for name, tensor in tensors.items() if not name.endswith("position_ids")}
     found = {}
@@ -157,7 +157,7 @@ def from_diffusers(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 
 
 def _join(parts: list[Tensor], whole: Tensor) -> Tensor:
-    """Return the rows of all parts as one tensor; where they do not fit the whole, a part that does not."""
+    """Return the rows of all parts as one tensor, or a part that does not fit, if there is one."""
     shape = (whole.shape[0] // len(parts), *whole.shape[1:])
     odd = [part for part in parts if part.shape != shape or not part.is_floating_point()]
     if len(parts) == 1 or odd:
@@ -172,7 +172,7 @@ def _differ_by_ones(one: Tensor, other: Tensor) -> bool:
 
 
 def to_diffusers(tensors: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
-    """Return tensors under diffusers' names and in its shapes. They share the memory of those given."""
+    """Return tensors under diffusers' names and in its shapes, as views of the given tensors."""
     found = {}
     for name, tensor in tensors.items():
         theirs = names(name)
@@ -182,7 +182,7 @@ def to_diffusers(tensors: Mapping[str, Tensor], names: Names) -> dict[str, Tenso
 
 
 def _modernize(name: str) -> str:
-    """Return a name as today's diffusers has it in files."""
+    """Return the name that today's diffusers uses in files."""
     attention = re.fullmatch(r"(.+\.mid_block\.attentions\.0\.)(query|key|value|proj_attn)(\..+)", name)
     if attention:
         return attention[1] + _NEW_VAE_ATTENTION[attention[2]] + attention[3]

@@ -1,4 +1,4 @@
-"""Tells whether a file is on another computer's drive, where somebody may shorten it while it is mapped."""
+"""Detects files on network drives, where another computer may shorten them while they are mapped."""
 
 import os
 import re
@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 _REMOTE = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "fuse.")
-"""The starts of Linux' names for network file systems. WSL reaches the drives of Windows by 9p, too."""
+"""Prefixes of Linux's names for network file systems. WSL uses 9p for Windows' local drives, too."""
 _MOUNTS = Path("/proc/self/mounts")
 _DRIVE_REMOTE = 4
 
 
 def is_remote(path: Path) -> bool:
-    """Return whether a file is known to be on a network drive. macOS is not asked: it has no simple answer."""
+    """Return whether a file is known to be on a network drive. Always False on macOS, which has no simple test."""
     real = os.path.realpath(path)
     if sys.platform == "win32":
         import ctypes
@@ -28,7 +28,8 @@ def is_remote(path: Path) -> bool:
 def _is_mounted_remotely(real: str, mounts: str) -> bool:
     """Return whether a resolved path is on a network drive.
 
-    mounts: lines of device, folder, kind and options, as Linux lists them; the last that fits is the one on top.
+    mounts: Linux's list of mounts, with device, folder, kind and options on each line; a later mount hides an earlier
+    one on the same folder.
     """
     longest, remote = 0, False
     for line in mounts.splitlines():

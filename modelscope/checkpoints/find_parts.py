@@ -1,4 +1,4 @@
-"""Finds the parts of a model: the original's four files, diffusers' folders, or other files that people have."""
+"""Finds the files of a model's parts: in the original's layout, in diffusers' folders, or under other names."""
 
 import contextlib
 import os
@@ -14,19 +14,19 @@ from .parts import PARTS, UNET, VAE, Part, detect_format
 from .weight_file import read_tensors
 
 WEIGHTS = (".safetensors", ".pth", ".bin", ".ckpt", ".pt")
-"""Endings of weight files, the preferred ones first."""
+"""Extensions of weight files, the preferred ones first."""
 SNAPSHOTS = "snapshots"
 """The folder of the hub's cache that holds a model's versions."""
 MAX_SHARDS = 1000
-"""Most files into which a part may be split."""
+"""Maximum number of files that a part may be split into."""
 UNFINISHED = (".crdownload", ".part", ".partial", ".download", ".opdownload", ".tmp")
-"""What browsers add to the name of a file that they are downloading."""
+"""Extensions that browsers add to the name of a file while they download it."""
 
 
 class Library(NamedTuple):
-    """Where a model's parts may be besides its own folder.
+    """Folders in which a model's parts may be found, besides its own.
 
-    root: no file is read from outside of it; lenders: folders of other models.
+    root: no file outside this folder is read; lenders: folders of other models.
     """
 
     root: Path
@@ -36,7 +36,7 @@ class Library(NamedTuple):
 class Source(NamedTuple):
     """The file of a part, or the files into which it is split.
 
-    named: the one that errors name; lender: the folder of the model that it is borrowed from.
+    named: the file that errors name; lender: the folder of the model that the part is borrowed from, if it is.
     """
 
     named: Path
@@ -45,9 +45,9 @@ class Source(NamedTuple):
 
 
 def find_library(folder: Path) -> Library:
-    """Return where the parts of a model may be that was named by itself: the folder above, with its other models."""
+    """Return the library of a model that was given by its path: the folder above it, with its other models."""
     above = Path(os.path.abspath(folder)).parent
-    # In the hub's cache a model's files are links to folders beside its snapshots.
+    # In the hub's cache, a model's files are links to a folder next to its snapshots.
     root = above.parent if above.name == SNAPSHOTS else above
     return Library(root, (above, *_list_folders(above)))
 
@@ -58,7 +58,7 @@ def read_model_config(model: Path) -> ModelConfig:
     Raises:
         ModelError: A file cannot be read, or is not a configuration.
     """
-    if not os.path.exists(model):  # noqa: PTH110 - False for what is no path at all, too
+    if not os.path.exists(model):  # noqa: PTH110 - False for an invalid path, too
         return ModelConfig()
     folder = model.parent if model.is_file() else model
     if not (folder / CONFIGURATION).exists() and has_part_configs(folder):
@@ -67,7 +67,7 @@ def read_model_config(model: Path) -> ModelConfig:
 
 
 def is_model(folder: Path) -> bool:
-    """Return whether a folder holds weights as a model's folder does."""
+    """Return whether a folder holds weight files where a model's folder has them."""
     return _has_weights(folder) or _has_weights(folder / "unet")
 
 
@@ -76,19 +76,19 @@ def _has_weights(folder: Path) -> bool:
 
 
 def find_part(part: Part, model: Path, config: ModelConfig, library: Library) -> Source:
-    """Return the files of a part. An autoencoder that is missing is borrowed from another model: all have the same one.
+    """Return the files of a part. A missing autoencoder is borrowed from another model: all models have the same one.
 
     Args:
         part: The part to find.
-        model: The folder of the model, or the one file that it is.
+        model: The model's folder, or its file if all parts are in one file.
         config: The model's configuration, which names files.
-        library: Where files may be besides there.
+        library: Other folders to search.
 
     Raises:
-        ModelError: There is none, or it cannot be read.
+        ModelError: The part is missing or cannot be read.
     """
     unread: list[ModelError] = []
-    if os.path.isfile(model):  # noqa: PTH113 - False for what is no path at all, too
+    if os.path.isfile(model):  # noqa: PTH113 - False for an invalid path, too
         own = _find_in_file(part, model, library)
     else:
         _check_folder(model)
@@ -101,7 +101,7 @@ def find_part(part: Part, model: Path, config: ModelConfig, library: Library) ->
 
 
 def _find_in_file(part: Part, model: Path, library: Library) -> Iterator[Source]:
-    """Yield the model's one file, unless the part is an autoencoder that it lacks. Raises ModelError."""
+    """Yield the model's single file, unless the autoencoder is asked for and not in it. Raises ModelError."""
     if model.suffix.lower() not in WEIGHTS:
         raise ModelError(f"{model}: is a file, and not one of weights. Choose the folder of the model's files.")
     names = read_tensors(_check_inside(model, library.root))
@@ -110,7 +110,7 @@ def _find_in_file(part: Part, model: Path, library: Library) -> Iterator[Source]
 
 
 def _find_lent(config: ModelConfig, library: Library) -> Iterator[Source]:
-    """Yield other models' autoencoders of the same shape; what is wrong with those models does not matter here."""
+    """Yield other models' autoencoders of the same shape; models that cannot be read are skipped."""
     for lender in library.lenders:
         with contextlib.suppress(ModelError, OSError):
             theirs = read_model_config(lender)
@@ -134,12 +134,12 @@ def _check_folder(folder: Path) -> None:
 def _find_sources(
     part: Part, folder: Path, config: ModelConfig, library: Library, unread: list[ModelError]
 ) -> Iterator[Source]:
-    """Yield where a part may be in a folder, the most likely place first.
+    """Yield the files in a folder that may hold a part, the most likely ones first.
 
-    unread: collects what is wrong with files of other names.
+    unread: collects the errors of files under other names.
     """
     for path in _list_twins(folder / getattr(config.files, part.file)):
-        # False for what cannot be looked at, too.
+        # False for a path that cannot be examined, too.
         if os.path.isfile(path):  # noqa: PTH113
             yield Source(path, (_check_inside(path, library.root, folder),))
     for path in _find_diffusers_files(part, folder / part.folder):
@@ -148,7 +148,7 @@ def _find_sources(
 
 
 def _list_twins(path: Path) -> tuple[Path, ...]:
-    """Return a file with the ending .safetensors, and the file itself; nothing for what cannot be a file's name."""
+    """Return a path with the extension .safetensors, and the path itself; nothing for an invalid file name."""
     try:
         return path.with_suffix(".safetensors"), path
     except ValueError:
@@ -165,7 +165,7 @@ def _find_diffusers_files(part: Part, folder: Path) -> Iterator[Path]:
 
 
 def _list_shards(path: Path) -> tuple[Path, ...]:
-    """Return the files that an index beside them names, or the file itself. Raises ModelError."""
+    """Return the files that an index lists, or the path itself if it is not an index. Raises ModelError."""
     if path.suffix != ".json":
         return (path,)
     try:
@@ -177,7 +177,7 @@ def _list_shards(path: Path) -> tuple[Path, ...]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         words = first_line(error)
         raise ModelError(f"{path}: is not an index of weight files ({words}). Download it again.") from error
-    # False for what is no path at all, too.
+    # False for an invalid path, too.
     missing = sorted(name for name in names if not os.path.isfile(path.parent / name))  # noqa: PTH113
     if missing:
         raise ModelError(f"{path}: of its {len(names)} files {shorten(missing, 4)} are missing. Download them, too.")
@@ -193,7 +193,7 @@ def _check_beside(name: Any) -> str:
 def _find_by_content(
     part: Part, folder: Path, config: ModelConfig, library: Library, unread: list[ModelError]
 ) -> Iterator[Source]:
-    """Yield files under other names that hold the part."""
+    """Yield files with other names that hold the part."""
     taken = {Path(getattr(config.files, other.file)).stem for other in PARTS if other is not part}
     names = (name for name in _list_names(folder) if name.lower().endswith(WEIGHTS) and Path(name).stem not in taken)
     files = [folder / name for name in names if os.path.isfile(folder / name)]  # noqa: PTH113
@@ -206,10 +206,10 @@ def _find_by_content(
 
 
 def _check_inside(path: Path, *roots: Path) -> Path:
-    """Return the path if it leads to a place below one of the roots, links followed. Raises ModelError."""
+    """Return the path if it is below one of the roots after links are resolved. Raises ModelError."""
     real = os.path.realpath(path)
     for root in roots:
-        # ValueError: another drive.
+        # ValueError: the paths are on different drives.
         with contextlib.suppress(ValueError):
             top = os.path.realpath(root)
             if os.path.commonpath([top, real]) == top:
@@ -236,7 +236,7 @@ def _explain_missing(part: Part, model: Path, config: ModelConfig, unread: list[
 
 
 def _expected_place(part: Part, model: Path, config: ModelConfig) -> tuple[Path, str]:
-    """Return the folder and the name of the file that a model like this one has for the part."""
+    """Return the folder and the name of the file in which a model of this layout has the part."""
     folder = model if model.is_dir() else model.parent
     if has_part_configs(folder) or "model_index.json" in _list_names(folder):
         return folder / part.folder, f"{part.stems[0]}.safetensors"

@@ -1,4 +1,4 @@
-"""Loads a model as modules, without a second copy of any weight in memory."""
+"""Loads a model into modules without holding any weight in memory twice."""
 
 from pathlib import Path
 
@@ -20,20 +20,20 @@ from .parts import PARTS, VAE, Part, describe_mismatch, select_part
 from .weight_file import read_tensors
 
 SHOWN_KEYS = 4
-"""Keys that an error lists."""
+"""Number of keys that an error lists."""
 
 
 def load_model(model: Path, place: Place, vae_place: Place | None = None, library: Library | None = None) -> Model:
     """Load all three parts of a model.
 
     Args:
-        model: The model's folder, or the one file that it is.
-        place: Where the parts compute, and in which precision.
-        vae_place: Where the autoencoder computes, if elsewhere than the others.
-        library: Where files may be besides the folder; what is beside it, if not given.
+        model: The model's folder, or its file if all parts are in one file.
+        place: Device and precision in which the parts compute.
+        vae_place: Device and precision of the autoencoder, if they differ from the others'.
+        library: Other folders to search for files; by default the one that contains the model.
 
     Raises:
-        ModelError: A part cannot be used. It names the folder or file, and the remedy.
+        ModelError: A part cannot be used. The error names the folder or file, and the remedy.
         OutOfMemory: There is not enough memory for the weights.
     """
     library = library or find_library(model)
@@ -52,13 +52,13 @@ def load_model(model: Path, place: Place, vae_place: Place | None = None, librar
 
 
 def load_part(part: Part, source: Source, config: ModelConfig, *, to_keep: bool = False) -> nn.Module:
-    """Build a part without memory, and give it the tensors in its files.
+    """Build a part on the meta device, and assign the tensors in its files to it.
 
     Args:
         part: The part to build.
-        source: Its files.
+        source: The part's files.
         config: The model's configuration.
-        to_keep: Whether it is used for long: files on a network drive are copied then.
+        to_keep: Whether the part is kept for long; files on a network drive are then copied instead of mapped.
 
     Raises:
         ModelError: The tensors do not fit the configuration.
@@ -73,7 +73,7 @@ def load_part(part: Part, source: Source, config: ModelConfig, *, to_keep: bool 
 
 
 def read_source(source: Source, *, to_keep: bool = False) -> dict[str, Tensor]:
-    """Return all tensors in a part's files, mapped, or copied as `load_part` says. Raises ModelError."""
+    """Return all tensors in a part's files by name, mapped or copied as `load_part` says. Raises ModelError."""
     read = {file: read_tensors(file, mapped=not (to_keep and is_remote(file))) for file in source.files}
     return {name: tensor for tensors in read.values() for name, tensor in tensors.items()}
 
@@ -91,7 +91,7 @@ def _build(part: Part, path: Path, config: ModelConfig) -> nn.Module:
 
 
 def check_parts_agree(config: ModelConfig) -> None:
-    """Check that the parts' shapes belong to one model. Raises ModelError."""
+    """Check that the parts' shapes fit each other. Raises ModelError."""
     if config.text.width != config.unet.context_dim:
         raise ModelError(
             f"The text encoder's features are {config.text.width} wide, the UNet wants {config.unet.context_dim}: they "

@@ -1,4 +1,4 @@
-"""The three parts of a model, and how to know one by the names of its weights, whoever wrote the file."""
+"""The three parts of a model, and how to recognize one by the names of its weights, whatever tool wrote the file."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,9 +14,16 @@ from .diffusers_keys import TEXT_PREFIX, Names, from_diffusers, text_names, unet
 
 
 class Part(NamedTuple):
-    """What is known of a part. file: its field in FilesConfig; folder, stems: of its files in diffusers' layout.
+    """Description of a part of the model.
 
-    mark: a weight that only this part has, in the original's and in diffusers' layout.
+    Args:
+        title: The part's name in messages.
+        file: The field of FilesConfig that holds its file's name.
+        folder: Its folder in diffusers' layout.
+        stems: Names of its files in that folder, without extensions.
+        mark: A weight that only this part has, as the original and as diffusers name it.
+        names: Returns the translation of its weights' names into diffusers'.
+        build: Returns its module.
     """
 
     title: str
@@ -69,13 +76,13 @@ _OTHERS = {
     r"model\.diffusion_model\.": "a Stable Diffusion checkpoint, which makes pictures, not videos",
     r"^down_blocks\.": "a network for pictures",
 }
-"""Patterns in names by which other kinds of model are recognized, the most certain first."""
+"""Patterns in weights' names that identify other kinds of model, the most certain first."""
 
 
 class PartFormat(NamedTuple):
-    """How a file names a part's weights.
+    """Naming scheme of a part's weights in a file.
 
-    prefix: the start of all names; by_diffusers: whether they are diffusers' names, not the original's.
+    prefix: the start of all names; by_diffusers: whether the names are diffusers' rather than the original's.
     """
 
     prefix: str
@@ -83,7 +90,7 @@ class PartFormat(NamedTuple):
 
 
 def detect_format(part: Part, names: Iterable[str]) -> PartFormat | None:
-    """Return how a file with these names of weights holds a part; None where it does not."""
+    """Return how a file whose weights have these names stores a part; None if the part is not in it."""
     found = [
         PartFormat(name[: -len(mark)], by_diffusers)
         for name in names
@@ -97,12 +104,12 @@ def detect_format(part: Part, names: Iterable[str]) -> PartFormat | None:
 def select_part(
     part: Part, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: ModelConfig
 ) -> dict[str, Tensor]:
-    """Return a part's tensors under the original's names; tensors that are no part of it keep their own.
+    """Return a part's tensors under the original's names; tensors that do not belong to it keep their names.
 
     Args:
         part: The part to select.
         tensors: All tensors in the part's files, by name.
-        expected: The original's names, with tensors of its shapes.
+        expected: Tensors under the original's names, of which only the shapes are used.
         config: The model's configuration.
     """
     how = detect_format(part, tensors) or PartFormat("", by_diffusers=False)
@@ -115,7 +122,7 @@ def select_part(
 
 
 def _select_text_tower(tensors: dict[str, Tensor], unused_block: int) -> dict[str, Tensor]:
-    """Return what is used of a CLIP file: neither the image tower nor the projections nor the last block."""
+    """Return the tensors of a CLIP file that are used: without the image tower, projections and last block."""
     unused = (
         "visual.", "text_projection", "logit_scale", "attn_mask",
         f"transformer.resblocks.{unused_block}.", f"encoder.layers.{unused_block}.",
@@ -131,7 +138,10 @@ def _drop_other_parts(own: dict[str, Tensor], expected: Mapping[str, Tensor], na
 
 
 def describe_mismatch(names: Iterable[str], wanted: Part) -> str:
-    """Return what a file with these names holds instead of a part, as the end of an error; nothing if it holds it."""
+    """Say what a file with these names holds instead of the wanted part, as the end of an error's sentence.
+
+    The text is empty if the file holds the part, or nothing that is recognized.
+    """
     listed = list(names)
     if not detect_format(UNET, listed) and (kind := _recognize_other(listed)):
         return f"looks like {kind}. Nothing of a ModelScope model is in it."

@@ -1,4 +1,4 @@
-"""What the names in torch's pickles mean here: a tensor's description, a dictionary, or nothing. None is imported."""
+"""Meanings of the names in torch's pickles: a tensor's description, a dictionary, or nothing. None is imported."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ import torch
 from .weight_bytes import MAX_DIMENSIONS, Layout, UnusableTensor, is_size
 
 MAX_KEY = 500
-"""Most characters of a dictionary's key: longer ones name no weights."""
+"""Maximum length of a dictionary's key in characters: no weight has a longer name."""
 MAX_TENSORS = 1 << 14
-"""Most tensors in one file. A model with all that its training kept has some thousand."""
+"""Maximum number of tensors in a file. A model saved with its training state has a few thousand."""
 _MAX_STORAGE_KEY = 100
 _DEEPEST_KEY = 3
 _BEFORE_MEANING = 6
-"""Arguments of _rebuild_tensor_v2 before `metadata`, which says that numbers are conjugated or negated."""
+"""Number of arguments of _rebuild_tensor_v2 before `metadata`, which marks numbers as conjugated or negated."""
 
 _TRAINER_MODULES = (
     "pytorch_lightning", "lightning", "lightning_fabric", "numpy", "_codecs", "omegaconf", "argparse", "pathlib",
@@ -33,7 +33,7 @@ _PLAIN_DATA = {
     *(("torch.nn.parameter", name) for name in ("Parameter", "Buffer")),
     ("torch.serialization", "_get_layout"),
 }
-"""Names of what is harmless, and of no use here."""
+"""Names of harmless objects that are not needed here."""
 _STORAGES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
@@ -46,11 +46,11 @@ _TENSOR_MODULES = ("torch._utils", "torch._tensor", *_STORAGE_MODULES)
 
 
 class ForeignCode(Exception):
-    """A pickle names something that is neither a tensor nor a trainer's leftover."""
+    """The error for a pickle that names something other than tensors, plain data and what training frameworks leave."""
 
 
 class StoredNumbers(NamedTuple):
-    """A storage: so many numbers of a type, under a key."""
+    """A storage: its type, its key in the file, and how many numbers it holds."""
 
     dtype: torch.dtype
     key: str
@@ -58,7 +58,7 @@ class StoredNumbers(NamedTuple):
 
 
 class TensorDescription(NamedTuple):
-    """A tensor: its storage, its type, and its place in the storage."""
+    """A tensor: its storage, its type, and its layout in the storage."""
 
     stored: StoredNumbers
     dtype: torch.dtype
@@ -69,7 +69,7 @@ Build = Callable[[TensorDescription], Any]
 
 
 class Inert:
-    """Stands in for whatever is neither plain nor a tensor. It has no state and does nothing."""
+    """Placeholder for any object that is neither plain data nor a tensor. It has no state and does nothing."""
 
     __slots__ = ()
 
@@ -78,7 +78,7 @@ INERT = Inert()
 
 
 class Function(NamedTuple):
-    """What a pickle may call: its result follows from the arguments, and nothing is run."""
+    """A function that a pickle may call: its result is computed here from the arguments; torch's code is not run."""
 
     result: Callable[[tuple[Any, ...], Build], Any]
 
@@ -90,7 +90,7 @@ class StorageKind(NamedTuple):
 
 
 def function_named(module: str, name: str) -> Function | StorageKind | torch.dtype | Inert:
-    """Return what a name stands for. Raises ForeignCode, UnusableTensor."""
+    """Return the object that a name stands for. Raises ForeignCode, UnusableTensor."""
     if function := _FUNCTIONS.get((module, name)):
         return function
     if module in _STORAGE_MODULES and name in _STORAGES:
@@ -115,7 +115,7 @@ def parse_storage(name: Any) -> StoredNumbers:
 
 
 def fill(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
-    """Put pairs whose keys may be names of weights into a dictionary; others have no use here. Raises ValueError."""
+    """Add pairs to a dictionary, and skip those whose keys cannot be names of weights. Raises ValueError."""
     for key, value in pairs:
         if isinstance(key, str) and len(key) <= MAX_KEY:
             target[key] = value
@@ -124,7 +124,10 @@ def fill(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
 
 
 def _is_deep(key: Any) -> bool:
-    """Return whether a key is nested more deeply than any trainer's, by its first parts: all may be endless."""
+    """Return whether a key is nested more deeply than any trainer's.
+
+    Only its first items are followed: looking at all of them might never end.
+    """
     for _ in range(_DEEPEST_KEY):
         if not isinstance(key, tuple) or not key:
             return False
@@ -133,22 +136,22 @@ def _is_deep(key: Any) -> bool:
 
 
 def _build_dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
-    """Return an OrderedDict's content. Python 2 gave its pairs as a list. Raises ValueError."""
+    """Return an OrderedDict's content. Python 2 passes its pairs as a list. Raises ValueError."""
     found: dict[str, Any] = {}
     if arguments:
         (pairs,) = arguments
         if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
             raise ValueError("it has a dictionary of no pairs")
         fill(found, pairs)
-        # Each list serves once: a pickle could name a long one again and again.
+        # Each list can be used only once: a pickle could name a long one again and again.
         pairs.clear()
     return found
 
 
 def _build_tensor(arguments: tuple[Any, ...], build: Build) -> Any:
-    """Build what _rebuild_tensor(storage, offset, size, stride, ...) does.
+    """Build the tensor of a call of _rebuild_tensor(storage, offset, size, stride, ...).
 
-    Of what later versions of it add, only the last counts: whether the numbers are meant with another sign.
+    Of the arguments that later versions add, only the last matters: the numbers may be meant conjugated or negated.
     """
     stored, *layout = arguments[:4]
     if len(arguments) > _BEFORE_MEANING and isinstance(arguments[6], dict) and arguments[6]:
@@ -159,7 +162,7 @@ def _build_tensor(arguments: tuple[Any, ...], build: Build) -> Any:
 
 
 def _build_typed_tensor(arguments: tuple[Any, ...], build: Build) -> Any:
-    """Build what _rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, ...) does."""
+    """Build the tensor of _rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, ...)."""
     stored, *layout = arguments[:4]
     dtype = arguments[6]
     if not isinstance(stored, StoredNumbers) or not isinstance(dtype, torch.dtype):
@@ -170,7 +173,7 @@ def _build_typed_tensor(arguments: tuple[Any, ...], build: Build) -> Any:
 def _check_layout(offset: Any, shape: Any, strides: Any) -> Layout:
     if not isinstance(shape, list | tuple) or not isinstance(strides, list | tuple):
         raise ValueError("a tensor has no shape")
-    # Before they are copied: a pickle could name long ones again and again.
+    # Checked before they are copied: a pickle could name long ones again and again.
     if max(len(shape), len(strides)) > MAX_DIMENSIONS:
         raise ValueError("a tensor has more dimensions than any")
     return Layout(offset, tuple(shape), tuple(strides))
@@ -182,7 +185,7 @@ def _return_first(arguments: tuple[Any, ...], _: Build) -> Any:
 
 
 def _build_subclass(arguments: tuple[Any, ...], build: Build) -> Any:
-    """Build what _rebuild_from_type_v2(function, type, arguments, state) does: a tensor without its attributes."""
+    """Build the tensor of _rebuild_from_type_v2(function, type, arguments, state), without its attributes."""
     function, _, inner, _ = arguments
     if not isinstance(function, Function) or function.result is _build_subclass or not isinstance(inner, tuple):
         raise ValueError("a tensor is of no kind that torch writes")

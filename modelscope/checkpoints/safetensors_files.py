@@ -1,4 +1,4 @@
-"""Reads safetensors files as the format's description says, with bounds: a list in JSON, then the numbers."""
+"""Reads safetensors files (a JSON header, then the numbers) as their specification says, within bounds."""
 
 import math
 import struct
@@ -15,13 +15,13 @@ from .weight_bytes import MAX_DIMENSIONS, Layout, Piece, UnusableTensor, WeightF
 METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
 MAX_HEADER = 8 << 20
-"""Most bytes of the list. A model's takes a tenth of it, and so does what trainers note in a LoRA."""
+"""Maximum size of the header in bytes. A model's takes a tenth of it, as do the notes that trainers put in a LoRA."""
 _TYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
     "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "C64": "complex64",
 }  # fmt: skip
-"""torch's names of types; those that an older torch lacks cannot be read there."""
+"""torch's names of the types; an older torch lacks some, and cannot read files that have them."""
 
 
 def read_safetensors(file: WeightFile) -> dict[str, Tensor]:
@@ -47,7 +47,7 @@ def read_metadata(file: WeightFile) -> dict[str, Any]:
 
 
 def _read_header(file: WeightFile) -> tuple[dict[str, Any], int]:
-    """Return the list, and where the numbers begin."""
+    """Return the header, and the position at which the numbers begin."""
     (length,) = _LENGTH.unpack(file.read(Piece(0, _LENGTH.size)))
     if length > MAX_HEADER:
         raise ValueError("its list of tensors is longer than any model's")
@@ -58,7 +58,7 @@ def _read_header(file: WeightFile) -> tuple[dict[str, Any], int]:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Return whether this describes a tensor: its type, its shape, and where it begins and ends."""
+    """Return whether an entry describes a tensor: its type, its shape, and where it begins and ends."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
@@ -83,5 +83,5 @@ def _read_tensor(file: WeightFile, start: int, name: str, entry: Any) -> Tensor:
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides of a tensor whose numbers follow each other."""
+    """Return the strides of a contiguous tensor."""
     return tuple(math.prod(shape[place + 1 :]) for place in range(len(shape)))

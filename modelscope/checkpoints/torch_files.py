@@ -1,4 +1,4 @@
-"""Reads torch's two formats of weight files without torch's own readers: zip files, and those from before 1.6."""
+"""Reads torch's two formats of weight files without torch's own readers: zip files, and the one used before 1.6."""
 
 import struct
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from .weight_bytes import Piece, WeightFile, view_tensor
 from .zips import Member, read_members
 
 _MOST_PICKLE = 64 << 20
-"""Most bytes of the list of tensors, without their numbers."""
+"""Maximum size in bytes of the pickle that lists the tensors."""
 _LIST, _BYTEORDER, _NUMBERS = "/data.pkl", "/byteorder", "/data/"
 _PROGRAM = "/constants.pkl"
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -22,19 +22,19 @@ ZIP = b"PK"
 
 
 class ProgramFile(Exception):
-    """A file is a program, or an archive of other files."""
+    """The error for a file that is a program, or an archive of other files."""
 
 
 class PackedFile(Exception):
-    """A file unpacks to more than it is."""
+    """The error for a compressed file."""
 
 
 class ForeignByteOrder(Exception):
-    """A file comes from a machine with the other order of bytes."""
+    """The error for a file from a machine with the other byte order."""
 
 
 class _Storages:
-    """The storages of a file, each created once, so that tensors share them as they did when they were saved."""
+    """The storages of a file. Each is created once, so that tensors share storages as they did when they were saved."""
 
     def __init__(self, file: WeightFile, pieces: Mapping[str, Piece]) -> None:
         self._file, self._pieces = file, pieces
@@ -54,11 +54,11 @@ class _Storages:
 
 
 def read_torch(file: WeightFile) -> Any:
-    """Return what was saved.
+    """Return the saved object.
 
     Raises:
         ValueError, EOFError, struct.error: The file is damaged.
-        ProgramFile, PackedFile, ForeignByteOrder, ForeignCode, UnusableTensor: It is no file of weights to use.
+        ProgramFile, PackedFile, ForeignByteOrder, ForeignCode, UnusableTensor: The file is not a usable weight file.
     """
     return _read_zip(file) if file.read(Piece(0, min(2, file.size))) == ZIP else _read_old(file)
 
@@ -93,7 +93,7 @@ def _check_length(piece: Piece) -> Piece:
 
 
 def _read_old(file: WeightFile) -> Any:
-    """Read five pickles, the fourth with the tensors and the fifth with the order of the storages after them."""
+    """Read five pickles: the fourth holds the tensors, the fifth the order of the storages that follow it."""
     data = file.read(Piece(0, min(file.size, _MOST_PICKLE)))
     magic = _skim(data, 0)
     version = _skim(data, magic.end)
@@ -102,7 +102,7 @@ def _read_old(file: WeightFile) -> Any:
     system = _skim(data, version.end)
     if isinstance(system.value, dict) and system.value.get("little_endian") is False:
         raise ForeignByteOrder
-    # Where the numbers are is known only after their list, which comes after the tensors.
+    # The list of storages says where the numbers are, and comes after the tensors.
     listed = _skim(data, system.end)
     keys = _skim(data, listed.end)
     pieces = _find_old_pieces(file, keys.end, keys.value, listed.storages)
@@ -110,7 +110,7 @@ def _read_old(file: WeightFile) -> Any:
 
 
 def _skim(data: bytes, start: int) -> Unpickled:
-    """Read a pickle, and leave out its tensors."""
+    """Read a pickle without building its tensors."""
     return unpickle(data, start, lambda _: None)
 
 

@@ -1,4 +1,4 @@
-"""Reads pickles as torch writes them, by a small machine that knows a closed list of opcodes and calls nothing.
+"""Reads the pickles that torch writes, with a small machine that knows a closed list of opcodes and calls nothing.
 
 It builds text, numbers, lists, tuples and dictionaries, tensors from their descriptions, and one inert object for
 everything else.
@@ -24,21 +24,21 @@ from .pickle_names import (
 )
 
 MAX_STEPS = 1_000_000
-"""Most opcodes of one pickle. A model of thousands of tensors takes a tenth of it."""
+"""Maximum number of opcodes in a pickle. A model of thousands of tensors takes a tenth of it."""
 _LENGTHS = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
 _NEWEST = 5
 _METHODS = set(dir(OrderedDict))
-"""Attributes that only somebody who wants code to run gives to a dictionary."""
+"""Attributes that only an attempt to run code would set on a dictionary."""
 
 
 class PickleDamage(ValueError):
-    """A file is no pickle, or one that does what torch's never do."""
+    """The error for a file that is no pickle, or one that does what torch's pickles never do."""
 
 
 class Unpickled(NamedTuple):
-    """What a pickle holds.
+    """The content of a pickle.
 
-    value: the object; end: the position behind the pickle; storages: those that it names, by their keys.
+    value: the object; end: the position after the pickle; storages: the storages that it names, by their keys.
     """
 
     value: Any
@@ -51,13 +51,13 @@ def unpickle(data: bytes, start: int, build: Build) -> Unpickled:
 
     Args:
         data: The bytes of a file.
-        start: Where the pickle begins in them.
+        start: The position at which the pickle begins.
         build: Builds a tensor from its description.
 
     Raises:
-        PickleDamage: It is none, or damaged.
-        ForeignCode: It names code.
-        UnusableTensor: It holds a tensor of a kind that cannot be used.
+        PickleDamage: The bytes are no pickle, or a damaged one.
+        ForeignCode: The pickle names code.
+        UnusableTensor: The pickle holds a tensor of a kind that cannot be used.
     """
     machine = _Machine(data, start, build)
     try:
@@ -68,7 +68,7 @@ def unpickle(data: bytes, start: int, build: Build) -> Unpickled:
 
 
 class _Machine:
-    """A stack, marks on it, and a memo."""
+    """The pickle machine: a stack with marks, and a memo."""
 
     def __init__(self, data: bytes, at: int, build: Build) -> None:
         self.at = at
@@ -107,11 +107,11 @@ class _Machine:
         return text
 
     def text(self, size: int) -> None:
-        """Read a text whose length is in so many bytes. As Python reads it, half characters included."""
+        """Read a text. Lone surrogates are accepted, as Python accepts them. size: bytes of its length."""
         self._stack.append(self.take(self.number(size)).decode("utf-8", "surrogatepass"))
 
     def old_text(self, size: int) -> None:
-        """Read a text of Python 2, or its bytes."""
+        """Read a string of Python 2, which may be text or bytes. size: bytes of its length."""
         self._stack.append(self.take(self.number(size)).decode("utf-8", "replace"))
 
     def skip_bytes(self, size: int) -> None:
@@ -188,9 +188,9 @@ class _Machine:
         return self._build(description)
 
     def set_state(self) -> None:
-        """Ignore what torch and trainers add to an object: nothing is changed by it.
+        """Ignore attributes that torch and trainers add to an object, such as a state dict's `_metadata`.
 
-        Of a state dict that is `_metadata`. A tensor's would be another shape, which torch never writes.
+        A tensor's state could change its shape, and is refused: torch never writes one.
         """
         state, target = self._stack.pop(), self._stack[-1]
         harmless = isinstance(target, dict) and isinstance(state, dict) and not any(name in state for name in _METHODS)
@@ -265,4 +265,4 @@ _STEPS: dict[int, Callable[[_Machine], object]] = {
         (pickle.LONG_BINGET, lambda m: m.recall(m.number(4))),
     )
 }
-"""All that Python's protocols 2 to 5 write of plain data and of what torch saves, but nothing that claims memory."""
+"""The opcodes with which protocols 2 to 5 write plain data and what torch saves, except those that claim memory."""

@@ -1,4 +1,4 @@
-"""Turns the bytes of a weight file into tensors: mapped, or read by a descriptor that notices a shortened file."""
+"""Turns the bytes of a weight file into tensors: mapped, or read through a descriptor, which notices truncation."""
 
 import math
 import os
@@ -17,11 +17,11 @@ MAX_DIMENSIONS = 16
 
 
 class UnusableTensor(Exception):
-    """A file has a kind of tensor that holds no plain numbers."""
+    """The error for a tensor that does not hold plain numbers."""
 
 
 class Piece(NamedTuple):
-    """Where some bytes are in a file.
+    """Location of some bytes in a file.
 
     start, size: in bytes.
     """
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a tensor lies in its storage: what torch calls storage offset, size and stride."""
+    """Layout of a tensor in its storage: what torch calls storage offset, size and stride."""
 
     offset: int
     shape: tuple[int, ...]
@@ -39,12 +39,12 @@ class Layout(NamedTuple):
 
 
 class WeightFile:
-    """An open weight file. Use it as a context manager; what is mapped stays so for as long as a tensor needs it."""
+    """An open weight file. Use it as a context manager; mapped bytes stay mapped while any tensor uses them."""
 
     def __init__(self, path: Path, *, mapped: bool) -> None:
         self._file = open_file(path)
         self.size = os.fstat(self._file.fileno()).st_size
-        # torch maps files by names that are text only.
+        # torch can only map a file whose name is valid text.
         self._path, self._mapped = path, mapped and is_text(str(path))
         self._whole: Any = None
 
@@ -58,18 +58,18 @@ class WeightFile:
 
     @property
     def descriptor(self) -> BufferedReader:
-        """The file, to read at any place."""
+        """The open file, for reading at any position."""
         return self._file
 
     def read(self, piece: Piece) -> bytes:
-        """Read some bytes. Raises EOFError where the file has fewer."""
+        """Read some bytes. Raises EOFError if the file ends before them."""
         self._check(piece)
         return read_at(self._file, piece.start, piece.size)
 
     def storage(self, piece: Piece, alignment: int) -> torch.UntypedStorage:
-        """Return some bytes as a storage. Raises EOFError where there are fewer.
+        """Return some bytes as a storage. Raises EOFError if the file ends before them.
 
-        alignment: of its numbers, in bytes; what is not aligned in the file is copied.
+        alignment: that of the storage's numbers, in bytes; a piece that is not so aligned in the file is copied.
         """
         self._check(piece)
         if not piece.size:
@@ -91,8 +91,8 @@ def view_tensor(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layou
     """Return a tensor that is a view of a storage.
 
     Raises:
-        ValueError: It would reach out of the storage.
-        UnusableTensor: It repeats numbers, which could let a small file fill any memory.
+        ValueError: The tensor would reach beyond the storage.
+        UnusableTensor: The tensor repeats numbers, which would let a small file fill all memory.
     """
     offset, shape, strides = layout
     numbers = (offset, *shape, *strides)
@@ -112,7 +112,7 @@ def view_tensor(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layou
 
 
 def is_text(name: str) -> bool:
-    """Return whether a file's name is text; on Linux any bytes may be a name."""
+    """Return whether a file's name is valid text; on Linux a name may be any bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -121,5 +121,5 @@ def is_text(name: str) -> bool:
 
 
 def is_size(number: object) -> bool:
-    """Return whether an object is a number that a length or a position in a file may be."""
+    """Return whether an object is an integer in the range of lengths and positions in a file."""
     return type(number) is int and 0 <= number <= MAX_NUMBERS

@@ -1,4 +1,4 @@
-"""Reads tensors out of one weight file, mapped into memory and without running anything in it."""
+"""Reads the tensors of a weight file, mapped into memory, without running any code in it."""
 
 import struct
 from collections.abc import Iterable, Iterator
@@ -20,18 +20,18 @@ from .zips import NoDirectory, find_damaged
 
 _LFS_POINTER = b"version https://git-lfs"
 _TORCHS = (ZIP, b"\x80")
-"""The first bytes of torch's files, zipped and not."""
+"""The first bytes of torch's files: as a zip file, and in the format before 1.6."""
 _TAR, _TAR_AT = b"ustar", 257
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
-"""The first bytes of files that gzip and others packed."""
+"""The first bytes of files compressed by gzip and others."""
 _MOST_SHARED, _SHARED_ANYWAY = 3, 1 << 20
-"""How many times the size of its file a file's tensors may take together, since some share numbers, and how many bytes
-more."""
+"""Limits of the total size of a file's tensors, which may share numbers: this many times the file's size, plus so many
+bytes."""
 _DAMAGE = (
     OSError, RuntimeError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError, MemoryError,
     struct.error,
 )  # fmt: skip
-"""What torch and the readers raise for a damaged file."""
+"""Errors that torch and the readers raise for a damaged file."""
 
 
 def read_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
@@ -39,10 +39,10 @@ def read_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
 
     Args:
         path: The file.
-        mapped: Whether the tensors are mapped, and therefore not yet read; else they are copied.
+        mapped: Whether to map the tensors, which then are not read yet; otherwise they are copied.
 
     Raises:
-        ModelError: The file holds no weights, or is damaged. It names the file and the remedy.
+        ModelError: The file holds no weights, or is damaged. The error names the file and the remedy.
     """
     state = read_state(path, mapped=mapped)
     tensors = state.get("state_dict", state) if isinstance(state, dict) else None
@@ -54,7 +54,7 @@ def read_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
 
 
 def check_shared(path: Path, tensors: Iterable[Tensor]) -> None:
-    """Refuse tensors that share numbers so often that copies would be many times the file. Raises ModelError."""
+    """Refuse tensors that share numbers so often that copies would be many times the file's size. Raises ModelError."""
     with _explain_damage(path):
         if sum(x.numel() * x.element_size() for x in tensors) > _MOST_SHARED * size_of(path) + _SHARED_ANYWAY:
             raise ValueError("its tensors are the same numbers again and again")
@@ -63,18 +63,18 @@ def check_shared(path: Path, tensors: Iterable[Tensor]) -> None:
 def read_state(path: Path, *, mapped: bool = True) -> Any:
     """Return all that a weight file holds. Raises as `read_tensors` does.
 
-    mapped: whether the numbers are not read yet. Else a descriptor reads them, which notices where somebody shortens
-    the file.
+    mapped: whether to map the numbers instead of reading them now through a descriptor, which notices if somebody
+    shortens the file.
     """
     with _explain_damage(path):
         return _read(path, mapped=mapped)
 
 
 def verify(path: Path) -> bool:
-    """Read a whole file, and return whether it has checksums of its own.
+    """Compare a file's checksums, and return whether it has any.
 
     Raises:
-        ModelError: One of them does not match, or the file cannot be read.
+        ModelError: A checksum does not match, or the file cannot be read.
     """
     with _explain_damage(path), _open(path, mapped=False) as file:
         if file.read(Piece(0, min(file.size, len(ZIP)))) != ZIP:
@@ -86,7 +86,7 @@ def verify(path: Path) -> bool:
 
 @contextmanager
 def _explain_damage(path: Path) -> Iterator[None]:
-    """Turn the errors of the readers into ModelError, which says what is wrong with the file."""
+    """Turn the readers' errors into a ModelError that says what is wrong with the file."""
     try:
         yield
     except ForeignCode as error:
@@ -121,9 +121,9 @@ def _explain_damage(path: Path) -> Iterator[None]:
 
 
 def _describe_damage(path: Path, error: Exception) -> ModelError:
-    """Return the error for everything that is wrong inside a file."""
+    """Return the error for damage inside a file."""
     size = size_of(path)
-    # A small file that wants a lot claims to hold what it does not.
+    # A small file that needs a lot of memory claims to hold more than it does: it is damaged.
     if is_memory_error(error) and 2 * size > (free_memory(torch.device("cpu")) or 0):
         return ModelError(f"{path}: too little memory to read it. The file may be fine; close other programs.")
     return ModelError(
@@ -149,7 +149,7 @@ def _open(path: Path, *, mapped: bool) -> WeightFile:
 
 
 def _refuse(path: Path, start: bytes) -> None:
-    """Refuse what holds no weights in any format. Raises ModelError.
+    """Refuse a file that holds no weights in any format. Raises ModelError, ProgramFile or PackedFile.
 
     start: the file's first bytes.
     """
@@ -160,16 +160,16 @@ def _refuse(path: Path, start: bytes) -> None:
     if start[:64].lstrip().startswith(b"<"):
         raise ModelError(f"{path}: is a web page, not the weights. Use the site's download button, not 'save page as'.")
     if start.startswith(_TAR, _TAR_AT):
-        # Before torch 0.1.10 it wrote those.
+        # torch wrote tar files before 0.1.10.
         raise ProgramFile
     if start.startswith(_ARCHIVES) and start[8:9] != b"{":
         raise PackedFile
 
 
 def _is_safetensors(path: Path, start: bytes) -> bool:
-    """Return whether a file is in safetensors' format, by its content: people rename files. Raises ModelError.
+    """Return whether a file is in safetensors' format, judged by its content: people rename files. Raises ModelError.
 
-    A file in neither format is read as its name says.
+    A file in neither format counts as what its name says.
     """
     named = path.suffix.lower() == ".safetensors"
     if named and start.startswith(_TORCHS) and start[8:9] != b"{":

@@ -1,4 +1,4 @@
-"""Reads the table of contents of a zip file as torch writes it: members are stored as they are, none inside another."""
+"""Reads the table of contents of zip files as torch writes them: members are not compressed and do not overlap."""
 
 import os
 import struct
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..files import read_at
 
 _MOST_DIRECTORY = 8 << 20
-"""Most bytes of it: a hundred thousand members. A model has some thousand."""
+"""Maximum size of the table of contents in bytes: a hundred thousand members. A model has a few thousand."""
 _END, _END_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 _WHERE_END_64 = struct.Struct("<4sLQL")
 _ENTRY, _HEADER = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
@@ -22,7 +22,8 @@ _PIECE = 1 << 20
 class Member(NamedTuple):
     """A file in a zip file.
 
-    start, size: where its bytes are in the zip file; packed: whether they are, which torch never does.
+    start, size: the location of its bytes in the zip file; packed: whether they are compressed or encrypted, which
+    torch never does.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Member(NamedTuple):
 
 
 class NoDirectory(ValueError):
-    """A zip file ends before its table of contents."""
+    """The error for a zip file that ends before its table of contents."""
 
 
 def read_members(file: BufferedReader) -> dict[str, Member]:
@@ -56,7 +57,7 @@ def read_members(file: BufferedReader) -> dict[str, Member]:
 
 
 def _find_directory(file: BufferedReader) -> tuple[int, int]:
-    """Return where the table of contents is, and its size."""
+    """Return the position and the size of the table of contents."""
     length = file.seek(0, os.SEEK_END)
     tail_start = max(0, length - _END.size - _LONGEST_COMMENT)
     tail = read_at(file, tail_start, length - tail_start)
@@ -74,14 +75,14 @@ def _find_directory(file: BufferedReader) -> tuple[int, int]:
 
 
 def _check_within(number: int, length: int) -> int:
-    """Refuse what leads out of the file: an offset may be more than seek takes."""
+    """Return a position or size if it is within the file: larger ones may be more than seek takes. Raises EOFError."""
     if number > length:
         raise EOFError("it is shorter than it says")
     return number
 
 
 def _read_entry(file: BufferedReader, data: bytes, at: int) -> tuple[Member, int, int]:
-    """Return a member, where its header is, and where the next entry begins."""
+    """Return a member, the position of its header, and the position of the next entry."""
     mark, _, _, flags, method, _, _, crc, packed, size, *lengths, _, _, _, header = _ENTRY.unpack_from(data, at)
     name_size, extra_size, comment_size = lengths
     name_at = at + _ENTRY.size
@@ -98,7 +99,7 @@ def _read_entry(file: BufferedReader, data: bytes, at: int) -> tuple[Member, int
 
 
 def _read_large_fields(extra: bytes, numbers: tuple[int, int, int]) -> list[int]:
-    """Return the numbers, with those that are too large for their fields taken from the extra ones."""
+    """Return the numbers; those too large for their fields are taken from the extra fields."""
     while len(extra) >= 4:
         kind, size = struct.unpack_from("<2H", extra)
         if kind == _EXTRA_64:
@@ -109,7 +110,7 @@ def _read_large_fields(extra: bytes, numbers: tuple[int, int, int]) -> list[int]
 
 
 def _find_start(file: BufferedReader, header: int) -> int:
-    """Return where a member's bytes begin."""
+    """Return the position at which a member's bytes begin."""
     mark, *_, name_size, extra_size = _HEADER.unpack(read_at(file, header, _HEADER.size))
     if mark != b"PK\3\4":
         raise ValueError("a member is not where it says")
@@ -117,7 +118,7 @@ def _find_start(file: BufferedReader, header: int) -> int:
 
 
 def find_damaged(file: BufferedReader) -> str:
-    """Return the name of the first member whose bytes do not match its checksum, or nothing.
+    """Return the name of the first member whose bytes do not match its checksum, or an empty string.
 
     Raises as `read_members` does.
     """

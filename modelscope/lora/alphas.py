@@ -1,4 +1,4 @@
-"""How strong PEFT's pairs are, where a file says so or one beside it: diffusers and PEFT write their settings down."""
+"""Strengths of PEFT's pairs: diffusers and PEFT write them into a LoRA's metadata or into a file next to it."""
 
 import re
 import struct
@@ -12,17 +12,17 @@ from ..errors import ModelError
 from ..json_files import parse_json, read_json
 
 Alphas = Callable[[str, int], float]
-"""A module's name and rank to the factor of its product."""
+"""Maps a module's name and rank to the factor of its product."""
 _KEY = "lora_adapter_metadata"
 _STEM, _BESIDE = "adapter_model", "adapter_config.json"
-"""PEFT's own names of a LoRA's file and of its settings."""
+"""PEFT's names for a LoRA's file and for the file with its settings."""
 
 
 def read_alphas(path: Path) -> Alphas:
-    """Read how strong a file's pairs are.
+    """Read the strengths of a file's pairs.
 
-    From PEFT's settings beside it, or else from the metadata of a safetensors file; 1 where there are none. Raises
-    ModelError where the settings are damaged.
+    They are in PEFT's settings next to the file, or in a safetensors file's metadata; without either, all are 1. Raises
+    ModelError if the settings are damaged.
     """
     beside = path.with_name(_BESIDE)
     try:
@@ -38,12 +38,12 @@ def _read_metadata(path: Path) -> str:
         with WeightFile(path, mapped=False) as file:
             return str(read_metadata(file).get(_KEY, "{}"))
     except (ValueError, EOFError, struct.error):
-        # A file of torch's, which has none.
+        # A file in torch's format has no metadata.
         return "{}"
 
 
 def _parse_metadata(settings: dict[str, Any]) -> Alphas:
-    """Parse diffusers' settings: the keys of each network begin with its name."""
+    """Parse diffusers' settings, in which the keys of each network begin with its name."""
     parts: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
         part, _, key = name.partition(".")
@@ -58,14 +58,17 @@ def _parse_metadata(settings: dict[str, Any]) -> Alphas:
 
 
 def _check_ending(key: str) -> str:
-    """Return the end of modules' names. PEFT takes patterns as well; one from a file could take for ever."""
+    """Return a key if it is the plain end of modules' names. Raises ValueError.
+
+    PEFT accepts patterns as well, but matching one from a file could take for ever.
+    """
     if not re.fullmatch(r"[\w.]+", key):
         raise ValueError(f"{key} is no module's name")
     return key
 
 
 def _parse_settings(settings: dict[str, Any]) -> Alphas:
-    """Parse PEFT's settings of one network."""
+    """Parse PEFT's settings for one network."""
     alpha, special, root = (settings.get(key) for key in ("lora_alpha", "alpha_pattern", "use_rslora"))
     named = {_check_ending(key): (place, float(value)) for place, (key, value) in enumerate((special or {}).items())}
     usual = None if alpha is None else float(alpha)
@@ -73,7 +76,7 @@ def _parse_settings(settings: dict[str, Any]) -> Alphas:
     def scale(module: str, rank: int) -> float:
         names = module.split(".")
         endings = (".".join(names[first:]) for first in range(len(names)))
-        # The first of those in the file that fits, as in PEFT.
+        # Of all that match, the first in the file counts, as in PEFT.
         found = min((named[ending] for ending in endings if ending in named), default=(0, usual))[1]
         return 1.0 if found is None else found / (rank**0.5 if root else rank)
 

@@ -1,4 +1,4 @@
-"""Recognises files that are no LoRA of this model, by the names in them."""
+"""Recognises files that are not LoRAs for this model, by the names in them."""
 
 import re
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _OF_TIME = re.compile(r"temp_attentions|temp_convs|transformer_in")
 
 
 def recognise_foreign(names: Iterable[str]) -> str:
-    """Return what a file is whose tensors have these names, if it is known to be something else; otherwise nothing."""
+    """Say what a file with these tensors' names is, if it is known to be something else; otherwise return no text."""
     names = list(names)
     of_time = any(map(_OF_TIME.search, names))
     for sign, description in _SIGNS.items():
@@ -32,8 +32,8 @@ def recognise_foreign(names: Iterable[str]) -> str:
 
 
 def find_origin(module: str, text_width: int) -> str:
-    """The model that a projection of text features is from; nothing if that is not known.
+    """Return the model that a projection of text features comes from, or an empty string if it is not known.
 
-    module: its name; text_width: of the features.
+    module: the projection's name; text_width: width of the features.
     """
     return _TEXT_WIDTHS.get(text_width, "") if module.endswith(("attn2.to_k", "attn2_to_k")) else ""

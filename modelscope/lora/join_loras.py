@@ -1,4 +1,4 @@
-"""Several LoRAs as one."""
+"""Joins several LoRAs into one."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from ..memory.lora_deltas import Delta, LoraDeltas
 
 
 def join_loras(loras: Sequence[LoraDeltas]) -> LoraDeltas:
-    """Return what all of the LoRAs add to a model together."""
+    """Return one LoRA that adds to a model what all of these add together."""
     return LoraDeltas(
         _join_deltas([lora.unet for lora in loras]),
         _join_deltas([lora.text for lora in loras]),

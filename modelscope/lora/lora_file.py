@@ -1,4 +1,4 @@
-"""Reads LoRA files of every known format and fits them to a model, or says what they are."""
+"""Reads LoRA files of every known format and matches them to a model, or says what they are instead."""
 
 import math
 from collections import defaultdict
@@ -20,20 +20,20 @@ from .targets import Network, Target, Targets
 from .unnamed_pairs import name_pairs
 
 _LARGEST_READ = 1 << 30
-"""Bytes. Larger files are hardly LoRAs; they are mapped to be recognised, and copied only if they are."""
+"""Size in bytes above which a file is mapped, and copied only if it turns out to be a LoRA: few LoRAs are so large."""
 _PIECE = 1 << 20
-"""How many numbers are looked at at once."""
+"""Number of values that are checked at once."""
 
 
 def read_lora(path: Path, model: Model) -> LoraDeltas:
-    """Read a file and find the weights that it is for.
+    """Read a LoRA file and find the weights to which it adds something.
 
     Args:
-        path: A file in any format; of an unknown one, its content decides.
-        model: Its networks' shapes are enough.
+        path: A file in any format, which is recognised by its content.
+        model: The model; only the shapes of its networks are used.
 
     Raises:
-        ModelError: Not all of the file fits the model; the text says what the file is.
+        ModelError: Some of the file does not fit the model; the text says what the file is.
     """
     mapped = size_of(path) > _LARGEST_READ
     targets = Targets(model)
@@ -43,7 +43,7 @@ def read_lora(path: Path, model: Model) -> LoraDeltas:
     deltas: dict[Network, dict[str, list[Delta]]] = {"unet": defaultdict(list), "text": defaultdict(list)}
     for pair in pairs:
         target = found[pair.module]
-        # Copies: what is mapped would end the process if somebody shortened the file during the run.
+        # Mapped tensors are copied: they would end the process if somebody shortened the file during the run.
         up, down = (x.clone() if mapped else x for x in (pair.up, pair.down))
         deltas[target.network][target.weight].append(Delta(up, down, pair.scale, target.third))
     _check_numbers(path, pairs)
@@ -61,7 +61,11 @@ def _pairs_in(path: Path, content: Any, targets: Targets) -> list[Pair]:
 
 
 def _find_targets(path: Path, pairs: Sequence[Pair], targets: Targets) -> dict[str, Target]:
-    """Targets by the modules' names in the file. Raises ModelError where there is none, or one for two names."""
+    """Return targets by the modules' names in the file.
+
+    Raises:
+        ModelError: A module has no target, or two modules have the same one.
+    """
     found = {pair.module: targets.find(pair.module) for pair in pairs}
     unknown = [module for module, target in found.items() if target is None]
     if unknown:

@@ -1,4 +1,4 @@
-"""The pairs of matrices in a LoRA's file, by the names that stable_lora, diffusers, PEFT and kohya give them."""
+"""Finds the pairs of matrices in a LoRA file by the names that stable_lora, diffusers, PEFT and kohya give them."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from .alphas import Alphas, read_alphas
 from .foreign import recognise_foreign
 
 SHOWN = 6
-"""How many modules an error lists."""
+"""Number of modules that an error lists."""
 _FACTOR = re.compile(
     r"(?P<module>.+?)[._]lora(?:_linear_layer)?[._](?P<kind>A|B|up|down)"
     r"(?:\.(?!weight$|bias$)(?P<adapter>\w+))?(?:\.weight)?"
@@ -25,7 +25,7 @@ _KINDS = {"A": "down", "B": "up"}
 
 
 class Pair(NamedTuple):
-    """What is added to a module's weight: scale * up @ down, of up [rows, rank] and down [rank, columns]."""
+    """Matrices whose product scale * up @ down is added to a module's weight: up [rows, rank], down [rank, columns]."""
 
     module: str
     up: Tensor
@@ -34,10 +34,10 @@ class Pair(NamedTuple):
 
 
 def find_tensors(path: Path, content: Any) -> dict[str, Tensor]:
-    """Return a file's tensors by name, and numbers as tensors. Raises ModelError where there are none."""
+    """Return a file's tensors by name, with plain numbers as tensors. Raises ModelError if there are none."""
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     items = state.items() if isinstance(state, dict) else ()
-    # Some write the alphas as plain numbers.
+    # Some trainers write the alphas as plain numbers.
     numbers = {name: torch.tensor(_number(x)) for name, x in items if isinstance(x, int | float) and _is_alpha(name)}
     tensors = {str(name): x for name, x in {**dict(items), **numbers}.items() if isinstance(x, Tensor)}
     if not tensors:
@@ -46,7 +46,7 @@ def find_tensors(path: Path, content: Any) -> dict[str, Tensor]:
 
 
 def _number(x: float) -> float:
-    """The number, or infinity where a whole number is too large."""
+    """Return a number as a float; an integer that is too large becomes infinity."""
     try:
         return float(x)
     except OverflowError:
@@ -58,14 +58,14 @@ def _is_alpha(name: Any) -> bool:
 
 
 def read_pairs(path: Path, tensors: dict[str, Tensor]) -> list[Pair]:
-    """Put the tensors together to pairs.
+    """Combine tensors into pairs.
 
     Args:
-        path: The file, for errors and for the settings beside it.
-        tensors: By the names that they have in it.
+        path: The file, for errors and for the settings next to it.
+        tensors: The file's tensors by name.
 
     Raises:
-        ModelError: Not all of them belong to pairs.
+        ModelError: Some tensors do not belong to a pair.
     """
     if what := recognise_foreign(tensors):
         raise ModelError(f"{path}: {what}, not for ModelScope's text2video. Nothing of it was used.")
@@ -92,7 +92,7 @@ def read_pairs(path: Path, tensors: dict[str, Tensor]) -> list[Pair]:
 
 
 class _Name(NamedTuple):
-    """kind: up, down or alpha; adapter: PEFT's name of one LoRA among several."""
+    """A tensor's name, parsed. kind: up, down or alpha; adapter: PEFT's name for one of several LoRAs in a file."""
 
     module: str
     kind: str
@@ -100,7 +100,7 @@ class _Name(NamedTuple):
 
 
 def _parse_name(name: str) -> _Name | None:
-    """Return what a tensor of this name is; None if no format has such a name."""
+    """Parse a tensor's name. Return None if no format has such a name."""
     if match := _OLD_FACTOR.fullmatch(name):
         layer = "to_out.0" if match["layer"] == "to_out" else match["layer"]
         return _Name(f"{match['module']}.{layer}", match["kind"])

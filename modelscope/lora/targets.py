@@ -1,4 +1,4 @@
-"""Finds the weights that LoRA files mean by the names of modules, in all the spellings there are."""
+"""Finds the weights that LoRA files refer to by the names of modules, in every known naming scheme."""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ Network = Literal["unet", "text"]
 COND_PROJ = "time_embedding.cond_proj"
 """T2V-Turbo's projection of the guidance scale, whose base weights are in no file."""
 SCALE_DIM = 256
-"""How many sinusoids it takes."""
+"""Number of sinusoids that the projection takes."""
 
 _ORDER = (
     "conv_in", "time_embedding", "transformer_in", "down_blocks", "up_blocks", "mid_block", "conv_out",
@@ -23,7 +23,7 @@ _ORDER = (
     "to_q", "to_k", "to_v", "to_out", "net", "proj",
     "encoder", "layers", "self_attn", "mlp", "k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2",
 )  # fmt: skip
-"""The order in which diffusers' and transformers' networks make their modules: that of lists without names."""
+"""The order in which diffusers' and transformers' networks create their modules; lists without names follow it."""
 _RANK = {name: rank for rank, name in enumerate(_ORDER)}
 _ORIGINAL = {
     "encoder.layers.": "resblocks.",
@@ -37,10 +37,10 @@ class Target(NamedTuple):
     """A weight to which a LoRA can add something.
 
     Args:
-        network: Which network has it.
-        weight: Its name there; empty for COND_PROJ.
-        shape: Of the weight, or of the third of it that is meant.
-        third: Which third of the weight's rows is meant, if not all of them are.
+        network: The network that has the weight.
+        weight: The weight's name in the network; empty for COND_PROJ.
+        shape: Shape of the weight, or of the third of it that is meant.
+        third: Index of the third of the weight's rows that is meant; None for all rows.
     """
 
     network: Network
@@ -52,7 +52,8 @@ class Target(NamedTuple):
 class Targets:
     """All targets of a model.
 
-    listed: for each network, targets by the modules' names in diffusers (without "unet." and the like), in its order.
+    listed: for each network, its targets by diffusers' names of modules (without "unet." and the like), in diffusers'
+    order.
     """
 
     def __init__(self, model: Model) -> None:
@@ -65,7 +66,7 @@ class Targets:
         }
 
     def find(self, module: str) -> Target | None:
-        """The target that a file means by a module's name; None if the model has none of that name."""
+        """Return the target that a file means by a module's name, or None if the model has no such module."""
         unet, rest = self.listed["unet"], module.removeprefix("base_model.model.").removeprefix("unet.")
         own = rest.removeprefix("text_encoder.").removeprefix("cond_stage_model.").removeprefix("transformer.")
         own = own.removeprefix(TEXT_PREFIX)
@@ -100,7 +101,7 @@ def _list_text(encoder: TextEncoder) -> Iterator[tuple[str, Target]]:
 
 
 def _sort(targets: dict[str, Target]) -> dict[str, Target]:
-    """Put them in the order in which diffusers makes its modules."""
+    """Sort targets in the order in which diffusers creates its modules."""
     return {name: targets[name] for name in sorted(targets, key=_position)}
 
 

@@ -1,6 +1,7 @@
 """T2V-Turbo (Li et al., 2024): a distilled network that takes the guidance scale as an input, instead of two passes.
 
-The base weights of its projection are in no file; here they are zeros, so that what its LoRA adds is all there is.
+No file has the base weights of the projection for this input. Here they are zeros, so the projection consists of what
+the LoRA adds.
 """
 
 import math
@@ -15,7 +16,7 @@ from .targets import SCALE_DIM
 
 
 def scale_embedding(scale: float, dim: int = SCALE_DIM) -> Tensor:
-    """Sinusoids of a guidance scale, [1, dim], sine first, as in the original."""
+    """Return the sinusoids of a guidance scale, [1, dim], sines first, as in the original."""
     half = dim // 2
     frequencies = torch.exp(-math.log(10_000) / (half - 1) * torch.arange(half, dtype=torch.float32))
     angles = scale * 1000 * frequencies
@@ -23,9 +24,9 @@ def scale_embedding(scale: float, dim: int = SCALE_DIM) -> Tensor:
 
 
 def scale_condition(deltas: Sequence[Delta], scale: float) -> Tensor:
-    """A guidance scale as the network takes it: to be added to the sinusoids of its timestep.
+    """Return a guidance scale as the network takes it: [1, dim], to be added to the sinusoids of the timestep.
 
-    deltas: that make up the projection, [dim, SCALE_DIM]. Returns [1, dim].
+    deltas: those that make up the projection, [dim, SCALE_DIM].
     """
     weight = torch.stack([delta.scale * (delta.up.float() @ delta.down.float()) for delta in deltas]).sum(0)
     return F.linear(scale_embedding(scale), weight)

@@ -1,4 +1,4 @@
-"""LoRA files that are lists without names: the model's layers that they are for are found by order and shapes."""
+"""Reads LoRA files that are lists without names, and finds the layers that they are for by order and shapes."""
 
 import re
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ _SUBSETS: dict[str, re.Pattern[str]] = {
     "temporal transformers": re.compile(r"temp_attentions\.|transformer_in\."),
     "attention": re.compile(r"\.attn\d\.|\.ff\.net\.0\.proj|self_attn\."),
 }
-"""What trainers choose to train."""
+"""Sets of modules that trainers choose to train, as patterns for their names."""
 
 
 def name_pairs(path: Path, tensors: list[Any], targets: Targets) -> list[Pair]:
-    """Name the pairs of Text-To-Video-Finetuning's and T2V-Turbo's lists.
+    """Name the pairs in a list as Text-To-Video-Finetuning and T2V-Turbo write it.
 
     Args:
         path: The file, for errors.
         tensors: Up [rows, rank, ...], down [rank, columns, ...], up, down, ... in the order of diffusers' modules.
-        targets: The model's.
+        targets: The model's targets.
 
     Raises:
-        ModelError: It is no such list, or was made for another model.
+        ModelError: The file is not such a list, or was made for another model.
     """
     if len(tensors) % 2 or not tensors or not all(isinstance(x, Tensor) and x.ndim > 1 and x.numel() for x in tensors):
         raise ModelError(f"{path}: holds a list, but not of pairs of matrices. It is no LoRA.")
@@ -50,7 +50,7 @@ def name_pairs(path: Path, tensors: list[Any], targets: Targets) -> list[Pair]:
 
 
 def _possible_lists(targets: Targets) -> Iterator[dict[str, Target]]:
-    """Modules, in order, that a list without names may be for."""
+    """Yield the sets of modules, in order, that a list without names may be for."""
     for listed in targets.listed.values():
         for pattern in _SUBSETS.values():
             chosen = {module: target for module, target in listed.items() if pattern.search(module)}

@@ -1,14 +1,14 @@
-"""How much of the device's memory a run takes, computed from the shapes of the network's layers.
+"""Estimates how much of the device's memory a run takes, from the shapes of the network's layers.
 
-At any moment that is the weights that are there, what is held for later layers (the skips), what the present layer was
-given, what it returns, and what it holds for its slice meanwhile:
+At any moment the device holds weights, tensors for later layers (the skips), the present layer's input and output, and
+what the layer computes for its present slice:
 
     weights + skips + given + returned + slice
 
-The largest of these sums over all layers, and what a card's kernels take, is the estimate. Tests compare it with
-counted bytes. Counting them here as well, with tensors on the meta device, would be exact; but at full size that takes
-10 to 45 seconds on one core, and a choice asks several times, while the page wants its answer at every move of a
-slider. The sums take a tenth of a second.
+The estimate is the largest of these sums over all layers, plus what a card's kernels take. Tests compare it with
+counted bytes. Counting them here as well, with tensors on the meta device, would be exact, but takes 10 to 45 seconds
+on one core at full size. A choice of a plan asks for several estimates, and the page asks at every move of a slider.
+The sums take a tenth of a second.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,18 +31,19 @@ from .lora_deltas import NO_DELTAS, NO_LORAS, Deltas, LoraDeltas
 from .plan import Plan
 
 SPATIAL_HELD, TEMPORAL_HELD = 0, 1
-"""Tensors of the size of a transformer's slice that it holds beside those within its blocks."""
+"""Number of tensors, each as large as a transformer's slice, that it holds in addition to those within its blocks."""
 LATENTS_HELD = 12
-"""Float32 tensors of the latents' size: the solver's history, guidance, what is shown."""
+"""Number of float32 tensors of the latents' size: the solver's history, guidance and the preview."""
 TOKENS = 77
 SAFETY = 1.1
-"""Sums of activations come within six per cent of what is counted. Cards round tensors up, and keep some longer."""
+"""Factor for activations, whose sums come within six per cent of counted bytes: cards round the sizes of tensors up,
+and keep some tensors longer."""
 KERNELS = 270_000_000
-"""Bytes that kernels take on a card for themselves: measured on an H200 with torch 2.11 (docs/benchmark.md)."""
+"""Bytes that kernels themselves take on a card: measured on an H200 with torch 2.11 (docs/benchmark.md)."""
 
 
 class Clip(NamedTuple):
-    """How many frames of latents, or of a layer's activations, and their sides."""
+    """Size of latents or of a layer's activations: number of frames, and their height and width."""
 
     frames: int
     height: int
@@ -50,11 +51,11 @@ class Clip(NamedTuple):
 
     @property
     def pixels(self) -> int:
-        """How many pixels all frames have."""
+        """Number of pixels of all frames together."""
         return self.frames * self.height * self.width
 
     def halved(self) -> "Clip":
-        """Frames with sides half as long, rounded up."""
+        """Return a clip with sides half as long, rounded up."""
         return Clip(self.frames, -(-self.height // 2), -(-self.width // 2))
 
 
@@ -67,13 +68,13 @@ def estimate_bytes(
     draft: bool = False,
     loras: LoraDeltas = NO_LORAS,
 ) -> int:
-    """Return how many bytes are on the device at the moment when they are most.
+    """Return the peak number of bytes on the device during a run.
 
     Args:
-        model: Its networks' shapes are enough.
+        model: The model; only the shapes of its networks are used.
         plan: How the run uses memory.
         clip: Size of the latents.
-        tokens: How many the longer prompt has, with padding.
+        tokens: Number of tokens of the longer prompt, with padding.
         draft: Whether results of deep levels are kept from step to step.
         loras: What is added to the weights.
     """
@@ -101,19 +102,19 @@ def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, place: Pl
 
 
 def frames_at_once(config: AutoencoderConfig, plan: Plan, clip: Clip, place: Place) -> int:
-    """Return how many frames are decoded together: what holds no more than the budget, and one at least.
+    """Return how many frames are decoded together: as many as the budget allows, and at least one.
 
     config: the autoencoder's; clip: size of the latents; place: where they are decoded.
     """
     if place.device.type == "cpu":
-        # Nothing would be gained, and Interrupt acts after each.
+        # A CPU would gain nothing from more, and Interrupt acts after each frame.
         return 1
     pixels = Clip(1, clip.height, clip.width).pixels * config.scale**2
     return max(1, (plan.budget_on(place.device).values or 0) // max(_level_values(config, WHOLE, pixels)))
 
 
 def _level_values(config: AutoencoderConfig, budget: ChunkBudget, pixels: int) -> Iterable[int]:
-    """Return how many numbers each level of the decoder holds. pixels: of the frames."""
+    """Yield how many numbers each level of the decoder holds. pixels: number of pixels of all frames together."""
     channels = [config.ch * mult for mult in (*config.ch_mult, config.ch_mult[-1])]
     for given, returned in zip(channels[1:], channels, strict=False):
         whole = 3 * given * pixels
@@ -127,11 +128,11 @@ def estimate_step(
     """Return how many bytes one guided step takes: weights, activations, and the prompts as keys and values.
 
     Args:
-        unet: Its shapes are enough.
+        unet: The UNet; only the shapes of its weights are used.
         plan: How the run uses memory.
         clip: Size of the latents.
         place: Device and precision.
-        tokens: How many the longer prompt has, with padding.
+        tokens: Number of tokens of the longer prompt, with padding.
         deltas: What LoRAs add to the weights.
     """
     widths = [layer.proj_in.out_features for layer in unet.parts() if isinstance(layer, SpatialTransformer)]
@@ -148,9 +149,9 @@ def estimate_deep_levels(unet: UNet3D, clip: Clip, place: Place) -> int:
 
 
 class _Walk:
-    """Goes through the network as its forward pass does, and adds up numbers instead of computing.
+    """A walk through the network, as in its forward pass, that adds up counts of numbers instead of computing.
 
-    weights: numbers of weights on the device while each part runs.
+    weights: how many weights are on the device while each part runs.
     """
 
     def __init__(self, unet: UNet3D, weights: Mapping[nn.Module, int], plan: Plan, place: Place, tokens: int) -> None:
@@ -162,7 +163,7 @@ class _Walk:
         self._there = self._shared = self._peak = 0
 
     def find_peak(self, clip: Clip) -> int:
-        """Return the most numbers that are held at once. clip: size of the latents."""
+        """Return the largest count of numbers held at once. clip: size of the latents."""
         unet = self._unet
         stem, first, *others = unet.input_blocks
         clip, channels, layers = self._prepare(layers_of(stem), layers_of(first), clip)
@@ -181,16 +182,16 @@ class _Walk:
         return self._peak
 
     def _prepare(self, stem: list[nn.Module], first: list[nn.Module], clip: Clip) -> tuple[Clip, int, list[nn.Module]]:
-        """Go through what does not see the text, and so runs for one text only.
+        """Go through the layers that do not see the text, and therefore run only once for all texts.
 
-        Returns the clip for all texts, its channels, and the layers that are left of the first block.
+        Return the clip for all texts, its channels, and the remaining layers of the first block.
         """
         batch, self._batch = self._batch, 1
         _, channels = self._block(stem, clip, [self._unet.config.in_dim])
         self._skips.append((clip, channels))
         _, channels = self._block(first[:1], clip, [channels])
         if batch == 1 and len(first) > 1:
-            # Kept for the second text: the first ResBlock's output and the transformer's tokens.
+            # For the second text, the first ResBlock's output and the transformer's tokens are kept.
             self._shared = 2 * channels * clip.pixels
         self._batch = batch
         clip = clip._replace(frames=batch * clip.frames)
@@ -219,7 +220,7 @@ class _Walk:
                     assert size
                     channels, clip = given[0], self._resampled(given[0], clip, size, 2)
                 case _:
-                    # The stem's convolution.
+                    # This is the stem's convolution.
                     channels = self._unet.config.dim
                     self._note(channels * clip.pixels)
             given = [channels]
@@ -241,14 +242,14 @@ class _Walk:
         spatial = isinstance(layer, SpatialTransformer)
         sliced = clip.frames if spatial else clip.height * clip.width
         given = self._slice_values(sliced, ATTENTION_VALUES * values) // ATTENTION_VALUES
-        # The stem's is wider inside.
+        # The stem's transformer is wider inside.
         inner = layer.proj_in.weight.shape[0]
         tokens = given * inner // channels
         held = (SPATIAL_HELD if spatial else TEMPORAL_HELD) * given
         attention = held + ATTENTION_VALUES * tokens
         feed_forward = held + tokens + self._slice_values(max(1, tokens // inner), FF_VALUES * tokens)
         norm = 0 if spatial else self._norm(channels, clip)
-        # A slice with frames of both guidance passes gets the prompts' keys for each of its frames.
+        # A slice with frames of both guidance passes gets the prompts' keys and values for each of its frames.
         frames = given // (channels * clip.height * clip.width)
         between = spatial and self._batch > 1 and -(-clip.frames // frames) % 2 == 1
         prompts = 2 * self._tokens * channels * frames if between else 0
@@ -262,16 +263,19 @@ class _Walk:
         return goal
 
     def _norm(self, channels: int, clip: Clip) -> int:
-        """Return how many numbers measuring a clip's norm holds: in half precision, none."""
+        """Return how many numbers are held while a clip's norm is measured: in half precision, none."""
         return self._slice_values(clip.frames // self._batch, 2 * channels * clip.pixels) if self._single else 0
 
     def _slice_values(self, count: int, values: int) -> int:
-        """Return how many numbers the largest slice holds. count: of items; values: of all of them together."""
+        """Return how many numbers the largest slice holds. count: number of items; values: numbers of all items."""
         slices = self._budget.slices(count, -(-values // count))
         return max(one.stop - one.start for one in slices) * -(-values // count)
 
     def _note(self, held: int, *slices: int) -> None:
-        """Raise the peak to a layer's. held: what it was given and returns; slices: of which one is held at a time."""
+        """Raise the peak to that of a layer, if it is higher.
+
+        held: numbers of the layer's input and output; slices: numbers of its slices, of which one is held at a time.
+        """
         skips = sum(channels * clip.pixels for clip, channels in self._skips)
         activations = self._shared + skips + held + max(slices, default=0)
         self._peak = max(self._peak, self._there + round(SAFETY * activations))

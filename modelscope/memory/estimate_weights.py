@@ -1,4 +1,4 @@
-"""How much of the device's memory weights take, and merging LoRAs into them, computed from their shapes."""
+"""Estimates how much of the device's memory weights and the merging of LoRAs take, from the weights' shapes."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from .prefetcher import copies_ahead
 
 
 def count_numbers(module: nn.Module) -> int:
-    """Return how many numbers the module's weights are."""
+    """Return how many numbers the module's weights have."""
     return sum(tensor.numel() for tensor in tensors_of(module).values())
 
 
 def count_weights(module: Streamable, plan: Plan, place: Place, deltas: Deltas = NO_DELTAS) -> dict[nn.Module, int]:
     """Return how many numbers of a network's weights are on the device while each of its parts runs.
 
-    All of them, or a part's own and the next one's. Those in 8 bits count as what takes the same place in the place's
-    precision, and are there beside what they become.
+    These are all of the network's weights, or those of a part and the next one. Weights in 8 bits are counted as
+    numbers of the place's precision that take as much memory, in addition to the weights that they are converted to.
     """
     parts = module.parts()
     if plan.is_resident:
@@ -41,21 +41,21 @@ def count_weights(module: Streamable, plan: Plan, place: Place, deltas: Deltas =
 
 
 def _count_quantized(module: Streamable, part: nn.Module, dtype: torch.dtype) -> int:
-    """Return how many numbers of this precision take the place of the part's weights in 8 bits."""
+    """Return how many numbers of this precision take as much memory as the part's weights in 8 bits."""
     if part in module.full_precision_parts():
         return count_numbers(part)
     numbers = 0
     for tensor in tensors_of(part).values():
-        # Scales are in single precision.
+        # The scales are in single precision.
         scales = -(-torch.float32.itemsize // dtype.itemsize) * len(tensor)
         numbers += tensor.numel() if tensor.ndim < 2 else -(-tensor.numel() // dtype.itemsize) + scales
     return numbers
 
 
 def _count_arriving(part: nn.Module, deltas: Deltas, dtype: torch.dtype) -> int:
-    """Return how many numbers of this precision take the place of the part's weights on their way.
+    """Return how many numbers of this precision take as much memory as the part's weights while they are copied.
 
-    Those to which something is added come in their file's precision.
+    Weights to which something is added arrive in their file's precision.
     """
     return sum(
         tensor.numel() * (-(-tensor.element_size() // dtype.itemsize) if name in deltas else 1)
@@ -64,18 +64,18 @@ def _count_arriving(part: nn.Module, deltas: Deltas, dtype: torch.dtype) -> int:
 
 
 def estimate_merging(module: Streamable, plan: Plan, place: Place, deltas: Deltas) -> int:
-    """Return how many bytes adding LoRAs to weights takes on the device, beside all weights that are there."""
+    """Return how many bytes adding LoRAs to weights takes on the device, in addition to all weights there."""
     if not plan.eight_bits:
         ahead = plan.streamed and copies_ahead(place.device)
         parts = split_by_part(module, module.parts(), deltas) if plan.streamed else {module: deltas}
         return max(_estimate_arrival(part, added, place, ahead=ahead) for part, added in parts.items())
-    # Weights are quantized in main memory, or on the device with another copy.
+    # Weights are quantized in main memory, or on the device, where that takes another copy.
     each = 0 if plan.streamed else 2 * torch.float32.itemsize
     return max([0, *(each * merge_size(tensor, added).single for tensor, added in _pair_weights(module, deltas))])
 
 
 def _estimate_arrival(part: nn.Module, deltas: Deltas, place: Place, *, ahead: bool) -> int:
-    """By how many bytes merging a part's weights, one after the other, exceeds what they take when all are there."""
+    """Return the bytes that merging a part's weights one by one takes beyond what all of them take afterwards."""
     there = excess = 0
     for tensor, added in sorted(_pair_weights(part, deltas), key=lambda pair: -pair[0].numel()):
         weight, single = merge_size(tensor, added)

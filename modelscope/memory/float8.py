@@ -1,7 +1,8 @@
-"""Weights in 8 bits: half the memory of float16, and a little of the precision.
+"""Weights in 8 bits: half the memory of float16, at some loss of precision.
 
 Each row of a matrix, or filter of a convolution, is scaled to the range of the format (float8_e4m3fn: 4 bits of
-exponent, 3 of mantissa), so that small weights do not lose theirs. Vectors, such as norms and biases, stay as they are.
+exponent, 3 of mantissa), so that small weights keep their precision. Vectors, such as norms and biases, are not
+quantized.
 """
 
 import torch
@@ -11,11 +12,11 @@ FORMAT: torch.dtype | None = getattr(torch, "float8_e4m3fn", None)
 LARGEST = 448.0
 """The largest number of the format."""
 SCALE = "/scale"
-"""Ends the names of scales beside their weights'. Names of weights have no slash."""
+"""Suffix that makes a weight's name the name of its scales. No weight has a slash in its name."""
 
 
 def is_supported(device: torch.device) -> bool:
-    """Return whether the device converts the format."""
+    """Return whether the device can convert numbers to and from the format."""
     if FORMAT is None:
         return False
     try:
@@ -26,7 +27,7 @@ def is_supported(device: torch.device) -> bool:
 
 
 def quantize(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Return the tensors on the device, matrices and filters in 8 bits, each with its scales beside it."""
+    """Return the tensors on the device, with matrices and filters in 8 bits, and their scales under separate names."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.ndim < 2:
@@ -37,26 +38,26 @@ def quantize(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tens
 
 
 def _quantize_rows(tensor: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Values in the tensor's shape and scales [rows, 1, ...]; holds no more than one copy besides."""
+    """Return values in the tensor's shape and scales [rows, 1, ...]. This takes only one more copy of the tensor."""
     assert FORMAT is not None
     rows = tensor.to(device, torch.float32, copy=True)
     dims = tuple(range(1, rows.ndim))
     largest = torch.maximum(rows.amax(dims, keepdim=True), -rows.amin(dims, keepdim=True))
-    # Not divided: cards multiply instead, and their last bit would differ.
+    # Multiplied rather than divided: cards do that anyway, and the last bit would differ from a CPU's.
     scale = (largest * (1 / LARGEST)).clamp_min(torch.finfo(torch.float32).tiny)
     return rows.div_(scale).to(FORMAT), scale
 
 
 def is_quantized(name: str, tensors: dict[str, Tensor]) -> bool:
-    """Return whether the name is that of something in 8 bits, or of its scales."""
+    """Return whether a name is that of a weight in 8 bits, or of its scales."""
     return name.endswith(SCALE) or name + SCALE in tensors
 
 
 def dequantize(tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return the weights as they are wanted; those in 8 bits are approximately what they were."""
+    """Return the weights on a device in a precision; those in 8 bits are approximately what they were."""
     found = {name: tensor.to(device, dtype) for name, tensor in tensors.items() if not name.endswith(SCALE)}
     for name, tensor in found.items():
         if name + SCALE in tensors:
-            # Scales stay in single precision: half has no numbers so small.
+            # Scales stay in single precision: half precision has no numbers so small.
             tensor.mul_(tensors[name + SCALE].to(device))
     return found

@@ -1,7 +1,7 @@
-"""What LoRAs add to weights: pairs of small matrices, passed on beside the network that they change.
+"""The deltas that LoRAs add to weights: pairs of small matrices, which are passed on separately from the network.
 
-The weights themselves stay as they are. `placing.py` and `streaming.py` merge the matrices into copies on their way to
-the device, so weights that come without deltas are exactly what the file holds.
+The weights themselves do not change. `placing.py` and `streaming.py` merge the matrices into the copies that go to the
+device, so weights without deltas are exactly those in the file.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Delta:
-    """scale * up @ down, to be added in a weight's shape.
+    """A product scale * up @ down that is added to a weight, in the weight's shape.
 
     Args:
         up: [m, rank].
         down: [rank, n].
-        scale: What the product is multiplied by.
-        third: Which third of the weight's rows the product goes to, if it is not for all rows.
+        scale: The factor of the product.
+        third: Index of the third of the weight's rows that the product is added to; None for all rows.
     """
 
     up: Tensor
@@ -44,13 +44,13 @@ class Delta:
 
 
 Deltas = Mapping[str, Sequence[Delta]]
-"""What is added to a network's weights, by their names."""
+"""The deltas of a network's weights, by the weights' names."""
 NO_DELTAS: Deltas = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class LoraDeltas:
-    """What a LoRA adds to a model, or several of them together.
+    """The deltas that a LoRA, or several together, add to a model.
 
     Args:
         unet: Deltas of the UNet's weights.
@@ -67,11 +67,11 @@ class LoraDeltas:
 
     @property
     def is_turbo(self) -> bool:
-        """Whether they make the model a T2V-Turbo, which is guided by its input instead of by a second pass."""
+        """True if they make the model a T2V-Turbo, which is guided by an input instead of by a second pass."""
         return bool(self.guidance)
 
     def times(self, unet: float, text: float) -> "LoraDeltas":
-        """Return the same at these weights; a network at 0 is left out."""
+        """Return the deltas at these strengths for the UNet and the text encoder; a network at 0 is left out."""
         guidance = [delta.times(unet) for delta in self.guidance if unet]
         return LoraDeltas(_scale_deltas(self.unet, unet), _scale_deltas(self.text, text), guidance)
 
@@ -86,10 +86,10 @@ def _scale_deltas(deltas: Deltas, factor: float) -> Deltas:
 def fits(shape: Sequence[int], up: Sequence[int], down: Sequence[int]) -> bool:
     """Return whether the product of two matrices can be added to a weight.
 
-    A convolution's filters are the product's rows, or each row of a filter is one (stable_lora).
+    A row of the product is one filter of a convolution, or one row of a filter (stable_lora).
 
     Args:
-        shape: Of the weight, or of the third of it that is meant.
+        shape: Shape of the weight, or of the third of it that is meant.
         up: Shape of the first matrix, [m, rank].
         down: Shape of the second matrix, [rank, n].
     """
@@ -98,14 +98,14 @@ def fits(shape: Sequence[int], up: Sequence[int], down: Sequence[int]) -> bool:
 
 
 def _average_filters(product: Tensor, shape: torch.Size) -> Tensor:
-    """The mean over the last side of stable_lora's square filters, for convolutions along one dimension."""
+    """Return the mean over the last side of stable_lora's square filters, for convolutions along one dimension."""
     side = shape[2]
     return product.view(*shape[:2], side, side, 1).mean(-2, keepdim=True)
 
 
 def merge(weight: Tensor, deltas: Iterable[Delta], device: torch.device) -> Tensor:
-    """Return a copy of the weight with the deltas in it, in single precision on the device."""
-    # A copy in any case: what is mapped from a file must not change.
+    """Return a copy of the weight with the deltas added, in single precision on the device."""
+    # Always a copy: a tensor that is mapped from a file must not change.
     whole = weight.to(device, torch.float32, copy=True).contiguous()
     for delta in deltas:
         delta.add_to(whole)
@@ -113,7 +113,7 @@ def merge(weight: Tensor, deltas: Iterable[Delta], device: torch.device) -> Tens
 
 
 class MergeSize(NamedTuple):
-    """How many numbers merging one weight holds at once, beside what it returns.
+    """Counts of numbers that are held while deltas are merged into one weight, besides the result.
 
     Args:
         weight: Numbers of the weight, in the precision of its file.
@@ -125,7 +125,7 @@ class MergeSize(NamedTuple):
 
 
 def merge_size(weight: Tensor, deltas: Iterable[Delta]) -> MergeSize:
-    """Return how much `merge` holds for this weight and these deltas."""
+    """Return how many numbers `merge` holds for this weight and these deltas."""
     products = [0]
     for delta in deltas:
         factors = delta.up.numel() + delta.down.numel()
@@ -136,12 +136,12 @@ def merge_size(weight: Tensor, deltas: Iterable[Delta]) -> MergeSize:
 
 
 def split_by_part(module: nn.Module, parts: Iterable[nn.Module], deltas: Deltas) -> dict[nn.Module, Deltas]:
-    """Deltas of each part of a network, by the names that the weights have within the part.
+    """Return the deltas of each part of a network, by the weights' names within the part.
 
     Args:
         module: The network whose weights `deltas` names.
-        parts: Submodules of it, none inside of another.
-        deltas: What is added to the network's weights; those outside of all parts are left out.
+        parts: Submodules of the network, none inside another.
+        deltas: What is added to the network's weights; deltas of weights outside all parts are left out.
     """
     found: dict[nn.Module, dict[str, Sequence[Delta]]] = {part: {} for part in parts}
     prefixes = {f"{name}.": part for name, part in module.named_modules() if part in found} if deltas else {}

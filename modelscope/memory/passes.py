@@ -1,4 +1,4 @@
-"""Passes of the UNet, as a recorder takes them: computed from a list of tensors."""
+"""Passes of the UNet in the form that a recorder takes: functions of a list of tensors."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from .recorded_pass import PassRecorder
 
 
 class PassInputs(NamedTuple):
-    """What the UNet predicts noise from: see `UNet3D.predict_noise`."""
+    """Inputs from which the UNet predicts noise: see `UNet3D.predict_noise`."""
 
     latents: Tensor
     timesteps: Tensor
@@ -20,12 +20,12 @@ class PassInputs(NamedTuple):
     condition: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
-        """Return all of them, always in the same order."""
+        """Return all tensors of the inputs, always in the same order."""
         texts = [tensor for context in self.contexts for text in context.values() for tensor in text]
         return [self.latents, self.timesteps, *texts, *([] if self.condition is None else [self.condition])]
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> "PassInputs":
-        """Return inputs of the same form with other tensors, in that order."""
+        """Return inputs of the same form with other tensors, in the order of `tensors`."""
         rest: Iterator[Tensor] = iter(tensors)
         latents, timesteps = next(rest), next(rest)
         contexts = [{layer: KeysValues(next(rest), next(rest)) for layer in context} for context in self.contexts]
@@ -38,10 +38,10 @@ def predict_noise(
     """Predict the noise under each text.
 
     Args:
-        unet: Its weights are there.
-        inputs: At the place of the weights.
+        unet: The UNet, whose weights are on the device.
+        inputs: The inputs, on the same device and in the same precision as the weights.
         options: How to compute.
-        recorder: Runs the pass, if it may be recorded.
+        recorder: Runs the pass if it may be recorded; otherwise None.
     """
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:

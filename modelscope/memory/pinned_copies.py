@@ -1,4 +1,4 @@
-"""Copies of weights in memory that a device reads by itself, while it computes."""
+"""Copies of weights in pinned memory, which a device can read while it computes."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -11,13 +11,13 @@ from .lora_deltas import Deltas
 from .placing import arrange
 
 Source = Callable[[nn.Module], dict[str, Tensor]]
-"""A part of a network to its weights by name, as they are stored."""
+"""Maps a part of a network to its weights by name, as they are stored."""
 ALIGNMENT = 256
-"""Bytes; what kernels want of an address."""
+"""Alignment of tensors in bytes, as kernels need it."""
 
 
 class _Slot(NamedTuple):
-    """Where a tensor is within a piece of memory. start: in bytes."""
+    """Location of a tensor in a block of memory. start: in bytes; like: a meta tensor with its type and layout."""
 
     start: int
     like: Tensor
@@ -31,9 +31,9 @@ class _Slot(NamedTuple):
 class PinnedPart(NamedTuple):
     """A part's weights in page-locked ("pinned") memory, or a copy of that on the device.
 
-    Most are in one piece, so that they are copied at once.
+    Most weights are in one block of memory, so that they are copied at once.
 
-    memory: the piece, in bytes; slots: where each tensor is in it; loose: those with a piece of their own.
+    memory: the block, as bytes; slots: the location of each weight in it; loose: weights that are not in it.
     """
 
     memory: Tensor
@@ -45,27 +45,27 @@ class PinnedPart(NamedTuple):
         return {name: slot.within(self.memory) for name, slot in self.slots.items()} | dict(self.loose)
 
     def room_on(self, device: torch.device) -> "PinnedPart":
-        """Return room for a copy."""
+        """Allocate memory for a copy."""
         loose = {name: torch.empty_like(tensor, device=device) for name, tensor in self.loose.items()}
         return PinnedPart(torch.empty_like(self.memory, device=device), self.slots, loose)
 
     def copy_into(self, room: "PinnedPart") -> None:
-        """Begin to copy. Return before that is done."""
+        """Start copying, and return before the copy is complete."""
         room.memory.copy_(self.memory, non_blocking=True)
         for name, tensor in self.loose.items():
             room.loose[name].copy_(tensor, non_blocking=True)
 
 
 class PinnedCopies:
-    """Copies of parts, made when they are asked for the first time, in the precision that is wanted.
+    """Copies of parts in a precision, made when a part is first asked for.
 
-    What is in 8 bits stays so. Weights to which LoRAs add something keep their file's precision and are loose, so that
-    each can be freed when it is merged.
+    Weights in 8 bits are not converted. Weights to which LoRAs add something keep their file's precision and are loose,
+    so that each can be freed when it is merged.
 
     Args:
-        source: Where the weights are stored.
+        source: Returns a part's weights.
         deltas: What LoRAs add to each part's weights.
-        dtype: The precision that is wanted.
+        dtype: The precision of the copies.
         channels_last: Whether channels come last in memory.
     """
 
@@ -97,10 +97,10 @@ class PinnedCopies:
 
 
 def _pack(tensors: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, _Slot]]:
-    """Return pinned memory with all tensors in it, and where each is."""
+    """Return pinned memory with all tensors in it, and the location of each."""
     slots, size = {}, 0
     for name, tensor in tensors.items():
-        # Its order in memory, without gaps.
+        # An empty tensor with the same order in memory, without gaps.
         slots[name] = _Slot(size, torch.empty_like(tensor, device="meta"))
         size += -(-tensor.numel() * tensor.element_size() // ALIGNMENT) * ALIGNMENT
     memory = _make_pinned(size)
@@ -113,7 +113,7 @@ def _make_pinned(size: int) -> Tensor:
     try:
         return torch.empty(size, dtype=torch.uint8, pin_memory=True)
     except RuntimeError:
-        # The system allows no more of it: copying takes longer then, and is right all the same.
+        # The system allows no more pinned memory: copying then takes longer, but is still correct.
         return torch.empty(size, dtype=torch.uint8)
 
 
@@ -121,5 +121,5 @@ def _pin(tensor: Tensor) -> Tensor:
     try:
         return tensor.pin_memory()
     except RuntimeError:
-        # As above.
+        # As in `_make_pinned`.
         return tensor

@@ -1,4 +1,4 @@
-"""Runs a network's work under a plan, and goes on differently where memory or precision does not suffice."""
+"""Runs a network's work under a plan, and changes the plan or the precision if they do not suffice."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -18,24 +18,24 @@ from .residency import Residency
 
 log = logger(__name__)
 Notify = Callable[[str, Plan], None]
-"""Called with a sentence for people when a run has to go on differently, and with the plan that it goes on with."""
+"""Callback when a run's plan or precision changes. It takes a sentence for people, and the plan to go on with."""
 Result = TypeVar("Result")
 REMEDY = "Ask for fewer frames or a smaller size, or close other programs."
 
 
-def warn(message: str, plan: Plan) -> None:  # noqa: ARG001 - as Notify
+def warn(message: str, plan: Plan) -> None:  # noqa: ARG001 - the signature of Notify
     """Log the message."""
     log.warning(message)
 
 
 class Task(NamedTuple):
-    """What a plan runner is for.
+    """The work of a plan runner.
 
     Args:
         module: The network, or part of one, that the work needs.
-        doing: What the work is part of, for errors: "Not enough memory for ...".
+        doing: The name of the work in errors, after "Not enough memory for".
         deltas: What LoRAs add to the module's weights.
-        remedy: A sentence that says what to do where memory runs out.
+        remedy: A sentence that says what to do if memory runs out.
     """
 
     module: nn.Module
@@ -45,15 +45,15 @@ class Task(NamedTuple):
 
 
 class PlanRunner:
-    """Does work under a plan and in a precision, and does it again under the next where they do not suffice.
+    """A runner that does work under a plan and in a precision, and repeats it with the next one if they do not suffice.
 
-    Results of earlier work stay valid. The weights come with the first work, and leave when the context ends.
+    Results of earlier work stay valid. The first work brings the weights, which leave when the context ends.
 
     Args:
         residency: Brings the weights.
-        task: What the work is.
-        plan: Where to begin; afterwards, `plan` is the one that sufficed.
-        place: Where to compute, and the precision to begin with; afterwards, `place` is the one that sufficed.
+        task: The work.
+        plan: The plan to begin with; afterwards, `plan` is the one that sufficed.
+        place: The device, and the precision to begin with; afterwards, `place` is the one that sufficed.
         notify: Called at each change.
     """
 
@@ -75,7 +75,7 @@ class PlanRunner:
         """Return the work's result, whose numbers are finite.
 
         Args:
-            work: Called with the plan and the place, perhaps several times; returns tensors, nested at will.
+            work: Called with the plan and the place, perhaps several times; returns arbitrarily nested tensors.
 
         Raises:
             OutOfMemory: No plan fits.
@@ -93,14 +93,14 @@ class PlanRunner:
                 if not is_memory_error(error):
                     raise
                 enough = False
-            # Not inside of except: there the failed attempt would still hold its tensors.
+            # Not inside `except`, where the failed attempt would still hold its tensors.
             gc.collect()
             if not enough and self._residency.recorder.forget():
-                # Its memory may be what lacked, and nobody needs it.
+                # The recording's memory may be enough, and nothing depends on it.
                 free_unused(self.place.device)
                 continue
             self._leave()
-            # What is kept from run to run has no room now, or the wrong precision.
+            # There is no room for the weights that are kept between runs, or their precision is wrong.
             self._residency.release()
             if enough:
                 self._widen()
@@ -145,7 +145,7 @@ def _is_finite(result: Any) -> bool:
 
 
 def _tensors_in(result: Any) -> Iterator[Tensor]:
-    """All tensors of nested lists, tuples and dictionaries."""
+    """Yield all tensors in nested lists, tuples and dictionaries."""
     if isinstance(result, Tensor):
         yield result
     elif isinstance(result, list | tuple | dict):
@@ -154,7 +154,7 @@ def _tensors_in(result: Any) -> Iterator[Tensor]:
 
 
 def _wider_dtype(place: Place) -> torch.dtype | None:
-    """The precision to try when numbers are too large for this one; None after the widest."""
+    """Return the precision to try if numbers are too large for this one, or None after the widest."""
     if place.dtype == torch.float32:
         return None
     return torch.bfloat16 if place.dtype == torch.float16 and supports_bfloat16(place.device) else torch.float32

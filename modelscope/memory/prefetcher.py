@@ -10,7 +10,7 @@ from .pinned_copies import PinnedCopies, Source
 
 
 class _Parcel(NamedTuple):
-    """A part's weights by name, on the device. arrival: the event after which they may be used."""
+    """A part's weights by name, on the device or on the way. arrival: the event after which they may be used."""
 
     part: nn.Module
     tensors: dict[str, Tensor]
@@ -18,12 +18,12 @@ class _Parcel(NamedTuple):
 
 
 class Prefetcher:
-    """Gets the weights of parts, which are asked for in the same order in every pass.
+    """A source of parts' weights that copies ahead. Parts have to be asked for in the same order in every pass.
 
     Args:
-        source: Where the weights are stored; pinned for a device that copies while it computes. If not, they are
-            returned as they are.
-        device: Where they are wanted.
+        source: Returns a part's weights. Pinned copies are sent to the device while it computes; other weights are
+            returned without copying.
+        device: The device that needs the weights.
     """
 
     def __init__(self, source: Source | PinnedCopies, device: torch.device) -> None:
@@ -35,7 +35,7 @@ class Prefetcher:
         self._coming: _Parcel | None = None
 
     def fetch(self, part: nn.Module) -> dict[str, Tensor]:
-        """The part's weights by name, ready for use."""
+        """Return the part's weights by name, ready for use."""
         if self._last is not None:
             self._follower[self._last] = part
         self._last = part
@@ -47,18 +47,18 @@ class Prefetcher:
         return parcel.tensors
 
     def send_next(self, part: nn.Module) -> None:
-        """Begin to copy the weights of the part that came after this one in the last pass."""
+        """Start copying the weights of the part that followed this one in the last pass."""
         follower = self._follower.get(part)
         if self._stream is not None and follower is not None and follower is not part:
             try:
                 self._coming = self._send(follower)
             except (RuntimeError, MemoryError) as error:
-                # It comes when it is needed, where this part was.
+                # The weights are copied when they are needed, into the memory that this part's weights have left.
                 if not is_memory_error(error):
                     raise
 
     def close(self) -> None:
-        """Drop what is on its way."""
+        """Drop the weights that are on their way."""
         self._take()
 
     def _take(self) -> _Parcel | None:
@@ -68,7 +68,7 @@ class Prefetcher:
         return parcel
 
     def _wait(self, parcel: _Parcel) -> None:
-        """Before use, and before the memory may be given to anybody else."""
+        """Make the current stream wait for a copy: before its use, and before its memory is given to anybody else."""
         if self._kind:
             self._kind.current_stream(self._device).wait_event(parcel.arrival)
 
@@ -76,7 +76,7 @@ class Prefetcher:
         if not isinstance(self._source, PinnedCopies):
             return _Parcel(part, self._source(part), None)
         pinned = self._source(part)
-        # Memory of the stream that computes, so that it is free again for that one as soon as it is let go.
+        # Allocated on the stream that computes, so that this stream can reuse the memory as soon as it is released.
         room = pinned.room_on(self._device)
         self._stream.wait_stream(self._kind.current_stream(self._device))
         with self._kind.stream(self._stream):
@@ -86,11 +86,11 @@ class Prefetcher:
 
 
 def copies_ahead(device: torch.device) -> bool:
-    """Return whether the device copies while it computes."""
+    """Return whether the device can copy while it computes."""
     return _streams(device) is not None
 
 
 def _streams(device: torch.device) -> Any:
-    """torch's module for devices of this kind, if they copy while they compute."""
+    """Return torch's module for devices of this kind if they can copy while they compute, else None."""
     kind = getattr(torch, device.type, None)
     return kind if device.type in ("cuda", "xpu") and hasattr(kind, "Stream") else None

@@ -1,7 +1,7 @@
 """Passes of a network that a card plays back by itself, as a CUDA graph.
 
 A fast card computes a layer of a short clip in less time than a processor takes to launch it. A recording is launched
-at once. It plays with the tensors, the weights included, at the addresses that they had when it was made.
+as a whole. It uses all tensors, including the weights, at the addresses that they had when it was made.
 """
 
 import functools
@@ -17,17 +17,17 @@ from ..escape import logger
 
 log = logger(__name__)
 Run = Callable[[Sequence[Tensor]], list[Tensor]]
-"""Computes a pass from its inputs, without asking the card for any number meanwhile."""
+"""Computes a pass from its inputs without reading any number back from the card."""
 WARM = 2
-"""Which pass is looked at: the first one finds the kernels."""
+"""Number of the pass whose times are measured: the first one has to find its kernels."""
 STILL_BUSY = 0.05
-"""A card that is done this share of a pass after its last launch, or sooner, waits for launches."""
+"""Share of a pass's time. A card that finishes within this time after the last launch was waiting for launches."""
 
 
 class PassRecorder:
-    """Runs passes; records one of which the card waits for launches, and plays it from then on.
+    """A runner of passes. If the card waits for launches in a pass, the pass is recorded and played from then on.
 
-    Holds one recording. Whoever moves weights has to call `forget` before the next pass.
+    There is only one recording at a time. Code that moves weights has to call `forget` before the next pass.
     """
 
     def __init__(self) -> None:
@@ -37,12 +37,12 @@ class PassRecorder:
         self._recording: _Recording | None = None
 
     def run(self, key: Hashable, run: Run, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Return what a pass makes of its inputs.
+        """Return the results of a pass.
 
         Args:
-            key: Differs wherever the pass does in more than its inputs' numbers.
+            key: Identifies the pass; it has to change if anything but the numbers in the inputs changes.
             run: Computes the pass.
-            inputs: On the card.
+            inputs: Tensors on the card.
         """
         if key != self._key:
             self.forget()
@@ -54,13 +54,13 @@ class PassRecorder:
         return self._recording.play(inputs) if self._recording else self._observe(run, inputs)
 
     def forget(self) -> bool:
-        """Drop the recording, and the memory that it keeps. Return whether there was one."""
+        """Drop the recording and free its memory. Return whether there was one."""
         there = self._recording is not None
         self._key, self._recording, self._passes, self._waits_for_launches = None, None, 0, False
         return there
 
     def _observe(self, run: Run, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Run the pass, and see whether the card waits for launches."""
+        """Run the pass, and measure whether the card waits for launches."""
         stream = torch.cuda.current_stream(inputs[0].device)
         start = time.perf_counter()
         results = run(inputs)
@@ -92,7 +92,7 @@ class _Recording:
                 self._inputs[number].copy_(given)
                 self._latest[number] = given
         self._graph.replay()
-        # The next one overwrites them.
+        # The next replay overwrites the results.
         return [result.clone() for result in self._results]
 
 
@@ -103,7 +103,7 @@ def _recording_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _capture(graph: torch.cuda.CUDAGraph, work: Callable[[], list[Tensor]]) -> list[Tensor]:
-    """Record the work's launches on the current stream; other threads may launch and allocate meanwhile."""
+    """Record the work's launches on the current stream. Other threads may launch and allocate meanwhile."""
     pool = torch.cuda.graph_pool_handle()
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     try:
@@ -121,7 +121,7 @@ def _end(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> RuntimeError | N
     try:
         graph.capture_end()
     except RuntimeError as error:
-        # torch would go on as if it were recording: `empty_cache` fails then, for the whole process.
+        # torch would otherwise stay in recording mode, in which `empty_cache` fails for the whole process.
         names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
         stop = next((getattr(torch._C, name) for name in names if hasattr(torch._C, name)), None)  # noqa: SLF001
         with suppress(RuntimeError, TypeError, AttributeError):
@@ -133,8 +133,8 @@ def _end(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> RuntimeError | N
 
 
 def _record(run: Run, inputs: Sequence[Tensor]) -> tuple[_Recording | None, list[Tensor]]:
-    """Return a recording and what it makes of the inputs. Where it is not to be had: None, and the pass's results."""
-    # What it holds cannot be what torch keeps for others.
+    """Return a recording and its results; if recording fails, return None and the results of an ordinary pass."""
+    # A recording cannot use memory that torch has cached for other tensors.
     torch.cuda.empty_cache()
     try:
         recording = _Recording(run, inputs)

@@ -1,4 +1,4 @@
-"""What of a model is on the device: the one owner of that, during a run and between runs."""
+"""The owner of all weights of a model that are on the device, during a run and between runs."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,21 +17,21 @@ from .streaming import stream_quantized_weights, stream_weights
 
 
 class Residency:
-    """Brings a model's weights to the device for a run, and keeps some there between runs.
+    """The owner of a model's weights on the device: brings them for a run, and keeps some there between runs.
 
-    The model's modules hold their weights in main memory whenever none of them is in use.
+    Modules that are not in use hold their weights in main memory.
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self.recorder = PassRecorder()
-        """Of the UNet's passes."""
+        """The recorder of the UNet's passes."""
         self._kept: dict[tuple[nn.Module, str], Tensor] = {}
-        """A module that owns weights and its name of one, to the copy of it that is kept."""
+        """Maps a module and its name for one of its own weights to the copy on the device."""
         self._keeps_everything = False
 
     def keep(self, *, everything: bool) -> None:
-        """Keep the UNet's weights, or all, on the device until they are released. May run out of memory."""
+        """Keep the UNet's weights, or all weights, on the device until they are released. May run out of memory."""
         if self._kept and self._keeps_everything == everything:
             return
         self.release()
@@ -42,7 +42,7 @@ class Residency:
             self._keep(model.autoencoder, model.vae_place)
 
     def release(self) -> None:
-        """Free all that is kept."""
+        """Free all weights that are kept."""
         self.recorder.forget()
         self._kept.clear()
         for place in (self.model.place, self.model.vae_place):
@@ -55,15 +55,15 @@ class Residency:
 
     @contextmanager
     def use(self, module: nn.Module, plan: Plan, place: Place, deltas: Deltas = NO_DELTAS) -> Iterator[None]:
-        """Bring a module's weights as the plan says, for as long as the context lasts.
+        """Bring a module's weights to the device as the plan says, while the context lasts.
 
-        What is kept is used where the plan wants all weights there and nothing is added to them. Where the device or
-        precision changes, `release` has to come first.
+        Weights that are kept there are used if the plan wants all weights on the device and nothing is added to them.
+        Before the device or the precision changes, call `release`.
 
         Args:
             module: A network of the model, or a part of one.
-            plan: How its weights come; what cannot be streamed is there as a whole.
-            place: Where and in which precision it computes.
+            plan: How the weights are brought; all of them at once if the module cannot be streamed.
+            place: Device and precision in which the module computes.
             deltas: What LoRAs add to its weights.
         """
         copies = self._copies_of(module) if plan.is_resident and not deltas else {}
@@ -73,11 +73,11 @@ class Residency:
                 yield
         finally:
             if module is self.model.unet and not copies:
-                # They go from where the recording reads them.
+                # The weights leave the addresses from which the recording reads them.
                 self.recorder.forget()
 
     def recorder_for(self, plan: Plan, place: Place) -> PassRecorder | None:
-        """Return what runs passes of the UNet under the plan; None where they cannot be recorded."""
+        """Return the recorder for passes of the UNet under a plan, or None if they cannot be recorded."""
         return self.recorder if plan.is_resident and is_nvidia(place.device) else None
 
     def _keep(self, module: nn.Module, place: Place) -> None:
@@ -91,7 +91,7 @@ class Residency:
 
 
 def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The submodule that has this weight as its own, and its name there."""
+    """Return the submodule that a weight belongs to, and the weight's name in it."""
     owner, _, own = name.rpartition(".")
     return module.get_submodule(owner), own
 
@@ -99,7 +99,7 @@ def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
 def use_weights(
     module: nn.Module, plan: Plan, place: Place, deltas: Deltas = NO_DELTAS
 ) -> AbstractContextManager[None]:
-    """Bring the weights of a module of which nothing is kept, as `Residency.use` does."""
+    """Bring the weights of a module as `Residency.use` does if none of them is kept."""
     if plan.is_resident or not isinstance(module, Streamable):
         return place_weights(module, place, deltas)
     if plan.eight_bits:

@@ -1,4 +1,4 @@
-"""Weights that are on the device only while their part of the network runs."""
+"""Streaming of weights, which are on the device only while their part of the network runs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ from .prefetcher import Prefetcher, copies_ahead
 
 @contextmanager
 def stream_weights(module: Streamable, place: Place, deltas: Deltas = NO_DELTAS) -> Iterator[None]:
-    """Hold each part's weights at the place only while the part runs, and shortly before.
+    """Keep each part's weights at the place only while the part runs, and shortly before.
 
     Args:
         module: The network, whose weights are in main memory.
         place: Device and precision in which its parts compute.
-        deltas: What LoRAs add to the weights, merged each time that they arrive.
+        deltas: What LoRAs add to the weights, merged each time that the weights arrive.
     """
     by_part = split_by_part(module, module.parts(), deltas)
     with _stream(module, place, tensors_of, by_part, ahead=copies_ahead(place.device)):
@@ -33,12 +33,12 @@ def stream_weights(module: Streamable, place: Place, deltas: Deltas = NO_DELTAS)
 def stream_quantized_weights(
     module: Streamable, place: Place, stored: torch.device, deltas: Deltas = NO_DELTAS
 ) -> Iterator[None]:
-    """As `stream_weights`, from copies in 8 bits that are made first.
+    """Stream weights as `stream_weights` does, but from copies in 8 bits that are made first.
 
     Args:
         module: The network, whose weights are in main memory.
         place: Device and precision in which its parts compute.
-        stored: Where the copies are, which may be the place's own device.
+        stored: The device that stores the copies, which may be the place's own.
         deltas: What LoRAs add to the weights, merged before they are quantized.
     """
     by_part, full_precision_parts = split_by_part(module, module.parts(), deltas), module.full_precision_parts()
@@ -61,7 +61,10 @@ def stream_quantized_weights(
 def _quantize_part(
     part: nn.Module, deltas: Deltas, stored: torch.device, dtype: torch.dtype | None, *, channels_last: bool
 ) -> dict[str, Tensor]:
-    """Copies of the part's weights, made one after the other. dtype: what to store instead of 8 bits, if that."""
+    """Copy a part's weights to the storing device, one after the other.
+
+    dtype: the precision of the copies; None to quantize them to 8 bits.
+    """
     store: dict[str, Tensor] = {}
     for name, tensor in tensors_of(part).items():
         complete = merge(tensor, deltas[name], stored) if name in deltas else tensor

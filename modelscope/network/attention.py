@@ -1,4 +1,4 @@
-"""Attention, and the transformers built from it: spatial (with the text) and temporal."""
+"""Attention, and the transformers built from it: spatial (with attention to the text) and temporal."""
 
 from typing import NamedTuple
 
@@ -11,16 +11,16 @@ from .clip_norm import measure_clip_norm, normalise_frames
 from .clips import to_clip, to_frames
 from .slices import WHOLE, ChunkBudget, Slices, add_into, add_slices, map_slices, repeat_rows
 
-# CUDA's fused kernels put batch and heads into grid dimensions that end at 65,535.
+# CUDA's fused kernels put batch and heads into grid dimensions of at most 65,535.
 MAX_GRID = 65_535
 FUSED = ("cpu", "cuda", "xpu", "meta")
-"""Kinds of devices whose attention holds no score for every pair of query and key. Some old cards' do hold them; there
-memory runs out, and a smaller plan takes over."""
+"""Kinds of devices whose attention does not hold a score for every pair of query and key. Some old cards of these kinds
+do; there memory runs out, and a smaller plan takes over."""
 SCORES = 32_000_000
-"""How many scores the other devices hold at once."""
+"""Maximum number of scores that the other devices hold at once."""
 ATTENTION_VALUES, FF_VALUES = 7, 9
-"""How many values a transformer, and a feed-forward network, hold per value of their input. The second is eight times
-as wide inside, and then four."""
+"""Numbers that a transformer and a feed-forward network hold per number of their input. Inside, the latter is first
+eight times as wide, then four times."""
 
 
 class KeysValues(NamedTuple):
@@ -30,14 +30,14 @@ class KeysValues(NamedTuple):
     values: Tensor
 
     def to(self, dtype: torch.dtype) -> "KeysValues":
-        """The same in another precision."""
+        """Return the same keys and values in another precision."""
         return KeysValues(self.keys.to(dtype), self.values.to(dtype))
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Compute attention (Vaswani et al., 2017), in slices of the batch that every device's kernels accept.
 
-    q, k, v: [n, heads, length, head_dim]; k and v may be of another length than q. Returns q's shape.
+    q, k, v: [n, heads, length, head_dim]; k and v may have another length than q. Returns q's shape.
     """
     fused = q.device.type in FUSED
     per_query = q.shape[1] * k.shape[2]
@@ -54,7 +54,7 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with the checkpoint's names: to_q, to_k, to_v without bias, to_out.0 with."""
+    """Multi-head attention with the checkpoint's names: to_q, to_k and to_v without bias, to_out.0 with bias."""
 
     def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int | None = None, dropout: float = 0.0):
         super().__init__()
@@ -66,19 +66,19 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(inner, dim), nn.Dropout(dropout))
 
     def keys_values(self, context: Tensor) -> KeysValues:
-        """Project [n, tokens, context_dim] once; the result serves every frame and every step."""
+        """Project a context [n, tokens, context_dim] once, for use in every frame and every step."""
         return KeysValues(self._split_heads(self.to_k(context)), self._split_heads(self.to_v(context)))
 
     def forward(self, x: Tensor, context: KeysValues | None = None) -> Tensor:
         """Attend to the context, or to x itself if there is none.
 
-        x: [n, length, dim]; context: of a batch that divides n. Returns x's shape.
+        x: [n, length, dim]; context: its batch size divides n. Returns x's shape.
         """
         q = self._split_heads(self.to_q(x))
         k, v = context or self.keys_values(x)
         if len(k) != len(q):
             k, v = repeat_rows(k, len(q)), repeat_rows(v, len(q))
-        # Not einops here and in _split_heads: most calls are here, and on a small network they take over 1 % of a step.
+        # No einops here and in _split_heads: most calls are here, and would take over 1 % of a step in a small network.
         out = scaled_dot_product(q, k, v).transpose(1, 2).flatten(2)  # [n, length, (heads head_dim)]
         return self.to_out(out)
 
@@ -87,17 +87,17 @@ class Attention(nn.Module):
 
 
 def _select_frames(context: KeysValues, frames: slice, per_clip: int) -> KeysValues:
-    """Select keys and values for some frames [(b f)]: one entry where all belong to one clip, else one per frame."""
+    """Select keys and values for some frames [(b f)]: one entry if all belong to the same clip, else one per frame."""
     first, last = frames.start // per_clip, (frames.stop - 1) // per_clip
     if first == last:
         return KeysValues(context.keys[first : first + 1], context.values[first : first + 1])
-    # By slices, not by a list of numbers: that would be a tensor, for which a card waits.
+    # Slices rather than a list of indices, which would become a tensor, for which a card waits.
     count = len(context.keys) * per_clip
     return KeysValues(*(repeat_rows(x, count)[frames] for x in context))
 
 
 class GEGLU(nn.Module):
-    """Gated linear unit (Shazeer, 2020): the first half is the value, the second passes an exact GELU."""
+    """Gated linear unit (Shazeer, 2020): the first half is the value, the second the gate, with an exact GELU."""
 
     def __init__(self, dim: int, inner: int):
         super().__init__()
@@ -108,7 +108,7 @@ class GEGLU(nn.Module):
         if torch.is_grad_enabled():
             value, gate = self.proj(x).chunk(2, dim=-1)
             return value * F.gelu(gate)
-        # Each half by itself, so that both are contiguous and can be overwritten.
+        # The halves are computed separately, so that both are contiguous and can be overwritten.
         (value_weight, gate_weight), (value_bias, gate_bias) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
         gate = F.linear(x, gate_weight, gate_bias)
         gate = torch.ops.aten.gelu_(gate) if gate.device.type in FUSED else F.gelu(gate)
@@ -116,7 +116,7 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Network that treats every token alike, four times as wide inside."""
+    """A network that is applied to every token, with a hidden layer four times as wide."""
 
     def __init__(self, dim: int, dropout: float = 0.0):
         super().__init__()
@@ -128,9 +128,9 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, then attention to the text (or, in time, to itself again), then feed-forward.
+    """Self-attention, then attention to the text (in temporal transformers self-attention again), then feed-forward.
 
-    The first does not see the text, so different texts can share its result: it is a method of its own.
+    The first self-attention does not see the text, so different texts can share its result. It is a separate method.
     """
 
     def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int | None = None, dropout: float = 0.0):
@@ -143,15 +143,15 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
 
     def attend_to_itself(self, x: Tensor) -> Tensor:
-        """Run the self-attention: [n, length, dim] -> the same, overwritten unless gradients are wanted."""
+        """Run the first self-attention: [n, length, dim] -> the same shape, in x itself unless gradients are needed."""
         return add_into(x, self.attn1(self.norm1(x)))
 
     def forward(self, x: Tensor, context: KeysValues | None = None, budget: ChunkBudget = WHOLE) -> Tensor:
-        """Run the rest.
+        """Run the rest of the block.
 
         Args:
-            x: what `attend_to_itself` returned, [n, length, dim]; overwritten unless gradients are wanted.
-            context: the text, of a batch that divides n; None for x itself.
+            x: the result of `attend_to_itself`, [n, length, dim]; overwritten unless gradients are needed.
+            context: the text, whose batch size divides n; None for x itself.
             budget: how many values the feed-forward network may hold at once.
         """
         x = add_into(x, self.attn2(self.norm2(x), context))
@@ -163,7 +163,7 @@ class TransformerBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """Attention among the pixels of each frame, and to the text.
 
-    Frames do not mix, so any slice of them may run alone.
+    Frames do not mix, so any slice of them can be computed separately.
     """
 
     def __init__(self, channels: int, heads: int, head_dim: int, context_dim: int, dropout: float = 0.0):
@@ -175,11 +175,11 @@ class SpatialTransformer(nn.Module):
         self.proj_out = nn.Linear(inner, channels)
 
     def keys_values(self, context: Tensor) -> KeysValues:
-        """Project a text [b, tokens, context_dim] once; the result serves every frame and every step."""
+        """Project a text [b, tokens, context_dim] once, for use in every frame and every step."""
         return self.transformer_blocks[0].attn2.keys_values(context)  # type: ignore[union-attr,operator]
 
     def prepare(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
-        """Run what does not see the text: frames [(b f), c, h, w] -> tokens [(b f), (h w), inner] for `forward`."""
+        """Run the layers that do not see the text: frames [(b f), c, h, w] -> tokens [(b f), (h w), inner]."""
         return map_slices(lambda frames: self._prepare(x[frames]), self._slices(x, budget))
 
     def _prepare(self, frames: Tensor) -> Tensor:
@@ -193,13 +193,13 @@ class SpatialTransformer(nn.Module):
     def forward(
         self, x: Tensor, context: KeysValues, budget: ChunkBudget = WHOLE, prepared: Tensor | None = None
     ) -> Tensor:
-        """Return x plus what the transformer makes of it.
+        """Return x plus the transformer's output.
 
         Args:
-            x: frames [(b f), c, h, w]; overwritten unless gradients are wanted.
-            context: the text, of batch b.
+            x: frames [(b f), c, h, w]; overwritten unless gradients are needed.
+            context: the text, with batch size b.
             budget: how many values to hold at once.
-            prepared: what `prepare` made of x, if it was called before; stays as it is.
+            prepared: the result of `prepare` for x, if it was called before; not overwritten.
         """
         per_clip = len(x) // len(context.keys)
 
@@ -212,7 +212,7 @@ class SpatialTransformer(nn.Module):
 
 
 class PointwiseConv1d(nn.Conv1d):
-    """The checkpoint's 1x1 Conv1d [o, i, 1], applied as the linear layer that it is."""
+    """The checkpoint's 1x1 Conv1d [o, i, 1], computed as a linear layer."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=1)
@@ -225,7 +225,8 @@ class PointwiseConv1d(nn.Conv1d):
 class TemporalTransformer(nn.Module):
     """Attention among the frames of each pixel; both attentions are self-attention, without position encoding.
 
-    The norm sees all frames. What follows does not mix pixels, so any slice of them may run alone.
+    The norm sees all frames and pixels. The layers after it do not mix pixels, so any slice of them can be computed
+    separately.
     """
 
     def __init__(self, channels: int, heads: int, head_dim: int, dropout: float = 0.0):
@@ -237,10 +238,10 @@ class TemporalTransformer(nn.Module):
         self.proj_out = PointwiseConv1d(inner, channels)
 
     def forward(self, x: Tensor, frames: int, budget: ChunkBudget = WHOLE) -> Tensor:
-        """Return x plus what the transformer makes of it.
+        """Return x plus the transformer's output.
 
         Args:
-            x: frames [(b f), c, h, w]; overwritten unless gradients are wanted.
+            x: frames [(b f), c, h, w]; overwritten unless gradients are needed.
             frames: f.
             budget: how many values to hold at once.
         """
@@ -256,6 +257,6 @@ class TemporalTransformer(nn.Module):
         return to_frames(out, like=x)
 
     def _attend(self, tokens: Tensor, budget: ChunkBudget) -> Tensor:
-        """Return what is added to normalised pixels [n, f, c]."""
+        """Return the transformer's output for normalised pixels [n, f, c]."""
         block = self.transformer_blocks[0]
         return self.proj_out(block(block.attend_to_itself(self.proj_in(tokens)), budget=budget))  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""KL autoencoder (VQGAN_autoencoder.pth): frames to latents and back, eight times smaller each way."""
+"""KL autoencoder (VQGAN_autoencoder.pth): turns frames into latents an eighth as high and wide, and back."""
 
 import itertools
 
@@ -20,7 +20,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class ResnetBlock(nn.Module):
-    """Two convolutions and a skip."""
+    """Two convolutions and a skip connection."""
 
     def __init__(self, channels: int, out_channels: int):
         super().__init__()
@@ -56,14 +56,14 @@ class AttnBlock(nn.Module):
         """[n, c, h, w] -> the same shape."""
         h = self.norm(x)
         q, k, v = (rearrange(layer(h), "n c h w -> n 1 (h w) c") for layer in (self.q, self.k, self.v))
-        # Heads as wide as this have no fused kernel everywhere: every pixel's score for every other may be held.
+        # Not every device has a fused kernel for a head of this width, so a score for every pair of pixels may be held.
         slices = budget.slices(q.shape[2], q.shape[0] * q.shape[2])
         out = map_slices(lambda part: F.scaled_dot_product_attention(q[:, :, part], k, v), slices, dim=2)
         return x + self.proj_out(rearrange(out, "n 1 (h w) c -> n c h w", h=x.shape[2]))
 
 
 class Downsample(nn.Module):
-    """Halves a frame; pads at the right and the bottom only."""
+    """A convolution that halves frames; it pads only at the right and at the bottom."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -75,7 +75,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles a frame."""
+    """Nearest-neighbour enlargement of frames to twice their size, then a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -113,9 +113,9 @@ def _conv_rows(conv: nn.Conv2d, part: Tensor, rows: slice, height: int) -> Tenso
 
     Args:
         conv: the convolution.
-        part: its input in these rows and the ones next to them, [n, c, r, w].
-        rows: which rows of the output to make.
-        height: of a whole frame.
+        part: its input in these rows and the rows next to them, [n, c, r, w].
+        rows: the rows of the output to compute.
+        height: height of a whole frame.
     """
     beyond = (0, 0, int(rows.start == 0), int(rows.stop == height))
     return F.conv2d(F.pad(part, beyond), conv.weight, conv.bias, padding=(0, 1))
@@ -209,16 +209,16 @@ class Autoencoder(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [n, 3, h, w] in -1..1 -> mean and log-variance, each [n, embed_dim, h/8, w/8], unscaled."""
+        """Turn frames [n, 3, h, w] in -1..1 into mean and log-variance, each [n, embed_dim, h/8, w/8], unscaled."""
         mean, logvar = self.quant_conv(self.encoder(frames)).chunk(2, dim=1)
         return mean, logvar.clamp(-30.0, 20.0)
 
     def decode(self, z: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
-        """Unscaled latents [n, embed_dim, h, w] -> frames [n, 3, 8 h, 8 w], about -1..1."""
+        """Turn unscaled latents [n, embed_dim, h, w] into frames [n, 3, 8 h, 8 w], about -1..1."""
         return self.decoder(self.post_quant_conv(z), budget)
 
     def frames_to_latents(self, frames: Tensor) -> Tensor:
-        """Frames [n, 3, h, w] in -1..1 -> the latents the UNet works on (the mean, so no randomness)."""
+        """Turn frames [n, 3, h, w] in -1..1 into the latents that the UNet works on (the mean, without randomness)."""
         return self.encode(frames)[0] * LATENT_SCALE
 
     def latents_to_frames(self, latents: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
@@ -227,5 +227,5 @@ class Autoencoder(nn.Module):
 
 
 def to_uint8(frames: Tensor) -> Tensor:
-    """Frames [n, 3, h, w] in 0..1 -> RGB bytes [n, h, w, 3]; truncates, as the original does."""
+    """Turn frames [n, 3, h, w] in 0..1 into RGB bytes [n, h, w, 3]; values are truncated, as in the original."""
     return rearrange((frames * 255).to(torch.uint8), "n c h w -> n h w c").contiguous()

@@ -1,4 +1,4 @@
-"""Blocks of the UNet, and how a pass runs them.
+"""Runs the blocks of the UNet in a pass.
 
 Activations are frames [(b f), c, h, w]: b clips, or texts times clips, of f frames each. On the way down every block's
 output is a skip, which the block of the same size takes on the way up.
@@ -21,10 +21,10 @@ TextContext = Mapping[nn.Module, KeysValues]
 
 
 class Pass(NamedTuple):
-    """What the layers of one pass share.
+    """The state that all layers of a pass share.
 
     emb: the time embedding, [b, emb_dim]; frames: f; budget: how many values a layer may hold; weights: brings each
-    layer's; context: the text; cache, key: where the deep levels' features are kept.
+    layer's weights; context: the text; cache, key: the cache for the deep levels' features, and this pass's key in it.
     """
 
     emb: Tensor
@@ -37,7 +37,7 @@ class Pass(NamedTuple):
 
 
 def layers_of(block: nn.Module) -> list[nn.Module]:
-    """The layers of a block, in order."""
+    """Return the layers of a block, in order."""
     return list(block) if isinstance(block, nn.ModuleList) else [block]
 
 
@@ -48,11 +48,11 @@ def go_down(blocks: list[list[nn.Module]], skips: list[Tensor], state: Pass) -> 
 
 
 def go_up(blocks: list[list[nn.Module]], x: Handover, skips: list[Tensor], state: Pass) -> Tensor:
-    """Run each block on what the one before returned and the last skip, which goes."""
+    """Run each block on the output of the one before and the last skip, which is removed."""
     for block in blocks:
         x.add(skips.pop())
         size = skips[-1].shape[-2:] if skips else ()
-        # The stem's output, which is the first skip and comes last, serves other texts, too.
+        # Other texts need the stem's output, too. It is the first skip, and therefore taken last.
         x = Handover(run_block(block, x, state, size, overwrite=len(skips) > 0))
     return x.take()[0]
 
@@ -63,11 +63,11 @@ def run_block(
     """Run the layers of a block one after the other: [(b f), c, h, w] -> [(b f), c', h', w'].
 
     Args:
-        layers: of the block.
-        x: its input, and a skip, where it takes one.
-        state: what the pass shares.
+        layers: the block's layers.
+        x: its input, followed by a skip if the block takes one.
+        state: the state that all layers of the pass share.
         size: height and width after the block's upsampling, if it has one.
-        overwrite: a ResBlock may overwrite the skip.
+        overwrite: whether a ResBlock may overwrite the skip.
     """
     for layer in layers:
         with state.weights(layer):
@@ -76,8 +76,8 @@ def run_block(
 
 
 def _run_layer(layer: nn.Module, x: Handover, state: Pass, size: tuple[int, ...], *, overwrite: bool) -> Tensor:
-    """Call a layer with what its kind needs."""
-    arguments: tuple[Any, ...] = ()  # a convolution's
+    """Call a layer with the arguments that its kind needs."""
+    arguments: tuple[Any, ...] = ()  # a convolution takes no others
     match layer:
         case ResBlock():
             return layer(x, state.emb, state.frames, state.budget, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""Group norm over all frames and pixels of a clip, whose statistics are collected slice by slice."""
+"""Group norm over all frames and pixels of a clip, with statistics that are collected slice by slice."""
 
 import functools
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from .slices import WHOLE, ChunkBudget
 
 CONTIGUOUS = torch.contiguous_format
 MIXED = ("cpu", "cuda", "xpu", "meta")
-"""Kinds of devices whose kernels read one precision and write another."""
+"""Kinds of devices whose kernels can read one precision and write another."""
 
 
 class ClipNorm(NamedTuple):
-    """A group norm whose statistics are known: a factor and a summand per channel, each [b, c, 1, 1]."""
+    """A group norm whose statistics are known: a scale and a shift per channel, each [b, c, 1, 1]."""
 
     scale: Tensor
     shift: Tensor
@@ -22,21 +22,21 @@ class ClipNorm(NamedTuple):
     def __call__(self, part: Tensor) -> Tensor:
         """Normalise some frames or pixels of the clips: [b, c, f, p] -> the same shape.
 
-        In memory channels come last in the result if they do in the input; else it is contiguous: convolutions of any
-        other order are several times slower, on CPUs at least.
+        Channels come last in the result's memory if they do in the input's; else the result is contiguous. Convolutions
+        of inputs in any other order are several times slower, at least on CPUs.
         """
         if torch.is_grad_enabled() or part.device.type not in MIXED:
             return torch.addcmul(self.shift, part, self.scale).to(part.dtype).contiguous()
-        # Into the result, so that no product in single precision is held.
+        # Written into the result, so that no intermediate product in single precision is held.
         goal = torch.empty_like(part) if part.stride(1) == 1 else torch.empty_like(part, memory_format=CONTIGUOUS)
         return torch.addcmul(self.shift, part, self.scale, out=goal)
 
 
 def measure_clip_norm(norm: nn.GroupNorm, clip: Tensor, budget: ChunkBudget) -> ClipNorm:
-    """Collect the statistics that a norm needs, at least in float32.
+    """Collect the statistics that a norm needs, in float32 or better.
 
     Args:
-        norm: over all frames and pixels of a clip.
+        norm: the norm, over all frames and pixels of a clip.
         clip: [b, c, f, p].
         budget: how many values to hold at once; the clip is read in slices of frames.
     """
@@ -44,7 +44,7 @@ def measure_clip_norm(norm: nn.GroupNorm, clip: Tensor, budget: ChunkBudget) -> 
     if clip.dtype.itemsize < torch.float32.itemsize and clip.device.type in MIXED:
         size, mean, squares = _measure_half(grouped)
     else:
-        # Held are a slice's distances from the mean, and their squares.
+        # A slice's distances from the mean and their squares are held at once.
         slices = budget.slices(clip.shape[2], 2 * clip[:, :, 0].numel())
         wide = torch.promote_types(clip.dtype, torch.float32)
         parts = (_measure(grouped[:, :, :, part].to(wide)) for part in slices)
@@ -57,13 +57,13 @@ def measure_clip_norm(norm: nn.GroupNorm, clip: Tensor, budget: ChunkBudget) -> 
 
 
 def normalise_frames(norm: nn.GroupNorm, frames: Tensor) -> Tensor:
-    """Apply a group norm to frames [n, c, h, w], each for itself."""
+    """Apply a group norm to each of the frames [n, c, h, w] separately."""
     # torch's own norm changes the order in memory if channels come last.
     return norm(frames) if frames.is_contiguous() else measure_clip_norm(norm, frames, WHOLE)(frames)
 
 
 class _Statistics(NamedTuple):
-    """How many numbers, their mean and the sum of their squared distances from it, per clip and group: each [b, g]."""
+    """Statistics per clip and group: count of numbers, their mean, and the sum of squared distances from it, [b, g]."""
 
     size: int
     mean: Tensor
@@ -78,9 +78,9 @@ def _measure(part: Tensor) -> _Statistics:
 
 
 def _measure_half(part: Tensor) -> _Statistics:
-    """Compute the same of numbers in half precision, in single precision and without a copy of them in that.
+    """Compute the statistics of numbers in half precision in single precision, without a copy of the numbers in it.
 
-    They are coarser than what is lost where large squares are subtracted from each other.
+    Large squares are subtracted from each other, which loses less precision than the numbers' own rounding.
     """
     size = part[0, 0].numel()
     total = part.sum((2, 3, 4), dtype=torch.float32)

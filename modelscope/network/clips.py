@@ -1,4 +1,4 @@
-"""Frames [(b f), c, h, w] as clips [b, c, f, (h w)], for layers that mix frames, and back."""
+"""Conversion of frames [(b f), c, h, w] to clips [b, c, f, (h w)], for layers that mix frames, and back."""
 
 from einops import rearrange
 from torch import Tensor
@@ -14,5 +14,5 @@ def to_frames(clip: Tensor, like: Tensor) -> Tensor:
     frames = clip.transpose(1, 2)
     if not like.is_contiguous():
         return frames.reshape(like.shape)
-    # Not so here: at levels of one pixel it returns other strides, which make what follows round differently.
+    # Not `reshape` here: at levels of one pixel it returns other strides, with which later layers round differently.
     return frames.flatten().view(like.shape)

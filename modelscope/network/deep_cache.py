@@ -6,16 +6,16 @@ from torch import Tensor
 
 
 class DeepFeatureCache:
-    """What the levels below the first returned, for steps that do not run them (Ma et al., 2023: DeepCache).
+    """A cache for the output of the levels below the first, for steps that skip them (Ma et al., 2023: DeepCache).
 
-    Steps that follow each other differ little there.
+    This output changes little from one step to the next.
     """
 
     def __init__(self) -> None:
         self._features: dict[Hashable, Tensor] = {}
 
     def get(self, key: Hashable) -> Tensor | None:
-        """Return what was put under the key, [(b f), c, h, w]."""
+        """Return the features under a key, [(b f), c, h, w], or None."""
         return self._features.get(key)
 
     def put(self, key: Hashable, features: Tensor) -> None:
@@ -23,7 +23,7 @@ class DeepFeatureCache:
         self._features[key] = features
 
     def has(self, keys: Sequence[Hashable]) -> bool:
-        """Return whether there is something under each of the keys."""
+        """Return whether there are features under each of the keys."""
         return all(key in self._features for key in keys)
 
     def clear(self) -> None:

@@ -1,23 +1,23 @@
-"""Tensors on their way to a layer."""
+"""Hands tensors over to a layer, which then is their only owner."""
 
 from torch import Tensor
 
 
 class Handover:
-    """Holds tensors for the layer that gets them next, which takes them out.
+    """A container of tensors for the next layer, which takes them out.
 
-    A tensor lives as long as a variable of anybody names it, and a caller's variables outlive the call. What is handed
-    over belongs to the layer alone, so it can be freed, or overwritten, in the middle of it.
+    A tensor lives as long as any variable refers to it, and a caller's variables outlive the call. A tensor in a
+    handover belongs to the layer alone, which can free or overwrite it midway.
     """
 
     def __init__(self, *tensors: Tensor) -> None:
         self._tensors = list(tensors)
 
     def add(self, tensor: Tensor) -> None:
-        """Hold one more, after the others."""
+        """Add a tensor after the others."""
         self._tensors.append(tensor)
 
     def take(self) -> list[Tensor]:
-        """Return all of them, in order, and hold them no longer."""
+        """Return all tensors, in order, and drop the references to them."""
         tensors, self._tensors = self._tensors, []
         return tensors

@@ -13,11 +13,11 @@ from .handover import Handover
 from .slices import WHOLE, ChunkBudget, add_slices, apply_silu, map_slices, repeat_rows
 
 RES_VALUES = 3
-"""How many values a ResBlock holds per value of its input and of its output."""
+"""Numbers that a ResBlock holds per number of its input and its output."""
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
-    """Sinusoids of timesteps, cosines first (Ho et al., 2020, section B; as in the original).
+    """Return the sinusoids of timesteps, cosines first (Ho et al., 2020, section B; as in the original).
 
     timesteps: [b], from 0 to 999, fractions allowed. Returns [b, dim] in float32.
     """
@@ -28,10 +28,10 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
 
 
 class TemporalConv(nn.Module):
-    """Four convolutions along time with a residual around them.
+    """Four convolutions along time with a residual connection around them.
 
-    Each is preceded by a norm that sees all frames and pixels; the rest does not mix pixels, so it may run on any slice
-    of them.
+    Each is preceded by a norm that sees all frames and pixels. The other layers do not mix pixels, so they can run on
+    any slice of them.
     """
 
     def __init__(self, channels: int, dropout: float = 0.0):
@@ -46,10 +46,10 @@ class TemporalConv(nn.Module):
         return nn.Sequential(nn.GroupNorm(32, channels), nn.SiLU(), *dropout, FrameConv(channels))
 
     def forward(self, x: Tensor, frames: int, budget: ChunkBudget = WHOLE) -> Tensor:
-        """Return x plus what the convolutions make of it.
+        """Return x plus the convolutions' output.
 
         Args:
-            x: [(b f), c, h, w]; overwritten unless gradients are wanted.
+            x: [(b f), c, h, w]; overwritten unless gradients are needed.
             frames: f.
             budget: how many values to hold at once.
         """
@@ -82,7 +82,7 @@ class FrameConv(nn.Conv3d):
 
 
 class ResBlock(nn.Module):
-    """Two convolutions within each frame, with the time embedding added between them, then the temporal ones."""
+    """Two convolutions within each frame, with the time embedding added between them, then temporal convolutions."""
 
     def __init__(self, channels: int, emb_dim: int, out_channels: int, dropout: float = 0.0):
         super().__init__()
@@ -104,17 +104,17 @@ class ResBlock(nn.Module):
         """Return [(b f), out_channels, h, w].
 
         Args:
-            x: one tensor [(b f), c, h, w], or several whose channels belong together. They are taken.
+            x: one tensor [(b f), c, h, w], or several that are joined along their channels; they are taken out.
             emb: the time embedding [b, emb_dim].
             frames: f.
             budget: how many values to hold at once.
-            overwrite: the last tensor of x may become the result, if it has the result's shape.
+            overwrite: whether the result may be written into the last tensor of x, if it has the result's shape.
         """
         hidden = self._within_frames(x, self.emb_layers(emb), budget, overwrite and not torch.is_grad_enabled())
         return self.temopral_conv(hidden, frames, budget)
 
     def _within_frames(self, x: Handover, emb: Tensor, budget: ChunkBudget, overwrite: bool) -> Tensor:
-        """Run the part in which frames do not mix, so any slice of them may run alone."""
+        """Run the layers in which frames do not mix, so that any slice of them can be computed separately."""
         parts = x.take()
         emb = repeat_rows(emb, len(parts[0]))[:, :, None, None]  # [(b f), out_channels, 1, 1]
         norm, _, conv = self.in_layers
@@ -133,7 +133,7 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves height and width (rounding up)."""
+    """A convolution that halves height and width, rounding up."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -145,7 +145,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Enlarges frames to the size of the skip that comes next (nearest neighbour), then a convolution."""
+    """Nearest-neighbour enlargement of frames to the size of the next skip, then a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Layers on some slices of a clip at a time: the same result as at once, with less memory held."""
+"""Runs layers on one slice of a clip at a time: the result is the same as for the whole, and takes less memory."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 IMAGES = 4
-"""Dimensions of tensors in which channels may come last: [n, c, h, w] or [b, c, f, p]."""
+"""Number of dimensions of tensors whose channels may come last: [n, c, h, w] or [b, c, f, p]."""
 Slices = list[slice]
-"""Neighbouring parts of one dimension, which together cover all of it."""
+"""Adjacent slices of a dimension, which together cover all of it."""
 
 
 class ChunkBudget(NamedTuple):
-    """How much a layer may hold besides its input and its output.
+    """Limit on what a layer may hold besides its input and its output.
 
-    values: how many numbers (not bytes); None for no limit. A layer takes at least one frame, pixel or token at a time,
+    values: number of values (not bytes); None for no limit. A layer takes at least one frame, pixel or token at a time,
     however large that is.
     """
 
@@ -34,17 +34,17 @@ class ChunkBudget(NamedTuple):
 
 
 WHOLE = ChunkBudget()
-"""Everything at once."""
+"""A budget without a limit: everything at once."""
 
 
 def map_slices(function: Callable[[slice], Tensor], slices: Slices, dim: int = 0, into: Tensor | None = None) -> Tensor:
     """Run a function on each slice and return its results as one tensor.
 
     Args:
-        function: gets a slice and returns a tensor, which is as long as the slice along `dim`.
-        slices: of a dimension.
-        dim: where the results are put side by side.
-        into: a tensor for the results, of their joint shape. Left alone if there is only one slice.
+        function: takes a slice and returns a tensor, which is as long as the slice along `dim`.
+        slices: slices of a dimension.
+        dim: the dimension along which the results are joined.
+        into: a tensor for the results, of their joint shape; not used if there is only one slice.
     """
     if len(slices) == 1:
         return function(slices[0])
@@ -61,20 +61,20 @@ def map_slices(function: Callable[[slice], Tensor], slices: Slices, dim: int = 0
 
 
 def _empty_like(result: Tensor, shape: list[int]) -> Tensor:
-    """Return room for several results in the order in memory that one has, contiguous or with channels last."""
+    """Return an empty tensor for several results, with the memory order of one: contiguous or channels last."""
     channels_last = result.ndim == IMAGES and result.stride(1) == 1 and not result.is_contiguous()
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(shape, dtype=result.dtype, device=result.device, memory_format=memory_format)
 
 
 def add_slices(x: Tensor, function: Callable[[slice], Tensor], slices: Slices, dim: int = 0) -> Tensor:
-    """Return x plus a function's results for slices of it: in x itself, unless gradients are wanted.
+    """Return x plus a function's results for slices of it: in x itself, unless gradients are needed.
 
     Args:
-        x: any shape.
-        function: gets a slice of dimension `dim` and returns what to add there.
-        slices: of that dimension.
-        dim: which one.
+        x: a tensor of any shape.
+        function: takes a slice of dimension `dim` and returns what to add there.
+        slices: slices of dimension `dim`.
+        dim: the dimension that is sliced.
     """
     if torch.is_grad_enabled():
         return x + map_slices(function, slices, dim)
@@ -85,17 +85,17 @@ def add_slices(x: Tensor, function: Callable[[slice], Tensor], slices: Slices, d
 
 
 def add_into(x: Tensor, change: Tensor) -> Tensor:
-    """Return x + change: in x itself, unless gradients are wanted."""
+    """Return x + change: in x itself, unless gradients are needed."""
     return x + change if torch.is_grad_enabled() else x.add_(change)
 
 
 def apply_silu(x: Tensor) -> Tensor:
-    """Return SiLU of a tensor that nobody else needs: in place, unless gradients are wanted."""
+    """Return SiLU of a tensor that nobody else needs: in place, unless gradients are needed."""
     return nn.functional.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def repeat_rows(x: Tensor, count: int) -> Tensor:
-    """Repeat each row of x [b, ...] count / b times, next to each other: [count, ...]; a view if b is 1."""
-    # Not by repeat_interleave: in older versions of torch a card waits for it.
+    """Repeat each row of x [b, ...] count / b times, with its copies adjacent: [count, ...]; a view if b is 1."""
+    # Not repeat_interleave, for which a card waits in older versions of torch.
     rows = x[:, None].expand(-1, count // len(x), *x.shape[1:])
     return rows.flatten(0, 1)

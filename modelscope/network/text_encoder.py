@@ -1,4 +1,4 @@
-"""OpenCLIP's text tower (ViT-H-14 at full size): token ids to the features the UNet attends to."""
+"""OpenCLIP's text tower (ViT-H-14 at full size): turns token ids into the features that the UNet attends to."""
 
 from collections import OrderedDict
 
@@ -15,21 +15,21 @@ MLP_RATIO = 4
 class TextEncoder(Streamable):
     """The text tower up to the penultimate block, then ln_final. The visual tower and the last block are never built.
 
-    Names are the checkpoint's; open_clip's `TextTransformer` is where they come from.
+    Names are the checkpoint's, which come from open_clip's `TextTransformer`.
     """
 
     def __init__(self, config: TextConfig):
         super().__init__()
         self.config = config
         blocks = [TextBlock(config.width, config.heads) for _ in range(config.layers - 1)]
-        # Not by its constructor, whose random numbers on the meta device import torch's compiler, for a second.
+        # Not the constructor: its random numbers import torch's compiler on the meta device, which takes a second.
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.width), freeze=False)
         self.positional_embedding = nn.Parameter(torch.zeros(config.context_length, config.width))
         self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(blocks)})
         self.ln_final = nn.LayerNorm(config.width)
 
     def parts(self) -> list[nn.Module]:
-        """Return what brings its weights for itself."""
+        """Return the modules whose weights are brought separately, in the order of a pass."""
         return [*self._blocks, self.ln_final]
 
     @property
@@ -37,11 +37,11 @@ class TextEncoder(Streamable):
         return list(self.transformer["resblocks"].children())
 
     def forward(self, tokens: Tensor, place: Place | None = None) -> Tensor:
-        """Token ids [n, 77] -> features [n, 77, width].
+        """Turn token ids [n, 77] into features [n, 77, width].
 
-        place: where to compute, if the weights wait elsewhere.
+        place: device and precision to compute in, if they differ from those of the embedding's weights.
         """
-        # The table of all tokens stays where it is; only the rows that are needed move.
+        # The table of all tokens is not moved, only the rows that are needed.
         x = self.token_embedding(tokens.to(self.token_embedding.weight.device))
         x = x.to(*place) if place else x
         x = x + self.positional_embedding.to(x)
@@ -55,7 +55,7 @@ class TextEncoder(Streamable):
 
 
 class TextBlock(nn.Module):
-    """Attention to the tokens before, then a network for each token; both on normed features, both added."""
+    """Causal self-attention, then a network for each token; both take normed features, and are added to their input."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -70,7 +70,7 @@ class TextBlock(nn.Module):
         self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Features [n, length, width] -> the same. mask: [length, length], added to the attention's scores."""
+        """Turn features [n, length, width] into others of this shape. mask: [length, length], added to the scores."""
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
         return x + self.mlp(self.ln_2(x))

@@ -19,11 +19,12 @@ from .streamable import Streamable
 
 
 class PassOptions(NamedTuple):
-    """How to compute. Results are the same, but for rounding, unless a cache is used.
+    """Options of a pass. Apart from rounding, results do not depend on them unless a cache is used.
 
     budget: how many values a layer may hold.
-    batch_cfg: all texts are one batch, which holds more; else, and for texts of different lengths, one after the other.
-    cache: serves the deep levels' features where it has those of all texts; else they are computed and put into it.
+    batch_cfg: compute all texts in one batch, which takes more memory. Texts of different lengths are always computed
+    one after the other.
+    cache: replaces the deep levels if it has the features of all texts; else they are computed and put into it.
     """
 
     budget: ChunkBudget = WHOLE
@@ -32,7 +33,7 @@ class PassOptions(NamedTuple):
 
 
 ONE_BY_ONE = PassOptions()
-"""Each text alone, everything else at once, and no cache."""
+"""One text after the other, without slices and without a cache."""
 
 
 class UNet3D(Streamable):
@@ -84,16 +85,16 @@ class UNet3D(Streamable):
         return block
 
     def parts(self) -> list[nn.Module]:
-        """The layers in the order of a pass: each brings its own weights."""
+        """Return the layers in the order of a pass; the weights of each are brought separately."""
         blocks = (*self.input_blocks, self.middle_block, *self.output_blocks)
         return [self.time_embed, *itertools.chain(*map(layers_of, blocks)), self.out]
 
     def full_precision_parts(self) -> list[nn.Module]:
-        """The first layers and the last: their errors go into everything."""
+        """Return the first and the last layers, whose errors would affect everything."""
         return [self.time_embed, *layers_of(self.input_blocks[0]), self.out]
 
     def text_context(self, text: Tensor) -> TextContext:
-        """Text features [b, tokens, context_dim] as keys and values: once per prompt, not per frame and step."""
+        """Turn text features [b, tokens, context_dim] into keys and values: once per prompt, not per frame and step."""
         layers = [module for module in self.modules() if isinstance(module, SpatialTransformer)]
         return {layer: self._keys_values(layer, text) for layer in layers}
 
@@ -102,7 +103,7 @@ class UNet3D(Streamable):
             return layer.keys_values(text)
 
     def forward(self, x: Tensor, timesteps: Tensor, context: TextContext, budget: ChunkBudget = WHOLE) -> Tensor:
-        """Predict the noise in latents under one text: `predict_noise` for the only one."""
+        """Predict the noise in latents under one text, as `predict_noise` does."""
         return self.predict_noise(x, timesteps, [context], PassOptions(budget))[0]
 
     def predict_noise(
@@ -118,7 +119,7 @@ class UNet3D(Streamable):
         Args:
             x: latents [b, in_dim, f, h, w], of any h and w.
             timesteps: [b], from 0 to 999, fractions allowed.
-            contexts: the texts, from `text_context`, each of batch b.
+            contexts: the texts, from `text_context`, each with batch size b.
             options: how to compute.
             condition: [1, dim], added to the sinusoids of the timesteps (T2V-Turbo's guidance scale).
 
@@ -132,7 +133,7 @@ class UNet3D(Streamable):
             prepared = Handover(*[torch.cat([part] * count) for part in prepared.take()])
         keys = [(number, len(contexts), count, x.shape, x.dtype) for number in range(len(contexts))]
         if options.cache and not options.cache.has(keys):
-            # Features of other texts or steps would only take room.
+            # Features of other texts or steps would only take memory.
             options.cache.clear()
         noise = [
             self._finish(given, state._replace(context=context, cache=options.cache, key=key))
@@ -141,7 +142,7 @@ class UNet3D(Streamable):
         return list(noise[0].chunk(count)) if batch_cfg else noise
 
     def _embed(self, timesteps: Tensor, condition: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Make the time embedding [b, emb_dim] of timesteps [b]."""
+        """Return the time embedding [b, emb_dim] of timesteps [b]."""
         sinusoids = timestep_embedding(timesteps, self.config.dim)
         if condition is not None:
             sinusoids = sinusoids + condition.to(sinusoids)
@@ -149,9 +150,9 @@ class UNet3D(Streamable):
             return self.time_embed(sinusoids.to(dtype))
 
     def _prepare(self, x: Tensor, state: Pass) -> Handover:
-        """Run what does not see the text: latents [b, in_dim, f, h, w] -> what `_resume` takes.
+        """Run the layers that do not see the text on latents [b, in_dim, f, h, w].
 
-        That is the stem's output, the first ResBlock's, and the first transformer's tokens, if there is one.
+        Return the stem's output, the first ResBlock's output, and the first transformer's tokens, if there is one.
         """
         frames = Handover(rearrange(x, "b c f h w -> (b f) c h w").contiguous())
         stem = run_block(layers_of(self.input_blocks[0]), frames, state)
@@ -175,7 +176,7 @@ class UNet3D(Streamable):
         return [stem, run_block(layers, Handover(h), state)]
 
     def _finish(self, prepared: Handover, state: Pass) -> Tensor:
-        """Run everything that sees the text: what `_prepare` made -> the noise [b, out_dim, f, h, w]."""
+        """Run the layers that see the text, from the results of `_prepare` to the noise [b, out_dim, f, h, w]."""
         blocks = self._blocks
         skips = self._resume(prepared, state)
         go_down(blocks.down, skips, state)
@@ -185,7 +186,7 @@ class UNet3D(Streamable):
         return rearrange(noise, "(b f) c h w -> b c f h w", f=state.frames)
 
     def _deep_features(self, skips: list[Tensor], state: Pass) -> Tensor:
-        """Return what the levels below the first make of the last skip; the cache's answer, if it has one."""
+        """Return the output of the levels below the first for the last skip, from the cache if it is there."""
         cached = state.cache.get(state.key) if state.cache else None
         if cached is not None:
             return cached
@@ -207,7 +208,7 @@ class UNet3D(Streamable):
 class _Blocks(NamedTuple):
     """The layers of the blocks that see the text, in the order of a pass.
 
-    down and up are the first level; the deep ones are all levels below it. The first block is not among them.
+    down and up are the first level, without the first block; deep_down and deep_up are all levels below it.
     """
 
     down: list[list[nn.Module]]
@@ -222,7 +223,7 @@ def _are_equally_long(contexts: Sequence[TextContext]) -> bool:
 
 
 def _join(contexts: Sequence[TextContext]) -> TextContext:
-    """Make one text of batch n b of n texts of batch b."""
+    """Join n texts of batch size b into one of batch size n b."""
     return {
         layer: KeysValues(*map(torch.cat, zip(*(context[layer] for context in contexts), strict=True)))
         for layer in contexts[0]
@@ -230,7 +231,7 @@ def _join(contexts: Sequence[TextContext]) -> TextContext:
 
 
 def _share(prepared: Handover, count: int) -> Iterator[Handover]:
-    """Yield what `_prepare` made so many times: copies of what will be overwritten, and at last the thing itself."""
+    """Yield the results of `_prepare` `count` times, with copies of what gets overwritten in all but the last."""
     stem, h, *tokens = prepared.take()
     for _ in range(count - 1):
         yield Handover(stem, h.clone(), *tokens)

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 FACTORS = {"(": 1.1, "[": 1 / 1.1}
-"""What one pair of brackets multiplies the weight by."""
+"""Factors by which one pair of brackets multiplies the weight."""
 MAX_WEIGHT = 100.0
-"""Weights end here: a thousand nested brackets must not overflow half precision."""
+"""Limit of weights: a thousand nested brackets must not overflow half precision."""
 
 _SYNTAX = re.compile(r"\\([\\()\[\]])|:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)|([()\[\]])|\b(BREAK)\b")
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """Text of one weight; 1 is no emphasis."""
+    """A text with one weight; 1 is no emphasis."""
 
     text: str
     weight: float
@@ -28,7 +28,7 @@ _Weighted = list[tuple[str | None, float]]
 def parse_emphasis(prompt: str) -> list[Fragment | None]:
     """Split a prompt into fragments of one weight each; None stands for BREAK.
 
-    A bracket that is never closed counts to the end; one that was never opened is text.
+    A bracket that is never closed extends to the end of the prompt; a closing one without an opening one is text.
     """
     fragments: _Weighted = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
@@ -51,7 +51,7 @@ def parse_emphasis(prompt: str) -> list[Fragment | None]:
 
 
 def _scale(fragments: _Weighted, start: int, factor: float) -> None:
-    """Multiply the weights from one fragment on; drop empty ones, so that thousands of brackets stay quick."""
+    """Multiply the weights from one fragment on. Drop empty fragments, so that thousands of brackets stay quick."""
     scaled = [(text, _limit(weight * factor)) for text, weight in fragments[start:] if text != ""]
     fragments[start:] = scaled
 

@@ -1,4 +1,4 @@
-"""Token chunks to the features that the UNet attends to."""
+"""Turns prompts into the features that the UNet attends to."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from .tokens import split_into_chunks
 
 
 def encode_prompts(encoder: TextEncoder, prompts: Sequence[str], place: Place | None = None) -> list[Tensor]:
-    """Encode prompts together. In each, emphasis scales the features of its tokens.
+    """Encode several prompts in one batch. Emphasis scales the features of a prompt's tokens.
 
     Args:
-        encoder: the model's.
-        prompts: with emphasis and BREAK, of any length.
-        place: where to compute, if the encoder's weights wait elsewhere.
+        encoder: the model's text encoder.
+        prompts: prompts of any length, with emphasis and BREAK.
+        place: device and precision to compute in, if the encoder's weights are stored elsewhere.
 
-    Returns features of each, [1, 77 * chunks, width].
+    Returns the features of each prompt, [1, 77 * chunks, width].
     """
     by_prompt = [split_into_chunks(prompt) for prompt in prompts]
     chunks = [chunk for several in by_prompt for chunk in several]
@@ -32,6 +32,6 @@ def encode_prompts(encoder: TextEncoder, prompts: Sequence[str], place: Place | 
 def _apply_emphasis(features: Tensor, weights: Tensor) -> Tensor:
     """Scale features [chunks, 77, width] by the weights of their tokens, [chunks, 77]."""
     weighted = features * weights[..., None]
-    # As in the WebUI: emphasis must not change the mean of a chunk.
+    # As in the WebUI, emphasis must not change the mean of a chunk.
     mean, now = (values.mean((1, 2), keepdim=True) for values in (features, weighted))
     return torch.where(now == 0, weighted, weighted * (mean / now))

@@ -14,9 +14,9 @@ _MODULE = "open_clip.tokenizer"
 
 @functools.cache
 def load_tokenizer() -> Any:
-    """Return open_clip's SimpleTokenizer. Raises ModelError where the package is missing or broken."""
+    """Return open_clip's SimpleTokenizer. Raises ModelError if the package is missing or broken."""
     try:
-        # Inside of a WebUI it is there already.
+        # Inside a WebUI the module is already imported.
         return (sys.modules.get(_MODULE) or _load_alone()).SimpleTokenizer()
     except (ImportError, OSError, AttributeError) as error:
         raise ModelError(
@@ -26,7 +26,7 @@ def load_tokenizer() -> Any:
 
 
 def _load_alone() -> ModuleType:
-    """Run the tokenizer's file by itself; it imports nothing of its package."""
+    """Import the tokenizer's file without its package, which it does not need."""
     package = importlib.util.find_spec("open_clip")
     if package is None or package.origin is None:
         raise ImportError("it is not installed")

@@ -1,4 +1,4 @@
-"""Prompts of any length as token chunks: pieces of 77 token ids, which is what the text encoder takes."""
+"""Splits prompts of any length into token chunks of 77 token ids, which the text encoder takes."""
 
 import functools
 import itertools
@@ -11,9 +11,9 @@ from .emphasis import parse_emphasis
 from .tokenizer import load_tokenizer
 
 BEGIN, END, PAD = 49406, 49407, 0
-"""Token ids of the marks around a prompt, and of what fills a token chunk."""
+"""Token ids of the begin and end of a prompt, and of padding."""
 CHUNK_TOKENS = 75
-"""How many tokens of a prompt fit between begin and end."""
+"""Number of a prompt's tokens that fit between begin and end."""
 COMMA_BACKTRACK = 20
 """A token chunk ends at its last comma if that is at most this many tokens back (the WebUI's default)."""
 
@@ -32,9 +32,9 @@ class TokenChunk:
 def split_into_chunks(prompt: str) -> tuple[TokenChunk, ...]:
     """Parse a prompt into as many token chunks as it needs, at least one.
 
-    The last prompts are remembered: every plan that is tried asks for their length, and every video for their ids.
-
     A prompt of at most 75 tokens without syntax gets exactly the ids of the original.
+
+    Recent prompts are cached: every plan that is tried asks for their length, and every video for their ids.
     """
     chunks: list[TokenChunk] = []
     fragments = parse_emphasis(prompt)
@@ -52,7 +52,7 @@ def split_into_chunks(prompt: str) -> tuple[TokenChunk, ...]:
 
 
 def tokenize(texts: list[str]) -> Tensor:
-    """Plain texts, without syntax and cut at 75 tokens, as ids [n, 77]: what the original's tokenizer gives."""
+    """Return the ids [n, 77] of plain texts, without syntax and cut at 75 tokens, as the original's tokenizer does."""
     plain: list[_WeightedTokens] = [[(i, 1.0) for i in _token_ids(text)[:CHUNK_TOKENS]] for text in texts]
     return torch.tensor([_fill(tokens).ids for tokens in plain])
 
@@ -72,7 +72,7 @@ def _find_cut(tokens: _WeightedTokens) -> int:
 
 
 def _fill(tokens: _WeightedTokens) -> TokenChunk:
-    """Put at most 75 tokens between the marks, and padding behind them."""
+    """Put at most 75 tokens between begin and end, and padding after them."""
     ids = (BEGIN, *(i for i, _ in tokens), END)
     weights = (1.0, *(weight for _, weight in tokens), 1.0)
     padding = CHUNK_TOKENS + 2 - len(ids)

@@ -1,4 +1,4 @@
-"""Every sampler, by name. Importing a family registers its samplers, in this order."""
+"""All samplers by name. Importing a module registers its samplers, in the order of the imports."""
 
 from . import ddim, dpm_solver, euler, lcm, unipc
 from .sampler import Sampler, get_sampler, sampler_names

@@ -1,4 +1,4 @@
-"""The network predicts the noise in VP latents; solvers ask for the x0 behind VE latents."""
+"""Adapts the network, which predicts the noise in VP latents, to solvers, which need the x0 of VE latents."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,9 @@ from .schedules import NoiseLevel, to_vp
 
 
 def make_denoiser(predict_noise: PredictNoise) -> Denoise:
-    """Make the function that solvers ask: x0 = x - sigma * noise.
+    """Return the denoiser for a solver: x0 = x - sigma * noise.
 
-    predict_noise: gets VP latents of x's shape and dtype, and float32 timesteps [b].
+    predict_noise: takes VP latents of x's shape and dtype, and float32 timesteps [b].
     """
 
     def denoise(x: Tensor, level: NoiseLevel) -> Tensor:

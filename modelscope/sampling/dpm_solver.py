@@ -14,9 +14,9 @@ from .schedules import NoiseLevel, karras_levels, linspace_levels
 @sampler("DPM++ 2M Karras", grid=karras_levels)
 @sampler("DPM++ 2M", grid=linspace_levels)
 def dpmpp_2m(denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Noise, eta: float) -> Iterator[Tensor]:
-    """Algorithm 2 of Lu et al. (2022), "DPM-Solver++": an Euler step towards x0 extrapolated by half a step.
+    """Solve by algorithm 2 of Lu et al. (2022), "DPM-Solver++": Euler steps towards x0 extrapolated by half a step.
 
-    The first step, and the one that removes the last noise, do not extrapolate.
+    The first step and the one that removes the last noise do not extrapolate.
     """
     before: tuple[Tensor, float] | None = None
     for here, there in pairwise(levels):

@@ -1,4 +1,4 @@
-"""Euler's method and its ancestral sibling, on k-diffusion's grid."""
+"""Euler's method and its ancestral variant, on k-diffusion's grid."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from .schedules import NoiseLevel, fractional_levels
 
 @sampler("Euler", grid=fractional_levels)
 def euler(denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Noise, eta: float) -> Iterator[Tensor]:
-    """Algorithm 2 of Karras et al. (2022) without churn and second order: in these coordinates, DDIM at eta 0."""
+    """Solve by algorithm 2 of Karras et al. (2022), without churn and second order: here the same as DDIM at eta 0."""
     return ddim(denoise, x, levels, noise, 0.0)
 
 
@@ -19,7 +19,9 @@ def euler(denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Nois
 def euler_ancestral(
     denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Noise, eta: float
 ) -> Iterator[Tensor]:
-    """k-diffusion's ancestral sampling, after Song et al. (2021), "Score-Based Generative Modeling": DDIM at eta 1.
+    """Solve by k-diffusion's ancestral sampling, after Song et al. (2021), "Score-Based Generative Modeling".
+
+    In these coordinates it is the same as DDIM at eta 1.
 
     The eta of the request is DDIM's and is ignored, so that its default of 0 does not turn this into Euler.
     """

@@ -12,14 +12,14 @@ PredictNoise = Callable[[Tensor, Tensor], Tensor]
 
 
 ROUNDING = 1e-6
-"""Shares of steps are written in decimals, which no float holds exactly."""
+"""Tolerance for shares of steps: people write them as decimals, which floats do not hold exactly."""
 
 
 class Guidance(NamedTuple):
-    """How to combine the predictions for the prompt and the negative prompt.
+    """Parameters for combining the predictions for the prompt and the negative prompt.
 
     scale: 1 for no guidance.
-    rescale: 0..1, how far the result's standard deviation goes back to that of the prompted prediction.
+    rescale: 0..1, how far to reduce the result's standard deviation to that of the prompted prediction.
     first, last: the timesteps between which there is guidance, first >= last; elsewhere only the prompted prediction is
     made (Kynkäänniemi et al., 2024).
     """
@@ -36,9 +36,9 @@ def find_interval(timesteps: Sequence[float], begin: float, end: float) -> tuple
     The range reaches halfway to the next timestep, because timesteps are rounded on their way to the network.
 
     Args:
-        timesteps: at which the network is asked, falling.
-        begin: where guidance begins, as a share of the steps, 0..1.
-        end: where it ends, likewise. If that is not after `begin`, no timestep is in the range.
+        timesteps: the timesteps that the network is given, falling.
+        begin: the start of guidance, as a share of the steps, 0..1.
+        end: its end, as a share of the steps, 0..1. If it is not after `begin`, no timestep is in the range.
     """
     count = len(timesteps)
     first, end_at = (math.ceil(share * count - ROUNDING) for share in (begin, end))
@@ -48,7 +48,7 @@ def find_interval(timesteps: Sequence[float], begin: float, end: float) -> tuple
 
 
 def _midpoint(timesteps: Sequence[float], number: int) -> float:
-    """Halfway from one timestep to the next; infinitely far before the first and after the last."""
+    """Return the midpoint of a timestep and the next one: infinity before the first, -infinity after the last."""
     if number < 0:
         return math.inf
     return (timesteps[number] + timesteps[number + 1]) / 2 if number + 1 < len(timesteps) else -math.inf
@@ -59,13 +59,13 @@ def guide(
 ) -> PredictNoise:
     """Return the function that predicts noise with guidance: u + scale * (c - u) (Ho and Salimans, 2022).
 
-    c and u are the noise under the prompt and under the negative prompt. At a scale of exactly 1 only c is asked for.
-    The result has the latents' dtype, whatever the network computes in.
+    c and u are the noise under the prompt and under the negative prompt. At a scale of exactly 1 only c is computed.
+    The result has the latents' dtype, whatever precision the network computes in.
 
     Args:
         network: predicts the noise in latents [b, ...] at timesteps [b] under each of the contexts.
         cond: the prompt, as the network takes it.
-        uncond: the negative prompt.
+        uncond: the negative prompt, as the network takes it.
         guidance: how to combine the two.
     """
 

@@ -1,4 +1,4 @@
-"""Latent consistency sampling, for networks that were distilled to need few steps."""
+"""Latent consistency sampling, for networks that were distilled to need only a few steps."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ from .schedules import NoiseLevel, consistency_levels, to_vp
 
 SIGMA_DATA = 0.5
 TIMESTEP_SCALE = 10
-"""Both as in the distillation of T2V-Turbo."""
+"""SIGMA_DATA and TIMESTEP_SCALE have the values used in the distillation of T2V-Turbo."""
 
 
 @sampler("LCM", grid=consistency_levels, default_steps=4)
 def lcm(denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Noise, eta: float) -> Iterator[Tensor]:
-    """Multistep consistency sampling (Song et al., 2023, algorithm 1; Luo et al., 2023), as T2V-Turbo does it.
+    """Solve by multistep consistency sampling (Song et al., 2023, algorithm 1; Luo et al., 2023), as in T2V-Turbo.
 
-    Each step goes all the way, and fresh noise goes half of it back.
+    Each step goes all the way to x0, and new noise then leads back to the next noise level.
     """
     for here, there in pairwise(levels):
         scaled = here.timestep * TIMESTEP_SCALE

@@ -1,4 +1,4 @@
-"""What a sampler is, and the table of all of them. Import `catalogue` instead: there the table is complete."""
+"""Samplers and their table. Import `catalogue` instead of this module: only then is the table complete."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from ..errors import RequestError
 from .schedules import NoiseLevel
 
 Denoise = Callable[[Tensor, NoiseLevel], Tensor]
-"""Returns the model's guess at x0, given x [b, ...] (VE) and the noise level in it."""
+"""Returns the model's guess at x0, given x [b, ...] (VE) and its noise level."""
 
 Noise = Callable[[], Tensor]
 """Returns the next seeded standard normal tensor, shaped like x."""
 
 Solver = Callable[[Denoise, Tensor, Sequence[NoiseLevel], Noise, float], Iterator[Tensor]]
-"""Yields x at each noise level after the first, given denoise, x at the first (VE), all levels, noise and eta."""
+"""Yields x at each noise level after the first, given denoise, x at the first (VE), all noise levels, noise and eta."""
 
 Grid = Callable[[int], list[NoiseLevel]]
-"""Returns the noise levels of so many steps, falling. Raises RequestError where there are none."""
+"""Returns the noise levels for a number of steps, falling. Raises RequestError if that number is not possible."""
 
 
 @dataclass(frozen=True)
 class Sampler:
     """A solver with the grid that people expect under its name.
 
-    uses_eta: whether the request's eta changes anything.
+    uses_eta: whether the request's eta has an effect.
     """
 
     name: str
@@ -51,12 +51,12 @@ def sampler(name: str, *, grid: Grid, default_steps: int = 25, uses_eta: bool = 
 
 
 def get_sampler(name: str) -> Sampler:
-    """The sampler of that name. Raises RequestError, which lists the known ones, if there is none."""
+    """Return the sampler with this name. Raises RequestError, which lists the known names, if there is none."""
     if name not in _SAMPLERS:
         raise RequestError(f"Sampler {name!r} is not known. Known are: {', '.join(_SAMPLERS)}.")
     return _SAMPLERS[name]
 
 
 def sampler_names() -> list[str]:
-    """All names, in the order of registration."""
+    """Return all samplers' names, in the order of registration."""
     return list(_SAMPLERS)

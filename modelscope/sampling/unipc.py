@@ -18,19 +18,19 @@ def bh1(h: float) -> float:
 
 
 def bh2(h: float) -> float:
-    """Compute the paper's B2(h), as for `bh1`."""
+    """Compute the paper's B2(h) for x0 predictions; h is the step in log(1 / sigma)."""
     return math.expm1(-h)
 
 
 class Variant(NamedTuple):
-    """How many predictions a step looks at, and the paper's free function B(h)."""
+    """A variant of UniPC: how many predictions a step uses, and the paper's free function B(h)."""
 
     order: int
     b: Callable[[float], float]
 
 
 DIFFUSERS = Variant(2, bh2)
-"""What diffusers does unless told otherwise."""
+"""The default of diffusers."""
 
 
 class Prediction(NamedTuple):
@@ -44,10 +44,10 @@ class Prediction(NamedTuple):
 def unipc(
     denoise: Denoise, x: Tensor, levels: Sequence[NoiseLevel], noise: Noise, eta: float, variant: Variant = DIFFUSERS
 ) -> Iterator[Tensor]:
-    """Multistep UniPC for x0 predictions, Zhao et al. (2023).
+    """Solve by multistep UniPC for x0 predictions, Zhao et al. (2023).
 
-    Each prediction first corrects the step that led to it, then leads the next. The order rises from 1 and falls back
-    to 1 for the last step, whose result is not corrected. `levels` must not repeat a sigma.
+    Each prediction first corrects the step that led to it, and then determines the next step. The order rises from 1
+    and falls back to 1 for the last step, whose result is not corrected. `levels` must not repeat a sigma.
     """
     recent: list[Prediction] = []
     start, order = x, 1
@@ -65,13 +65,13 @@ def unipc(
 def _step(
     x: Tensor, base: Prediction, others: Sequence[Prediction], sigma: float, b: Callable[[float], float]
 ) -> Tensor:
-    """Go from x at base's sigma to another: an Euler step, and the change of x0 that the other predictions show.
+    """Go from x at one sigma to another: an Euler step, plus the change of x0 that the other predictions show.
 
     Args:
-        x: at base's sigma.
+        x: x at base's sigma.
         base: the prediction that was made there.
         others: predictions at other sigmas.
-        sigma: where to go.
+        sigma: the sigma to go to.
         b: the paper's B(h).
     """
     result = torch.lerp(base.x0, x, sigma / base.sigma)
@@ -86,7 +86,7 @@ def _step(
 def _weights(places: Sequence[float], h: float, b_h: float) -> list[float]:
     """Solve the paper's R a = phi / B(h) for a, with predictions at these fractions of the step."""
     if len(places) == 1:
-        # Right to leading order in h, and then independent of B: the paper's own shortcut.
+        # The paper's own shortcut: correct to leading order in h, and independent of B.
         return [0.5]
     phi, moments = math.expm1(-h) / -h - 1, []
     for k in range(1, len(places) + 1):

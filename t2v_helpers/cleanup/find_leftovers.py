@@ -1,4 +1,4 @@
-"""Looks for leftovers in all of a host's folders."""
+"""Finds leftovers in all of a host's folders."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from .leftovers import Leftover, find_ended_copies, find_ended_runs, skip_unread
 
 
 def find_leftovers(host: Host) -> list[Leftover]:
-    """Return all that ended processes left in the host's folders. What a living process works at is not part of it."""
+    """Return all leftovers in the host's folders. Files that a running process is working on are not included."""
     return [*_find_among_models(host), *find_ended_runs(_find_videos(host))]
 
 
@@ -26,5 +26,5 @@ def _find_videos(host: Host) -> Path:
     try:
         return destination(host).root
     except OutputError:
-        # The run that asks for it reports it; nothing can have been left in what is no folder.
+        # A run that uses this folder reports the error; an invalid folder cannot hold leftovers.
         return host.outputs_folder()

@@ -1,4 +1,4 @@
-"""Finds downloads that were cut off: those that can go on, and those that nobody will ask for again."""
+"""Finds half downloads: those that a download can continue, and those that nobody will ask for again."""
 
 import os
 import re
@@ -15,11 +15,11 @@ _PART = re.compile(r"(.+)\.([0-9a-f]{12})\.part")
 
 
 def find_half_downloads(folder: Path, models: Path, loras: Path) -> Iterator[Leftover]:
-    """Yield what downloads that were cut off left in a model's folder, where none is under way. Raises OSError.
+    """Yield what interrupted downloads left in a model's folder, unless a download is under way. Raises OSError.
 
     Args:
         folder: The model's folder.
-        models: The folder of all models. A part that a known model's download would go on with is of use.
+        models: The folder of all models. A half download that a known model's download would continue is kept.
         loras: The folder of all LoRAs.
     """
     staging = folder / STAGING
@@ -59,7 +59,7 @@ def _describe_half(path: Path, model: KnownModel | None) -> Leftover:
 
 
 def _find_resuming(part: Path, models: Path, loras: Path) -> KnownModel | None:
-    """Return the known model whose download into this folder would go on with a part, if there is one."""
+    """Return the known model whose download into this folder would continue a half download, if there is one."""
     match = _PART.fullmatch(part.name)
     assert match
     name, digits = match.groups()
@@ -75,7 +75,10 @@ def _find_resuming(part: Path, models: Path, loras: Path) -> KnownModel | None:
 
 
 def _remove(staging: Path, part: Path | None) -> bool:
-    """Remove a part, and the folder with the last one; not while a download is under way. Raises OSError."""
+    """Remove a half download, and the folder after the last one; not while a download is under way. Raises OSError.
+
+    Return whether it was removed.
+    """
     is_new = not os.path.lexists(staging / LOCK)
     lock = _lock(staging / LOCK)
     if lock is None:
@@ -86,7 +89,7 @@ def _remove(staging: Path, part: Path | None) -> bool:
             part.unlink(missing_ok=True)
         is_last = set(os.listdir(staging)) == {LOCK}
     finally:
-        # One that a download left is the next download's, too.
+        # A lock file that a download left is used by the next download, too.
         lock.remove() if is_new or is_last else lock.close()
     if is_last:
         staging.rmdir()
@@ -94,7 +97,7 @@ def _remove(staging: Path, part: Path | None) -> bool:
 
 
 def _lock(path: Path) -> Lock | None:
-    """Return the lock of a download's folder; None while a download is under way. Raises OSError."""
+    """Return the lock of a download's folder, or None while a download is under way. Raises OSError."""
     try:
         return take(path).lock if os.path.lexists(path) else create(path)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""What a killed process left: how it is recognised in one folder, named, and removed on request."""
+"""Leftovers of killed processes: recognised in one folder, described, and removed on request."""
 
 import os
 import re
@@ -18,23 +18,23 @@ from ..video.formats import FORMATS
 
 log = logger(__name__)
 _DEPTH = 3
-"""How many folders below that of the videos to look: patterns make folders for dates, names and the like."""
+"""Levels of folders to search below the videos' folder: patterns make folders for dates, names and the like."""
 _MOST = 20_000
-"""How many entries to look at there."""
+"""Number of files and folders after which the search ends."""
 _SUFFIXES = "|".join(re.escape(kind.suffix) for kind in FORMATS.values() if kind.suffix)
 _UNFINISHED = re.compile(rf"(.+)({_SUFFIXES})\.partial\2")
 _CONVERTED = {Path(name).stem + ".safetensors" for name in vars(FilesConfig()).values()} | {CONFIGURATION}
-"""The names of all files in a conversion's folder."""
+"""The names of all files that a conversion's folder may hold."""
 _EMPTY = "the empty folder of a conversion or move"
 _BY_HAND = "Delete it yourself if nothing that works there needs it."
 
 
 class Leftover(NamedTuple):
-    """What an ended process left.
+    """Something that a killed process left.
 
-    size: in bytes; about: what it is, in words.
-    remove: removes it, and returns whether it was still there; None for what this program must not remove.
-    advice: what to do instead; wrong: whether it is certainly ours and of no use.
+    size: in bytes; about: a description for people.
+    remove: removes it, and returns False if it is in use or gone; None for what this program must not remove.
+    advice: what to do instead; wrong: whether its presence is a fault, unlike a half download that can be continued.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Leftover(NamedTuple):
     wrong: bool = True
 
     def what_next(self, removal: str) -> str:
-        """Return what a person can do. removal: how to let this program remove what it may."""
+        """Return advice for a person. removal: says how to let this program remove the leftover, if it may."""
         return removal if self.remove else self.advice
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Leftover(NamedTuple):
 
 
 def measure(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder; links are not followed."""
+    """Return the size in bytes of a file, or of all files in a folder; links are not followed."""
     try:
         if path.is_symlink() or not path.is_dir():
             return path.lstat().st_size
@@ -63,10 +63,10 @@ def measure(path: Path) -> int:
 
 
 def remove_leftovers(leftovers: Sequence[Leftover]) -> list[str]:
-    """Remove what may be removed, and return what was done with each.
+    """Remove the leftovers that may be removed, and return a line about each.
 
     Raises:
-        ModelError: Something could not be removed. It says what was done with each.
+        ModelError: Something could not be removed. The error has the lines about all leftovers.
     """
     messages, failed = [], False
     for one in leftovers:
@@ -89,7 +89,7 @@ def _remove(one: Leftover) -> str:
 
 
 def skip_unreadable(found: Iterator[Leftover]) -> Iterator[Leftover]:
-    """Yield leftovers as far as they can be read: a folder that cannot be read does not hide the others."""
+    """Yield leftovers until one cannot be read, so that an unreadable folder does not hide those in others."""
     try:
         yield from found
     except OSError as error:
@@ -97,11 +97,11 @@ def skip_unreadable(found: Iterator[Leftover]) -> Iterator[Leftover]:
 
 
 def find_ended_runs(videos: Path) -> Iterator[Leftover]:
-    """Yield what killed runs left in a folder of videos, and in those below."""
+    """Yield what killed runs left in a folder of videos and its subfolders."""
     for path in _list_files(videos):
         if is_mark(path.name):
             yield from skip_unreadable(_examine_run(path))
-        # Looked for last: a run that goes on renames its file before it lets go of its mark.
+        # `is_file` comes last: a running process renames its file before it releases its mark.
         elif _is_markless(path) and path.is_file():
             about = "an unfinished video with nothing that says whose it is"
             yield Leftover(path, measure(path), about, wrong=False)
@@ -126,12 +126,12 @@ def _examine_run(mark: Path) -> Iterator[Leftover]:
 
 
 def advise_keeping(why: str) -> str:
-    """Return the advice where it cannot be known whether a process still works there."""
+    """Return the advice for a leftover that a process may still be working on."""
     return f"It stays ({why}). {_BY_HAND}"
 
 
 def _list_files(folder: Path) -> Iterator[Path]:
-    """Yield all files in a folder and below it, in the newest folders first, if they are named by date."""
+    """Yield all files in a folder and its subfolders; if these are named by date, the newest come first."""
     looked_at = 0
     for here, folders, names in os.walk(folder):
         folders.sort(reverse=True)
@@ -175,7 +175,7 @@ def _examine_copy(path: Path) -> Iterator[Leftover]:
 
 
 def _examine_unlocked(path: Path) -> Iterator[Leftover]:
-    """Examine what an earlier version left. It locked nothing, and moved files, so that this may be the only copy."""
+    """Examine a folder that an earlier version left. It locked nothing and moved files: this may be the only copy."""
     if not path.is_dir() or not _CONVERTED.issuperset(os.listdir(path)):
         advice = f"It stays: it may be the only copy of a model. {_BY_HAND}"
         yield Leftover(path, measure(path), "what a move by an earlier version left", advice=advice)

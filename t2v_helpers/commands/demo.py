@@ -1,4 +1,4 @@
-"""The command line: a prompt, and options from the request's own fields, to an MP4."""
+"""The command line that makes a video from a prompt, with an option for each field of the request."""
 
 import argparse
 import dataclasses
@@ -19,7 +19,7 @@ Ctrl-C, 143 after SIGTERM."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code. `launcher.py` starts it, for torch's import takes seconds."""
+    """Run the command line, and return the exit code. Started by `launcher.py`, since importing torch takes seconds."""
     from ...modelscope.errors import TextToVideoError
     from ..terminal import warn
 
@@ -62,7 +62,7 @@ def _gigabytes(text: str) -> float:
 
 
 def _add_fields(parser: argparse.ArgumentParser) -> None:
-    """One option per field of the request; left out, the model's recommendation or the field's default holds."""
+    """Add an option for each field of the request. Its default is the model's recommendation, or else the field's."""
     from ..request import GenerationRequest
 
     types = get_type_hints(GenerationRequest)
@@ -80,7 +80,7 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
 
 
 def _make_videos(options: argparse.Namespace) -> int:
-    """Print a link per video, then raise what ended the run early, if anything did."""
+    """Make the videos and print links to their files, then raise the error that ended the run early, if one did."""
     from ...miniature.recipe import MODEL_FOLDER
     from ..generation.run import run
     from ..hosts.console import ConsoleHost
@@ -107,7 +107,7 @@ def _make_videos(options: argparse.Namespace) -> int:
 
 
 class _Finished:
-    """Counts the files that an interrupted run leaves whole, for the line that it ends with."""
+    """A count of a run's finished files, for the last line of the command if it is interrupted."""
 
     def __init__(self) -> None:
         self._count = 0

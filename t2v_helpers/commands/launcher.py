@@ -1,6 +1,6 @@
 """Starts a command so that Ctrl-C, SIGTERM and a closed output end it with a message. All commands start this way.
 
-Only light modules are imported before signals are handled; torch takes seconds.
+Only light modules are imported before signals are handled, since importing torch takes seconds.
 """
 
 import os
@@ -12,10 +12,10 @@ from .. import signals
 
 
 class Command(NamedTuple):
-    """A command's module, and what is true whenever it is interrupted.
+    """A command's module, and what to say when it is interrupted.
 
-    cleans_up: whether an exception has to pass through it, so that it can put away what it has begun. first: the
-    arguments before a person's.
+    cleans_up: whether the command needs an exception to clean up what it has begun; first: arguments that precede those
+    on the command line.
     """
 
     module: str
@@ -41,12 +41,12 @@ COMMANDS = {
 
 
 PATIENCE = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
-"""How long a thread of torch's that waits for the others keeps its processor busy: GNU's OpenMP counts turns, Intel's
-and LLVM's milliseconds. By default they spin so long that a computer with other work comes to nothing."""
+"""Limits on how long torch's threads spin while they wait for each other: in loop turns for GNU's OpenMP, in
+milliseconds for Intel's and LLVM's. By default they spin so long that a busy computer makes hardly any progress."""
 
 
 def launch(name: str, arguments: list[str]) -> NoReturn:
-    """Run a command to its exit code."""
+    """Run a command, and exit with its code."""
     signals.guard()
     _limit_spinning()
     from .streams import steady_streams, tell_of_losses
@@ -59,7 +59,7 @@ def launch(name: str, arguments: list[str]) -> NoReturn:
 
 
 def _limit_spinning() -> None:
-    """Before torch is imported, which reads it once. What a person has set stays."""
+    """Set `PATIENCE` unless a person has set such variables. torch reads them once, when it is imported."""
     if not {"OMP_WAIT_POLICY", *PATIENCE} & os.environ.keys():
         os.environ.update(PATIENCE)
 
@@ -70,7 +70,7 @@ def _obeying_signals(name: str, arguments: list[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     finally:
-        # Whatever a library has made of the exception.
+        # A library may have swallowed or replaced the exception.
         if signals.received():
             signals.leave()
 

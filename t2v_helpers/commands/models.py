@@ -1,4 +1,4 @@
-"""The command line for models: what is right or wrong with them, conversion, downloads."""
+"""The command line for models: checks, conversion, downloads."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line, and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         commands = {"doctor": _doctor, "convert": _convert, "download": _download}
@@ -60,14 +60,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _folder(name: str) -> Path:
-    """A folder that is there: what is put into a mistyped one would never be found."""
+    """Return an existing folder. Raises ArgumentTypeError for others: files in a mistyped one would never be found."""
     if not Path(name).is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {name!r}")
     return Path(name)
 
 
 def _path(name: str) -> Path:
-    """Return the path of that name. Raises ArgumentTypeError for one below the home of an unknown user."""
+    """Return a path with ~ expanded. Raises ArgumentTypeError for the home of an unknown user."""
     try:
         return expand_home(name)
     except RequestError as error:
@@ -103,7 +103,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _move_or_name(options: argparse.Namespace) -> bool:
-    """Move files that lie in a wrong place, or say which do. Return whether none is left there."""
+    """Move misplaced files, or list them. Return whether none is left."""
     from ..models.misplaced import downloads_folder, find_misplaced, move
 
     files = find_misplaced(options.models_dir, downloads_folder())
@@ -114,7 +114,7 @@ def _move_or_name(options: argparse.Namespace) -> bool:
 
 
 def _clean_or_name(options: argparse.Namespace, host: "ConsoleHost") -> bool:
-    """Remove what was left half done, or say what was. Return whether no fault is left there."""
+    """Remove leftovers, or list them. Return whether none that counts as a fault is left."""
     from ..cleanup.find_leftovers import find_leftovers
     from ..cleanup.leftovers import remove_leftovers
 
@@ -126,7 +126,7 @@ def _clean_or_name(options: argparse.Namespace, host: "ConsoleHost") -> bool:
 
 
 def _do(work: Callable[[Any], list[str]], files: Sequence[Any]) -> bool:
-    """Say what was done with the files, and return whether all of it was. What could not be ends nothing else."""
+    """Do some work on files, and print what was done. Return whether all of it succeeded; failures are only printed."""
     try:
         _say_all(work(files))
     except ModelError as error:
@@ -170,7 +170,7 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _agreed() -> bool:
-    """The console's own answer; the hub's client draws the bars."""
+    """Ask on the console whether to download, and return the answer."""
     if not sys.stdin.isatty():
         sys.stderr.write("Nobody can be asked here; --yes downloads it.\n")
         return False
@@ -181,14 +181,14 @@ def _agreed() -> bool:
 
 
 def _say(line: str) -> None:
-    """Print one line, whatever the names in it hold."""
+    """Print one line, with control characters in it escaped."""
     from ...modelscope.escape import visible
 
     sys.stdout.write(visible(line) + "\n")
 
 
 def _model(host: "ConsoleHost", name: str) -> "ModelFolder":
-    """By name, else by path. Raises ModelError that lists the names."""
+    """Return a model by its name, or else by its path. Raises ModelError, which lists the names."""
     from ..models.folders import ModelFolder, find_model, find_models
 
     if name in {model.name for model in find_models(host)} or not os.path.exists(name):  # noqa: PTH110 - or no path

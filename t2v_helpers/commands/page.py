@@ -1,4 +1,4 @@
-"""The tab on a page of its own, without any WebUI: python run.py ui."""
+"""The command `python run.py ui`: serves the tab on a standalone page, without a WebUI."""
 
 import argparse
 import logging
@@ -20,7 +20,7 @@ from ..terminal import warn
 from .launcher import launch
 
 AUTH = "TEXT2VIDEO_AUTH"
-"""The environment variable with a user and a password."""
+"""The environment variable that holds a user and a password."""
 REMEDY = "If {name} leads here through a proxy or tunnel of yours, start the page with --allow-host {name}."
 
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folders = (options.models_dir.resolve(), options.output_dir.resolve(), options.settings.resolve())
     loras = options.lora_dir.resolve() if options.lora_dir else None
     host = StandaloneHost(*folders, options.device, loras, entrance=entrance)
-    # gradio serves whatever lies in the working directory.
+    # An empty working directory, since gradio serves the files in it.
     with listener, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
         os.chdir(empty)
         lines = [f"Open in a browser: {address}" for address in addresses(listener, entrance.prefix)]
@@ -106,7 +106,7 @@ def _host(text: str) -> str:
 
 
 def _password_problem(options: argparse.Namespace, password: str, listens: str) -> str:
-    """Return what is wrong with how visitors are let in, if anything. listens: where others reach the page."""
+    """Return what is wrong with the options for visitors, if anything. listens: the address for other computers."""
     user, colon, secret = password.partition(":")
     if options.no_password and password:
         return f"--no-password contradicts the password of --auth or {AUTH}. Leave out one of them."

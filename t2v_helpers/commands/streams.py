@@ -1,4 +1,4 @@
-"""Standard output and error that never fail: closed, full or read by nobody, they swallow what is written."""
+"""Standard output and error that never fail: if they are closed, full or read by nobody, they discard the output."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class _Steady(io.RawIOBase):
-    """A stream's raw end whose first error is kept, and after which nothing is written any more."""
+    """The raw end of a stream. It keeps the first error, and writes nothing after it."""
 
     def __init__(self, raw: Any) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class _Steady(io.RawIOBase):
 
 
 def steady_streams() -> None:
-    """Put such streams in the place of Python's. Characters that a console cannot write are written as \\N escapes."""
+    """Replace Python's streams by such ones. Characters that a console cannot write are escaped with backslashes."""
     _open_closed_descriptors()
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123
@@ -42,7 +42,7 @@ def steady_streams() -> None:
 
 
 def _open_closed_descriptors() -> None:
-    """Else the next file that is opened becomes what libraries and children take for standard output."""
+    """Open closed standard descriptors, which libraries and child processes would otherwise mistake other files for."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -61,14 +61,14 @@ def _steady(stream: Any) -> Any:
         io.BufferedWriter(_Steady(raw)),
         encoding=stream.encoding,
         errors="backslashreplace",
-        # A signal ends the process without emptying buffers.
+        # A signal ends the process without flushing buffers.
         line_buffering=True,
         write_through=stream.write_through,
     )
 
 
 def tell_of_losses() -> None:
-    """Say on standard error where standard output could not be written."""
+    """Report on standard error if standard output could not be written."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Steady) and raw.error:

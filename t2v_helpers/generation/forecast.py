@@ -1,4 +1,4 @@
-"""What the tab says before a run about the memory that it will need."""
+"""The tab's forecast of the memory that a run will need."""
 
 import torch
 
@@ -17,14 +17,14 @@ from .plan import limits
 
 
 class Forecast:
-    """Says what a run would need, from the model's configuration alone."""
+    """The source of forecasts, which needs only the model's configuration."""
 
     def __init__(self, host: Host, store: ModelStore) -> None:
         self._host, self._store = host, store
         self._last: tuple[tuple[ModelConfig, Places], Model] | None = None
 
     def __call__(self, folder: ModelFolder, request: GenerationRequest) -> str:
-        """Return one sentence; what is wrong, if the run could not begin."""
+        """Return one or two sentences: a forecast, or the reason why the run could not begin."""
         try:
             where = places(self._host, request.precision)
             model = self._outline(read_model_config(folder.path), where)
@@ -35,7 +35,7 @@ class Forecast:
         return ". ".join(filter(None, sentences))
 
     def _limits(self, device: torch.device) -> Limits:
-        """As they will be when the host's models have left the device."""
+        """Return the limits as they will be after the host's models have left the device."""
         kept = self._store.kept
         ours = kept.bytes_kept(kept.model.unet, device) if kept else 0
         return limits(self._host, device, self._host.reclaimable() + ours)

@@ -1,4 +1,4 @@
-"""A job: a request that is ready to run. Whatever can be known to fail has been tried."""
+"""A job: a request that is ready to run. Everything that could fail early has been checked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,14 +17,14 @@ from .outputs import Destination, destination, make_folder, pattern_values, rese
 
 @dataclass(frozen=True)
 class Job:
-    """What a run needs to know, the same for all videos of its batch.
+    """A prepared request. All videos of its batch share it.
 
     Args:
-        request: What was asked for, in the formats that can be written.
-        prompts: Its prompts, divided into the text that the model reads and the tags.
+        request: The request, with only those formats that can be written.
+        prompts: The request's prompts, divided into the text that the model reads and the tags.
         loras: The LoRA files that the tags name.
         folder: The model's folder.
-        destination: Where the videos go, and how they are named.
+        destination: The folder for the videos, and the patterns for their names.
     """
 
     request: GenerationRequest
@@ -38,23 +38,23 @@ class Job:
         return replace(self.request, prompt=self.prompts.prompt, negative_prompt=self.prompts.negative_prompt)
 
     def with_tags(self, request: GenerationRequest) -> GenerationRequest:
-        """Return a video's request as a person reads it, with the tags that were asked for."""
+        """Return a video's request as a person reads it, with the tags in its prompts."""
         return replace(request, prompt=self.request.prompt, negative_prompt=self.request.negative_prompt)
 
 
 def prepare_job(
     host: Host, folder: ModelFolder, request: GenerationRequest, on_problem: Callable[[Exception], None]
 ) -> Job:
-    """Make a request ready to run. What can be known to fail is tried now: it must not fail after an hour's sampling.
+    """Make a request ready to run. Everything that can fail early is tried now, not after an hour's sampling.
 
     Args:
-        host: Whose settings and folders count.
-        folder: The model's.
-        request: What was asked for.
-        on_problem: Called with what failed and does not end the run.
+        host: Provides settings and folders.
+        folder: The model's folder.
+        request: The request.
+        on_problem: Called with errors that do not end the run.
 
     Raises:
-        OutputError: Nothing can be written there, or in none of the formats.
+        OutputError: The folder is not writable, or none of the formats can be written.
         RequestError: A tag or the soundtrack cannot be used.
     """
     where = destination(host)
@@ -70,7 +70,7 @@ def prepare_job(
 
 
 def _select_formats(formats: tuple[str, ...], on_problem: Callable[[Exception], None]) -> tuple[str, ...]:
-    """Return those that ffmpeg can write. Raises OutputError where there is none."""
+    """Return the formats that ffmpeg can write. Raises OutputError if there is none."""
     failures: dict[str, OutputError] = {}
     for name in formats:
         try:

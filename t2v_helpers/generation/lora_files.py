@@ -1,4 +1,4 @@
-"""Which LoRA files there are. None is opened to list them: there may be thousands, of any kind."""
+"""Lists LoRA files. No file is opened for that: there may be thousands, of any kind."""
 
 import difflib
 import os
@@ -9,11 +9,11 @@ from ...modelscope.errors import RequestError
 
 ENDINGS = (".safetensors", ".pt", ".bin", ".ckpt")
 CLOSE = 5
-"""How many similar names an error lists."""
+"""Number of similar names that an error lists."""
 
 
 def find_loras(folder: Path) -> dict[str, list[Path]]:
-    """Files in the folder and those below it by their names without endings, in order."""
+    """Return the files in a folder and its subfolders by their names without extensions, sorted."""
     found: dict[str, list[Path]] = {}
     for path in sorted(_files(folder), key=lambda path: (path.stem.lower(), str(path))):
         found.setdefault(path.stem, []).append(path)
@@ -21,7 +21,7 @@ def find_loras(folder: Path) -> dict[str, list[Path]]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Through links to folders, as the WebUI goes, but into each folder once."""
+    """Yield the files in a folder and its subfolders. Follow links as the WebUI does, but visit each folder once."""
     seen: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -34,7 +34,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _can_be_typed(name: str) -> bool:
-    """Not a name that is no Unicode, of another system's archive, that would end a tag, or with spaces around."""
+    """Return whether a file's name can be typed into a tag.
+
+    Names cannot if they are not valid Unicode, begin with a dot (another system's archive), contain a tag's characters,
+    or begin or end with a space.
+    """
     return (
         not name.startswith((".", " "))
         and not Path(name).stem.endswith(" ")
@@ -48,7 +52,7 @@ def _without_ending(name: str) -> str:
 
 
 def lora_named(found: dict[str, list[Path]], name: str) -> Path:
-    """The file of that name among those found. Raises RequestError, which lists the names that are close."""
+    """Return the found file with this name. Raises RequestError, which lists similar names, if there is none."""
     paths = found.get(name) or found.get(_without_ending(name), [])
     if len(paths) > 1:
         several = " and ".join(map(str, paths))

@@ -1,4 +1,4 @@
-"""The tags in prompts that name LoRAs: <lora:name:weight>, as elsewhere in the WebUI."""
+"""Tags in prompts that name LoRAs: <lora:name:weight>, as in the rest of the WebUI."""
 
 import math
 import re
@@ -8,9 +8,9 @@ from ...modelscope.errors import RequestError
 from ...modelscope.request import VideoRequest
 
 STRONGEST = 10.0
-"""A larger weight is a typing error."""
+"""The largest accepted weight: larger ones are typing errors."""
 _TAG = re.compile(r"<(?P<kind>lora|lyco|hypernet):(?P<inside>[^<>]*)>", re.IGNORECASE)
-"""The tags that the WebUI knows; lyco means the same as lora there."""
+"""Pattern for the tags that the WebUI knows; there, lyco means the same as lora."""
 
 
 class LoraTag(NamedTuple):
@@ -22,11 +22,11 @@ class LoraTag(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """A request's prompts without their tags, and what the tags ask for.
+    """A request's prompts without their tags, and the parsed tags.
 
     Args:
-        prompt: What the model reads.
-        negative_prompt: What the model reads of the negative prompt.
+        prompt: The prompt as the model reads it.
+        negative_prompt: The negative prompt as the model reads it.
         tags: The LoRAs that the prompt names.
         has_useless_tags: Whether the negative prompt names LoRAs, which has no effect.
     """
@@ -38,16 +38,16 @@ class Prompts(NamedTuple):
 
 
 def split_prompts(request: VideoRequest) -> Prompts:
-    """Take the tags out of both prompts. Raises RequestError for a tag that cannot be meant."""
+    """Take the tags out of both prompts. Raises RequestError for a tag that cannot be used."""
     (prompt, tags), (negative, useless) = map(split_tags, (request.prompt, request.negative_prompt))
     return Prompts(prompt, negative, tags, bool(useless))
 
 
 def split_tags(prompt: str) -> tuple[str, list[LoraTag]]:
-    """Divide a prompt into its text without tags and what the tags ask for. Raises RequestError.
+    """Divide a prompt into its text without tags and the parsed tags. Raises RequestError.
 
-    As in the WebUI, one weight is for both parts; of two weights the first is the text encoder's. `te=` and `unet=`
-    name them.
+    As in the WebUI, a single weight is for both parts; of two weights, the first is for the text encoder. Weights may
+    also be named by `te=` and `unet=`.
     """
     return _TAG.sub("", prompt), [_parse_tag(**match.groupdict(), tag=match[0]) for match in _TAG.finditer(prompt)]
 
@@ -78,7 +78,7 @@ def _weight(tag: str, text: str) -> float:
 
 
 def check_weight(what: str, weight: float) -> float:
-    """Return the weight. Raises RequestError where no LoRA was ever meant to be so strong."""
+    """Return a weight if it is plausible. Raises RequestError if it is too large or not finite."""
     if not math.isfinite(weight) or abs(weight) > STRONGEST:
         raise RequestError(
             f"{what}: the weight must be from {-STRONGEST:g} to {STRONGEST:g}, not {weight:g}. 0.5 to 1 is usual."

@@ -1,4 +1,4 @@
-"""The LoRAs that a request's prompt names, and how T2V-Turbo among them changes the request."""
+"""Finds the LoRAs that a request's prompt names, and adapts the request if T2V-Turbo is among them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from .lora_tags import LoraTag, Prompts, check_weight
 
 TURBO_SAMPLER, TURBO_STEPS, TURBO_SCALE = "LCM", 4, 7.5
 MOST_STEPS, GOOD_STEPS = 16, 8
-"""Steps that T2V-Turbo can still use, and those from which more do not help."""
+"""The largest number of steps that T2V-Turbo accepts, and the number beyond which more steps do not help."""
 SCALES = (5.0, 15.0)
-"""The guidance scales that it was distilled with."""
+"""The range of guidance scales with which T2V-Turbo was distilled."""
 _WITHOUT_EFFECT = ("eta", "cfg_rescale", "cfg_from", "cfg_until")
 
 
@@ -33,7 +33,7 @@ class LoraChoice(NamedTuple):
 
 
 def choose_loras(folder: Path, prompts: Prompts) -> LoraChoice:
-    """Find the files that the tags name. Raises RequestError."""
+    """Find the files that the prompts' tags name. Raises RequestError."""
     tags: dict[Path, LoraTag] = {}
     notes = []
     found = find_loras(folder) if prompts.tags else {}
@@ -57,12 +57,12 @@ def _add_weights(first: LoraTag, second: LoraTag) -> LoraTag:
 def adapt_request(
     request: GenerationRequest, loras: LoraDeltas, recommended: Mapping[str, Any]
 ) -> tuple[GenerationRequest, list[str]]:
-    """Change a request so that it suits its LoRAs: T2V-Turbo has rules of its own.
+    """Adapt a request to its LoRAs: T2V-Turbo needs its own sampler, steps and guidance scale.
 
     Args:
-        request: Without tags.
-        loras: What its tags name.
-        recommended: The model's good values. A field that still has them was not chosen by a person.
+        request: The request, without tags.
+        loras: The LoRAs that its tags name.
+        recommended: The model's recommended values. A field that still has one was not chosen by a person.
 
     Returns:
         The request, and what a person should know about the changes.
@@ -90,7 +90,7 @@ def adapt_request(
 
 
 def _misunderstandings(request: GenerationRequest, untouched: set[str]) -> list[str]:
-    """Return what a person asked for that makes no sense with T2V-Turbo, a sentence each."""
+    """Return a sentence for each choice of a person's that makes no sense with T2V-Turbo."""
     about = {field.name: field.metadata.get("label", "") for field in dataclasses.fields(request)}
     notes = []
     if request.sampler != TURBO_SAMPLER and "sampler" not in untouched:

@@ -1,4 +1,4 @@
-"""Marks that keep a name for a run while it writes its files, and what a killed run leaves of them."""
+"""Marks, which reserve a name for a run while it writes its files, and cleanup after killed runs."""
 
 import re
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ from ..video.formats import FORMATS, Format
 
 log = logger(__name__)
 MARK = ".reserved"
-"""Ends the name of a mark; before it stands the name that the run's files get."""
+"""Suffix of a mark's name; before it is the name that the run's files get."""
 _FRAME = re.compile(r"\d{5,}\.png")
 
 
 def remove_dead_runs(folder: Path, names: Iterable[str]) -> bool:
-    """Remove what killed runs left in a folder, where that can be known and done; whether anything was.
+    """Remove what killed runs left in a folder, as far as possible. Return whether anything was removed.
 
-    names: what lies in the folder. Raises nothing.
+    names: the files in the folder. Raises nothing.
     """
     removed = False
     for mark in (folder / name for name in names if is_mark(name)):
@@ -29,17 +29,21 @@ def remove_dead_runs(folder: Path, names: Iterable[str]) -> bool:
 
 
 def is_mark(name: str) -> bool:
-    """Return whether a file of this name keeps another name for a run."""
+    """Return whether a file with this name is a mark."""
     return name.endswith(MARK) and name != MARK
 
 
 def remove_run(mark: Path) -> bool:
-    """Remove a run's mark and its unfinished files, if it has ended. Raises OSError, and keeps the mark then."""
+    """Remove a run's mark and its unfinished files if the run has ended. Return whether it has.
+
+    Raises:
+        OSError: A file could not be removed. The mark is kept.
+    """
     lock = take(mark).lock
     if lock is None:
         return False
     try:
-        # Until the mark is gone, no other run gets the name.
+        # The mark goes last: until then, no other run gets the name.
         for path in unfinished(mark):
             _remove(path)
     except OSError:
@@ -51,7 +55,7 @@ def remove_run(mark: Path) -> bool:
 
 
 def unfinished(mark: Path) -> list[Path]:
-    """The files that the mark's run had begun: by exact names, so that nobody else's are among them."""
+    """Return the files that a mark's run has begun: by exact names, so that no others are included."""
     stem = mark.name.removesuffix(MARK)
     kinds = {kind.partial(mark.with_name(stem + kind.suffix)): kind for kind in FORMATS.values()}
     return [path for path, kind in kinds.items() if path.is_symlink() or _has_kind(path, kind)]
@@ -62,7 +66,7 @@ def _has_kind(path: Path, kind: Format) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """A file, or a folder with frames and nothing else. Links are removed, not followed. Raises OSError."""
+    """Remove a file, or a folder that holds nothing but frames. Links are removed, not followed. Raises OSError."""
     if path.is_symlink() or not path.is_dir():
         path.unlink()
         return

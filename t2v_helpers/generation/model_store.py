@@ -1,4 +1,4 @@
-"""The loaded model between runs: as much of it as the settings let stay."""
+"""Keeps the loaded model between runs, as far as the settings allow."""
 
 import gc
 from pathlib import Path
@@ -23,14 +23,14 @@ class _Kept(NamedTuple):
 
 
 class ModelStore:
-    """At most one model, with what of it is on the device. One run at a time takes it."""
+    """A store for one model, with its weights on the device. Only one run at a time may take it."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._kept: _Kept | None = None
 
     def take(self, folder: ModelFolder, where: Places) -> Residency:
-        """Return the folder's model: the kept one if nothing changed. Raises ModelError, OutOfMemory."""
+        """Return the folder's model, the one that is kept if nothing has changed. Raises ModelError, OutOfMemory."""
         with self._lock:
             kept = self._kept
             if kept is None or kept[:3] != (folder, _stamp(folder.path, kept.residency.model), where):
@@ -41,16 +41,16 @@ class ModelStore:
 
     @property
     def kept(self) -> Residency | None:
-        """The model that is kept, if any."""
+        """The model that is kept, or None."""
         kept = self._kept
         return kept.residency if kept else None
 
     def finish_run(self, keep: str, plan: Plan | None = None) -> None:
-        """After a run: free what may not stay, and bring what may.
+        """Free what the setting does not keep after a run, and bring to the device what it keeps there.
 
         Args:
-            keep: A choice of the setting.
-            plan: What the run ended with. What was not resident stays in main memory.
+            keep: The setting's value.
+            plan: The plan that the run ended with. Weights that were not resident stay in main memory.
         """
         with self._lock:
             if keep == KEEP_NOTHING:
@@ -72,7 +72,7 @@ class ModelStore:
 
 
 def _stamp(path: Path, model: Model) -> tuple[tuple[str, int, int], ...]:
-    """Return names, sizes and times: they change when a file of the model does, or one in its folder or right below."""
+    """Return names, sizes and times of the model's files and those in or right below its folder, to detect changes."""
     near = [path] if path.is_file() else sorted([*path.glob("*"), *path.glob("*/*")])
     paths = [*near, *model.files]
     try:

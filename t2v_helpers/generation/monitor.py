@@ -13,11 +13,11 @@ from .preview import preview_image
 from .progress_bar import LABELS, ProgressBar
 
 DECODING = 0.06
-"""Share of a video's time that decoding takes, for the progress bar."""
+"""Share of a video's time that decoding takes, as the progress bar shows it."""
 
 
 class Stopped(Exception):
-    """The person ended a video before it was finished. denoised: how far it had got, if sampling had begun."""
+    """The person ended a video before it was finished. denoised: the latents so far, if sampling had begun."""
 
     def __init__(self, denoised: Tensor | None) -> None:
         super().__init__()
@@ -25,16 +25,16 @@ class Stopped(Exception):
 
 
 class Skipped(Stopped):
-    """Go on with the next video."""
+    """The person skipped a video: the run goes on with the next one."""
 
 
 class Interrupted(Stopped):
-    """End the run."""
+    """The person ended the run."""
 
 
 @contextmanager
 def unskippable() -> Iterator[None]:
-    """A Skip during what ends a run ends it as well."""
+    """Turn a Skip into an Interrupt, for work at the end of an interrupted run."""
     try:
         yield
     except Skipped as stop:
@@ -42,7 +42,7 @@ def unskippable() -> Iterator[None]:
 
 
 class Monitor:
-    """The pipeline's on_step for one video (counted from 1) of several."""
+    """The pipeline's `on_step` for one video (counted from 1) of several."""
 
     def __init__(self, host: Host, video: int, videos: int) -> None:
         self._host, self._video, self._videos = host, video, videos
@@ -50,7 +50,7 @@ class Monitor:
         self._denoised: Tensor | None = None
 
     def begin(self) -> None:
-        """Report the start. A Skip that came after the video before was made was not meant for this one."""
+        """Report the start. A pending Skip is ignored: it was meant for the previous video."""
         self._report("loading the model" if self._video == 1 else "starting", 0)
         if self._host.stop_request() == "interrupt":
             raise Interrupted(None)
@@ -89,7 +89,7 @@ class Monitor:
         say(green("done"))
 
     def close(self) -> None:
-        """Finish the console's bar."""
+        """Finish the console's progress bar."""
         self._bar.close()
 
     def _report(self, text: str, share: float) -> None:

@@ -1,4 +1,4 @@
-"""The outcome of a run: the videos that were made, and what went wrong or otherwise than planned."""
+"""The outcome of a run: the videos that were made, and anything that failed or did not go as planned."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ log = logger(__name__)
 
 @dataclass(frozen=True)
 class Video:
-    """One saved video. files: in the order of the request's formats; those that failed are missing."""
+    """One saved video. files: in the order of the request's formats, without those that failed."""
 
     request: GenerationRequest
     infotext: str
@@ -28,15 +28,15 @@ class Video:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that came of a request.
+    """The outcome of a run.
 
     Args:
         videos: The saved videos, in the order in which they were made.
-        skipped: How many videos a person skipped.
+        skipped: Number of videos that a person skipped.
         interrupted: Whether a person ended the run.
-        error: What ended the run early.
-        problems: What else failed, such as one of several formats.
-        notes: What was done otherwise than planned.
+        error: The error that ended the run early, if one did.
+        problems: Other failures, such as that of one format among several.
+        notes: Changes to what was planned.
         plan: The memory plan that the run ended with.
     """
 
@@ -50,7 +50,7 @@ class Outcome:
 
 
 class OutcomeBuilder:
-    """Collects what happens during a run. Nobody else writes an outcome."""
+    """A collector of what happens during a run. Nobody else writes an outcome."""
 
     def __init__(self) -> None:
         self._videos: list[Video] = []
@@ -63,7 +63,7 @@ class OutcomeBuilder:
 
     @contextmanager
     def catch_end(self) -> Iterator[None]:
-        """Record what ends the block, be it a person or an error, instead of raising it. The first error counts."""
+        """Record an interruption or error that ends the block, instead of raising it. Only the first error is kept."""
         try:
             yield
         except (Interrupted, Ended) as stop:
@@ -84,24 +84,24 @@ class OutcomeBuilder:
         self._skipped += 1
 
     def add_problem(self, problem: Exception) -> None:
-        """Record what failed without ending the run."""
+        """Record a failure that does not end the run."""
         self._problems.append(str(problem))
 
     def add_note(self, note: str) -> bool:
-        """Record what was done otherwise than planned, once. Returns whether it is new."""
+        """Record a change to what was planned, once. Return whether it is new."""
         is_new = note not in self._notes
         if is_new:
             self._notes.append(note)
         return is_new
 
     def change_plan(self, reason: str, plan: Plan) -> None:
-        """Record that the run goes on with another plan, and log why."""
+        """Record that the run goes on with another plan, and log the reason."""
         log.warning(reason)
         self.add_note(reason)
         self.plan = plan
 
     def outcome(self) -> Outcome:
-        """Return the outcome of what was recorded so far."""
+        """Return the outcome as recorded so far."""
         return Outcome(
             list(self._videos),
             self._skipped,

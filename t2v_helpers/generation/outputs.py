@@ -1,4 +1,4 @@
-"""Where videos go and what they are called."""
+"""The folders and names of videos."""
 
 import datetime
 import hashlib
@@ -21,12 +21,12 @@ from .marks import MARK, remove_dead_runs
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / "outputs" / "text2video"
 LONGEST_NAME, MOST_BYTES = 120, 200
-"""Characters and bytes of a file name without its suffix, so that it fits everywhere, Windows' old limits included."""
+"""Limits, in characters and bytes, of a file name without its suffix: safe on all systems, including old Windows."""
 PROMPT_WORDS = 8
 _NUMBER_HERE = "\ufffc"
 _PATTERN = re.compile(r"\[(\w+)(?:<([^>]*)>)?\]")
 _SEPARATORS = re.compile(r"[\\/]")
-# Half an emoji, as a browser may send it, is no name either.
+# Lone surrogates are forbidden, too: a browser may send half an emoji.
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\/:*?"<>|\ud800-\udfff]')
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\.|$)")
 
@@ -40,18 +40,18 @@ class Destination(NamedTuple):
 
 
 def destination(host: Host) -> Destination:
-    """Return where the settings put videos. Raises OutputError."""
+    """Return the destination of videos that the settings ask for. Raises OutputError."""
     chosen = host.setting(OUTPUT_FOLDER).strip()
     folder = chosen_folder(chosen) if chosen else host.outputs_folder()
     return Destination(folder, host.setting(FOLDER_PATTERN), host.setting(NAME_PATTERN))
 
 
 def chosen_folder(text: str) -> Path:
-    """The folder that a person has typed. Raises OutputError for what none can be called."""
+    """Return the folder that a person has typed. Raises OutputError for a text that cannot be a folder's name."""
     try:
         folder = Path(text).expanduser()
         text.encode()
-        # Names that a disk refuses, it refuses later; this refuses what can be no name.
+        # This refuses only what cannot be a name; a disk that does not accept the name refuses it later.
         with suppress(OSError):
             folder.stat()
     except (ValueError, RuntimeError) as error:
@@ -60,7 +60,7 @@ def chosen_folder(text: str) -> Path:
 
 
 def make_folder(where: Destination, values: Mapping[str, str]) -> Path:
-    """The folder for one request, made if it is not there and tried for writing. Raises OutputError."""
+    """Return the folder for a request; create it if it is missing, and test that it is writable. Raises OutputError."""
     parts = _SEPARATORS.split(_filled(where.folder_pattern, values))
     folder = where.root.joinpath(*(_name(part) for part in parts if part.strip(" .")))
     try:
@@ -74,7 +74,7 @@ def make_folder(where: Destination, values: Mapping[str, str]) -> Path:
 
 @contextmanager
 def reserved_stem(folder: Path, pattern: str, values: Mapping[str, str]) -> Iterator[Path]:
-    """A path without suffix that no file has and that no other run gets while the block lasts. Raises OutputError.
+    """Reserve a path without suffix that no file has, and that no other run gets within the block. Raises OutputError.
 
     What killed runs left in the folder is removed first.
     """
@@ -86,7 +86,7 @@ def reserved_stem(folder: Path, pattern: str, values: Mapping[str, str]) -> Iter
         with working_under(mark):
             yield mark.path.with_name(mark.path.name.removesuffix(MARK))
     finally:
-        # Windows may still be looking at it.
+        # On Windows another program may still have it open.
         with suppress(OSError):
             mark.remove()
 
@@ -107,14 +107,14 @@ def _reserve(folder: Path, name: Callable[[str], str]) -> Lock:
             mark = create(folder / (stem + MARK))
         except FileExistsError:
             continue
-        # Looked for only now: whoever had this name before has let go of it.
+        # Checked only now that the mark is ours: a run that had the name before has finished its files.
         if not _is_taken(folder, stem, mark):
             return mark
     raise OSError(f"there are too many files like {name(f'{first:05}')}")
 
 
 def _is_taken(folder: Path, stem: str, mark: Lock) -> bool:
-    """Return whether a file has that name; the mark is removed then."""
+    """Return whether a file has this name; if so, remove the mark."""
     taken = True
     try:
         taken = any(_has_stem(file, stem) for file in os.listdir(folder))
@@ -125,7 +125,7 @@ def _is_taken(folder: Path, stem: str, mark: Lock) -> bool:
 
 
 def _folded(name: str) -> str:
-    """Return one spelling for all names that Windows and macOS take for the same."""
+    """Return the same spelling for all names that Windows and macOS treat as equal."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -136,7 +136,7 @@ def _has_stem(file: str, stem: str) -> bool:
 
 
 def pattern_values(request: GenerationRequest, model: str) -> dict[str, str]:
-    """Return what [name] in a pattern stands for."""
+    """Return the values of the names that patterns have in brackets."""
     return {
         "seed": str(request.seed),
         "steps": str(request.steps),
@@ -156,12 +156,12 @@ def pattern_values(request: GenerationRequest, model: str) -> dict[str, str]:
 
 
 def _expand(pattern: str, values: Mapping[str, str]) -> str:
-    """A pattern as one name that every system takes."""
+    """Fill a pattern in, and return a file name that is valid on every system."""
     return _name(_filled(pattern, values))
 
 
 def _filled(pattern: str, values: Mapping[str, str]) -> str:
-    """A pattern with its values; only a date may bring folders with it. Unknown patterns stay as they are."""
+    """Fill values into a pattern. Only a date's format may contain slashes; unknown names in brackets are kept."""
 
     def value(match: re.Match[str]) -> str:
         name, form = match[1].lower(), match[2]

@@ -1,4 +1,4 @@
-"""The memory plan of a run: chosen from the model, the request, the host's device and switches, and the settings."""
+"""Chooses a run's memory plan from the model, the request, the host's device and switches, and the settings."""
 
 import torch
 
@@ -14,9 +14,9 @@ from ..settings import AUTOMATIC, BUDGET, EIGHT_BITS, PLAN
 
 
 def limits(host: Host, device: torch.device, coming: int) -> Limits:
-    """Return what the host and the settings allow.
+    """Return the limits that the host and the settings set.
 
-    coming: bytes of a device other than the CPU that will be free when the run begins.
+    coming: bytes that will become free before the run begins, on a device other than the CPU.
     """
     free = free_memory(device)
     budget = host.setting(BUDGET)
@@ -34,5 +34,6 @@ def choose_for_run(host: Host, residency: Residency, request: VideoRequest, lora
     """Choose the plan for a run that is about to begin. Raises OutOfMemory, RequestError."""
     model = residency.model
     device = model.place.device
-    # What is kept there since the last run is used or released. Only the UNet: the others stay beside it.
+    # The UNet's weights that are kept on the device count as free: the run uses or releases them. Those of the other
+    # networks stay there as well, and do not count.
     return choose_plan(model, request, limits(host, device, residency.bytes_kept(model.unet, device)), loras)

@@ -1,4 +1,4 @@
-"""Latents as a small picture, without the autoencoder."""
+"""Turns latents into a small picture, without the autoencoder."""
 
 import math
 
@@ -8,17 +8,17 @@ from torch import Tensor
 
 from ..settings import CONTACT_SHEET
 
-# Stable Diffusion 1.x' autoencoder, which this model shares: least squares of RGB (-1..1) on latents, as published by
-# the authors of several previews.
+# Least-squares fit of RGB (-1..1) to latents of Stable Diffusion 1.x's autoencoder, which this model shares, as
+# published by the authors of several previews.
 LATENT_RGB = ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473))
 MOST_FRAMES = 12
 GREY = 127
 SMALLEST_SIDE = 256
-"""Pixels that the shorter side of a preview has at least: browsers would blur a smaller one."""
+"""Minimum length in pixels of a preview's shorter side: browsers would blur a smaller one."""
 
 
 def preview_image(latents: Tensor, shows: str) -> Image.Image:
-    """Latents [1, 4, f, h, w] as an RGB image: a contact sheet of at most 12 frames, or the middle frame."""
+    """Return latents [1, 4, f, h, w] as an RGB image: a contact sheet of at most 12 frames, or the middle frame."""
     clip = latents[0].float().cpu()
     count = clip.shape[1]
     sheet = shows == CONTACT_SHEET
@@ -31,7 +31,7 @@ def preview_image(latents: Tensor, shows: str) -> Image.Image:
 
 
 def _tiled(frames: Tensor) -> Tensor:
-    """Frames [f, h, w, 3] row by row in a grid that is about square."""
+    """Arrange frames [f, h, w, 3] row by row in a roughly square grid."""
     count, height, width, _ = frames.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)

@@ -1,4 +1,4 @@
-"""A run in a console: a bar for each phase."""
+"""The progress of a run on the console: a bar for each phase."""
 
 import sys
 
@@ -11,7 +11,7 @@ LABELS: dict[Phase, str] = {"encode": "reading the prompt", "sample": "sampling"
 
 
 class ProgressBar:
-    """Draws each phase as a bar of its own; give it to the pipeline as on_step."""
+    """An `on_step` for the pipeline that draws a bar for each phase."""
 
     def __init__(self) -> None:
         self._bar: tqdm[None] | None = None

@@ -1,4 +1,4 @@
-"""Saves a video: in every format of its request, with its settings beside it where a person wants that."""
+"""Saves a video in every format of its request, and its settings in a text file if a person wants that."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +18,11 @@ from .outcome import Video
 from .outputs import make_folder, pattern_values, reserved_stem
 
 OnFile = Callable[[Path], None]
-"""Called with every file as soon as it is whole."""
+"""Callback for every file, as soon as it is complete."""
 
 
 class VideoSaver:
-    """Saves the videos of a job."""
+    """The saver of a job's videos."""
 
     def __init__(self, host: Host, job: Job, on_file: OnFile, on_problem: Callable[[Exception], None]) -> None:
         self._host, self._job = host, job
@@ -31,10 +31,10 @@ class VideoSaver:
     def save(
         self, request: GenerationRequest, frames: Tensor, *, eight_bits: bool = False, finished: bool = True
     ) -> Video:
-        """Write a video in every format. One that fails does not keep the others from being written.
+        """Write a video in every format. If one fails, the others are written anyway.
 
         Args:
-            request: The video's, with its tags.
+            request: The video's request, with its tags.
             frames: RGB bytes [frames, height, width, 3].
             eight_bits: Whether the weights were stored in 8 bits.
             finished: Whether the video was not interrupted.

@@ -1,10 +1,10 @@
-"""Errors that hold no memory: the frames of a caught error would keep the model and its activations alive."""
+"""Frees the memory that caught errors hold: their frames would keep the model and its activations alive."""
 
 import traceback
 
 
 def forget_frames(error: BaseException) -> None:
-    """Clear the variables in the frames of an error and of its causes; what a traceback shows stays."""
+    """Clear the variables in the frames of an error and of its causes; the traceback can still be printed."""
     left, seen = [error], set[int]()
     while left:
         one = left.pop()

@@ -1,4 +1,4 @@
-"""The host of a command line: nothing else runs, and the progress bar shows how far a run is."""
+"""The command line as a host: nothing else runs there, and a progress bar shows the progress of a run."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,17 +16,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def models_for(root: Path) -> Path:
-    """The models folder of the WebUI whose extension lies at root, else one of its own."""
+    """Return the WebUI's models folder if root is one of its extensions, else the folder `models` in root."""
     webui = root.parent.parent / "models"
     return webui if root.parent.name == "extensions" and webui.is_dir() else root / "models"
 
 
 MODELS = models_for(ROOT)
-"""Where models are by default."""
+"""The default folder of models."""
 
 
 class ConsoleHost:
-    """A command line. Its settings are what the options said, else the defaults."""
+    """A command line as a host. Its settings come from the options, or else are the defaults."""
 
     name = "command line"
 
@@ -47,14 +47,14 @@ class ConsoleHost:
         return self._models
 
     def lora_folder(self) -> Path:
-        """The one named, else that beside the models."""
+        """Return the folder that was named, or else the one in the models folder."""
         return self._loras or self.models_folder() / LORA_FOLDER
 
     def outputs_folder(self) -> Path:
         return DEFAULT_FOLDER
 
     def devices(self) -> Devices:
-        """The named device, or the best there is. Raises RequestError where it cannot be used."""
+        """Return the device that was named, or the best one. Raises RequestError if it cannot be used."""
         import torch
 
         from ...modelscope.device import best_device, best_dtype
@@ -78,13 +78,13 @@ class ConsoleHost:
         return nullcontext()
 
     def show_progress(self, progress: Progress) -> None:
-        """The console's bar shows it already."""
+        """Do nothing: the console's progress bar already shows it."""
 
     def wants_preview(self, step: int) -> bool:  # noqa: ARG002 - the interface's
         return False
 
     def show_preview(self, image: "Image.Image") -> None:
-        """Not shown."""
+        """Do nothing: a console shows no pictures."""
 
     def stop_request(self) -> Stop | None:
         return None

@@ -1,4 +1,4 @@
-"""Shows folders to the person."""
+"""Opens folders in the system's file manager."""
 
 import os
 import subprocess
@@ -10,11 +10,11 @@ from pathlib import Path
 from ..video.ffmpeg import OutputError
 
 AT_ONCE = 2
-"""Seconds within which one that cannot work says so."""
+"""Seconds within which a file manager that cannot work is expected to end with an error."""
 
 
 def open_folder(folder: Path) -> None:
-    """Show a folder, made if it is not there yet, in the system's file manager. Raises OutputError."""
+    """Show a folder in the system's file manager; create it if it is missing. Raises OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if sys.platform == "win32":
@@ -27,7 +27,7 @@ def open_folder(folder: Path) -> None:
 
 def _start(program: str, folder: Path) -> None:
     process = subprocess.Popen([program, str(folder)], start_new_session=True)
-    # Whoever waits for it then keeps no zombie.
+    # This thread waits for the process to end, so that it does not stay a zombie.
     threading.Thread(target=process.wait, daemon=True).start()
     with suppress(subprocess.TimeoutExpired):
         if code := process.wait(AT_ONCE):

@@ -1,4 +1,4 @@
-"""Writes a converted copy of a model of any layout: the original's names, half precision, safetensors."""
+"""Writes a converted copy of a model in any layout: with the original's names, in half precision, as safetensors."""
 
 import os
 import re
@@ -24,14 +24,14 @@ from .known import good_values
 from .staging import open_staging
 
 ENDING = "-fp16"
-"""The end that the new folder's name adds to the model's."""
+"""Suffix of the new folder's name."""
 AUTOENCODER_PREFIX = "first_stage_model."
-"""The start of all names in the original's file."""
+"""Prefix of all names in the original's file of the autoencoder."""
 Say = Callable[[str], None]
 
 
 def default_goal(model: ModelFolder, models: Path) -> Path:
-    """Return where the new files go if nobody names a place: among the other models, so that they are found."""
+    """Return the default folder for the new files: among the other models, so that they are found."""
     name = re.sub(r'[<>:"|?*/\\]+', "-", model.name).strip("- .")
     return more_folder(models) / (name + ENDING)
 
@@ -42,16 +42,16 @@ def convert(model: ModelFolder, goal: Path, say: Say) -> None:
     Args:
         model: The model to read.
         goal: The folder to create.
-        say: Called with what is being done.
+        say: Called with messages about the progress.
 
     Raises:
         ModelError: The model cannot be read or the folder cannot be written. Nothing is left behind.
-        OutOfMemory: The same.
+        OutOfMemory: There is too little memory. Nothing is left behind.
     """
     if os.path.lexists(goal):
         raise ModelError(f"{goal}: is there already. Choose another folder, or delete that one.")
     try:
-        # Hidden until it is whole: nobody should choose half a model.
+        # Hidden until it is complete: nobody should choose half a model.
         with memory_errors("converting the model", "Close other programs."), open_staging(goal) as folder:
             _write_parts(model, folder, say)
             folder.rename(goal)
@@ -73,7 +73,7 @@ def _write_parts(model: ModelFolder, staging: Path, say: Say) -> None:
         _write(staging / names[part.file], _halve(part, model, config))
     write_config(staging, replace(config, files=FilesConfig(**names), recommended=dict(good_values(model.path))))
     for name in names.values():
-        # Of these, safetensors makes files that only their owner may read.
+        # safetensors creates files that only their owner may read.
         shutil.copymode(staging / CONFIGURATION, staging / name)
 
 
@@ -82,10 +82,10 @@ def _halve(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Ten
     prefix = AUTOENCODER_PREFIX if part is VAE else ""
     found, sizes = {}, _measure_files(source)
     for name, tensor in load_part(part, source, config, to_keep=True).state_dict().items():
-        # What is mapped and gone ends the process.
+        # Reading mapped bytes that are gone ends the process.
         if _measure_files(source) != sizes:
             raise ModelError(f"{source.named}: was changed while it was read. Check the file, then try again.")
-        # Tensors may share memory or be views in the file; safetensors wants each by itself.
+        # Tensors may share memory or be views in the file; safetensors needs each to have its own memory.
         half = tensor.to(torch.float16, memory_format=torch.contiguous_format, copy=True)
         if bool(half.isinf().any()) and not bool(tensor.isinf().any()):
             raise ModelError(
@@ -100,7 +100,7 @@ def _halve(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Ten
 
 
 def _measure_files(source: Source) -> list[int]:
-    """Return the bytes of each of the part's files; nothing where one of them is gone."""
+    """Return the sizes of the part's files in bytes, or an empty list if one of them is gone."""
     try:
         return [file.stat().st_size for file in source.files]
     except OSError:

@@ -1,4 +1,4 @@
-"""Reports what was found of each model, part by part, or what is wrong with it and what to do."""
+"""Reports what each part of a model consists of, or what is wrong with it and what to do."""
 
 import os
 from collections import Counter
@@ -33,7 +33,7 @@ SAMPLE = (24, 256, 256)
 class Finding(NamedTuple):
     """One line of a diagnosis.
 
-    subject: what it is about; text: may hold names from files, as they are; valid: whether all is well.
+    subject: what the line is about; text: may contain unescaped names from files; valid: whether all is well.
     """
 
     subject: str
@@ -42,24 +42,25 @@ class Finding(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What is known of a model."""
+    """The findings about a model."""
 
     model: ModelFolder
     findings: tuple[Finding, ...]
 
     @property
     def valid(self) -> bool:
-        """Whether the model can be used."""
+        """True if the model can be used."""
         return all(finding.valid for finding in self.findings)
 
 
 def examine(host: Host, models: Sequence[ModelFolder], *, verify_files: bool = False) -> Iterator[Diagnosis]:
-    """Examine one model after the other, as loading would, without keeping any of them.
+    """Examine models one after the other by loading them, without keeping any of them.
 
     Args:
-        host: Says where models would run.
+        host: Provides the device on which models would run.
         models: The models to examine.
-        verify_files: Whether to read all of every file and compare it with its checksums, as fast as the disk is.
+        verify_files: Whether to read every file completely and compare its checksums; this takes as long as the disk
+            needs.
     """
     where = places(host)
     for model in models:
@@ -67,7 +68,7 @@ def examine(host: Host, models: Sequence[ModelFolder], *, verify_files: bool = F
 
 
 def _examine_safely(model: ModelFolder, where: Places, *, verify_files: bool) -> Iterator[Finding]:
-    """Examine a model. One that cannot even be examined does not keep the others from it."""
+    """Examine a model. An unexpected error becomes a finding, so that other models are still examined."""
     try:
         yield from _examine_model(model, where, verify_files=verify_files)
     except Exception as error:
@@ -87,7 +88,7 @@ def _examine_model(model: ModelFolder, where: Places, *, verify_files: bool) -> 
     library = model.library or find_library(model.path)
     parts = [_examine_part(part, model.path, config, library, verify_files=verify_files) for part in PARTS]
     if len({part.text for part in parts}) == 1 and not parts[0].valid:
-        # One file, and what is wrong with all of it.
+        # All parts are in one file, and have the same error.
         parts = [Finding("all parts", parts[0].text, valid=False)]
     yield from parts
     if not all(finding.valid for finding in parts):
@@ -100,7 +101,7 @@ def _examine_model(model: ModelFolder, where: Places, *, verify_files: bool) -> 
 
 
 def _describe_config(model: Path) -> str:
-    if not os.path.isdir(model):  # noqa: PTH112 - False for what is no path at all, too
+    if not os.path.isdir(model):  # noqa: PTH112 - False for an invalid path, too
         return "the 1.7B's, built in"
     if (model / CONFIGURATION).exists():
         return CONFIGURATION
@@ -110,7 +111,7 @@ def _describe_config(model: Path) -> str:
 
 
 def _examine_part(part: Part, model: Path, config: ModelConfig, library: Library, *, verify_files: bool) -> Finding:
-    """Return the line about a part."""
+    """Return the finding about a part."""
     try:
         source = find_part(part, model, config, library)
         tensors = read_source(source)
@@ -141,7 +142,7 @@ def _examine_part(part: Part, model: Path, config: ModelConfig, library: Library
 
 
 class _Comparison(NamedTuple):
-    """What a look inside of a file has shown.
+    """The result of comparing a file's checksums.
 
     known: whether there was a checksum to compare with; damage: what does not match.
     """
@@ -151,7 +152,7 @@ class _Comparison(NamedTuple):
 
 
 def _compare_checksums(path: Path) -> _Comparison:
-    """Read a file that looks whole, and compare it with the checksums in it and with those of known files."""
+    """Read a file that seems complete, and compare it with the checksums in it and with those of known files."""
     try:
         has_checksums = verify(path)
     except ModelError as error:
@@ -163,7 +164,7 @@ def _compare_checksums(path: Path) -> _Comparison:
 
 
 def _find_precision(tensors: dict[str, Tensor]) -> str:
-    """Return the precision that most of the numbers have."""
+    """Return the name of the precision that most of the numbers have."""
     values: Counter[str] = Counter()
     for tensor in tensors.values():
         values[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()

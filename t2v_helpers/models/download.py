@@ -1,4 +1,4 @@
-"""Downloads known models through huggingface_hub: resumed where they were cut off, verified, and only then in place."""
+"""Downloads known models with huggingface_hub: files are resumed, verified, and only then moved into their place."""
 
 import contextlib
 import functools
@@ -15,26 +15,26 @@ from ..disk import find_shortage
 from .known import KnownModel, RemoteFile
 
 STAGING = ".download"
-"""The folder inside the model's in which files stay until they are whole."""
+"""The folder, inside the model's, that holds files until they are complete."""
 LOCK = "lock"
 SHA256, SHA1 = 64, 40
-"""Digits of the hashes that the hub reports: SHA-256 of large files, SHA-1 of those in git."""
+"""Numbers of digits of the hashes that the hub reports: SHA-256 of large files, SHA-1 of those in git."""
 
 
 class DownloadError(TextToVideoError):
-    """A download that cannot go on. What was downloaded stays."""
+    """The error for a download that cannot go on. What was downloaded is kept."""
 
 
 class DownloadStopped(TextToVideoError):
-    """A download that a person stopped."""
+    """The error for a download that a person stopped."""
 
 
 class _TooMuchError(Exception):
-    """More arrives than was announced."""
+    """The error for more bytes than were announced."""
 
 
 class DownloadProgress(NamedTuple):
-    """How far a download is, in bytes of all files."""
+    """Progress of a download, in bytes of all files. name: says which file is being worked on."""
 
     done: int
     total: int
@@ -42,13 +42,13 @@ class DownloadProgress(NamedTuple):
 
 
 OnProgress = Callable[[DownloadProgress], None]
-"""May raise to end the download."""
+"""Callback for the progress of a download; it may raise to end the download."""
 
 
 class _Item(NamedTuple):
     """A file to download.
 
-    size: in bytes; etag: the hub's hash of it; goal: its place; part: where it grows until it is whole.
+    size: in bytes; etag: the hub's hash of the file; goal: its final path; part: its path until it is complete.
     """
 
     file: RemoteFile
@@ -60,15 +60,15 @@ class _Item(NamedTuple):
 
 
 def download(model: KnownModel, folder: Path, on_progress: OnProgress) -> list[str]:
-    """Download a model's files into a folder, and return what was done with each. Another call goes on from there.
+    """Download a model's files into a folder, and return a line about each. Another call resumes an ended download.
 
     Args:
         model: The model.
-        folder: Where its files belong; it is created if it is not there.
-        on_progress: Called after each piece; whatever it raises ends the download.
+        folder: The folder for its files; it is created if it is missing.
+        on_progress: Called after each piece; an exception that it raises ends the download.
 
     Raises:
-        DownloadError: The network, the hub or the disk is against it.
+        DownloadError: The network, the hub or the disk failed.
     """
     staging = folder / STAGING
     with _explain_disk_errors(folder), _lock(staging):
@@ -76,7 +76,7 @@ def download(model: KnownModel, folder: Path, on_progress: OnProgress) -> list[s
         present = {item: _is_whole(item.goal, item, on_progress) for item in items}
         wanted = [item for item, there in present.items() if not there]
         for item in items:
-            # What is left of a file that has changed on the hub, or that came here in another way.
+            # Remains of a file that has changed on the hub, or that got here in another way.
             _remove_parts(item, keep=item in wanted)
         _check_space(folder, wanted)
         done = sum(item.size for item, there in present.items() if there)
@@ -87,7 +87,7 @@ def download(model: KnownModel, folder: Path, on_progress: OnProgress) -> list[s
             messages.append(_put_in_place(item))
             done += item.size
     with contextlib.suppress(OSError):
-        # What others have there stays: the folder is not empty then.
+        # If others have files there, the folder is not empty and stays.
         (staging / LOCK).unlink()
         staging.rmdir()
     return messages
@@ -99,7 +99,7 @@ def _report(on_progress: OnProgress, before: int, total: int, name: str, size: i
 
 @contextlib.contextmanager
 def _explain_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn the disk's errors into DownloadError, in words."""
+    """Turn the disk's errors into DownloadError with an explanation."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -113,11 +113,11 @@ def _explain_disk_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(staging: Path) -> Iterator[None]:
-    """Keep others from downloading into the same folder meanwhile. Raises DownloadError."""
+    """Keep other downloads out of the folder within the context. Raises DownloadError."""
     from filelock import FileLock, Timeout
 
     staging.mkdir(parents=True, exist_ok=True)
-    # The doctor has it for a moment, to see whether it is free.
+    # The doctor takes the lock for a moment to see whether it is free, hence the timeout.
     lock = FileLock(str(staging / LOCK), timeout=1)
     try:
         lock.acquire()
@@ -161,14 +161,14 @@ def _import_hub() -> Any:
 
 @contextlib.contextmanager
 def _explain_network_errors(file: RemoteFile, url: str, folder: Path) -> Iterator[None]:
-    """Turn the errors of the network and the hub into DownloadError, in words."""
+    """Turn the errors of the network and the hub into DownloadError with an explanation."""
     try:
         yield
     except (TextToVideoError, KeyboardInterrupt):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None and not _is_http(error):
-            # One of the disk.
+            # This is an error of the disk.
             raise
         if not isinstance(error, OSError | ValueError | RecursionError) and not _is_http(error):
             raise
@@ -199,7 +199,7 @@ def _explain(error: BaseException) -> str:
 
 
 def _find_innermost(error: BaseException) -> str:
-    """Return what urllib3 says inside of the error of requests, without the address, which the message has already."""
+    """Return urllib3's reason inside an error of requests, without the address, which the message already has."""
     inside = next((one for one in error.args if isinstance(one, Exception)), error)
     reason = first_line(getattr(inside, "reason", inside))
     return reason.partition("): ")[2] or reason
@@ -223,14 +223,14 @@ def _size(path: Path) -> int:
 
 
 class _Watched:
-    """A file that reports how much of it there is. The hub's client writes to it."""
+    """A file that the hub's client writes to, and that reports its size."""
 
     def __init__(self, file: BinaryIO, item: _Item, report: Callable[[str, int], None]) -> None:
         self._file, self._size, self._report = file, item.size, report
         self.name = item.file.name
 
     def write(self, data: bytes) -> int:
-        """Write, and report it. Raises _TooMuchError before more is written than was announced."""
+        """Write data and report the new size. Raises _TooMuchError instead of writing more than was announced."""
         if self._file.tell() + len(data) > self._size:
             raise _TooMuchError
         written = self._file.write(data)
@@ -238,11 +238,11 @@ class _Watched:
         return written
 
     def tell(self) -> int:
-        """Return its position, in bytes."""
+        """Return the position in bytes."""
         return self._file.tell()
 
     def flush(self) -> None:
-        """Write all of it to the disk."""
+        """Flush the file."""
         self._file.flush()
 
 
@@ -283,7 +283,7 @@ def _download_rest(item: _Item, file: BinaryIO, report: Callable[[str, int], Non
 
 @contextlib.contextmanager
 def _without_hf_transfer() -> Iterator[None]:
-    """Turn off hf_transfer, where a person has it: it writes where it wants and cannot be stopped."""
+    """Turn off hf_transfer, if it is enabled: it chooses where to write, and cannot be stopped."""
     constants, name = _import_hub().constants, "HF_HUB_ENABLE_HF_TRANSFER"
     before = getattr(constants, name, None)
     try:
@@ -305,7 +305,7 @@ def _is_whole(path: Path, item: _Item, on_progress: OnProgress) -> bool:
 
 
 def _put_in_place(item: _Item) -> str:
-    """Move a whole file to its place, and return what was done. A file that is there already is renamed."""
+    """Move a complete file into its place, and return what was done. A file that is already there is renamed."""
     if not item.goal.exists():
         item.part.rename(item.goal)
         return f"{item.goal.name} is there."

@@ -1,4 +1,4 @@
-"""Downloads in the background, which go on when the page is closed. A page that asks for one again joins it."""
+"""Runs downloads in the background. They go on after the page is closed, and a page that asks again joins them."""
 
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ log = logger(__name__)
 class Job:
     """One download, under way or ended.
 
-    messages: what was done; error: what ended it, if that was not its success.
+    messages: what was done; error: the error that ended it, if it did not succeed.
     """
 
     def __init__(self, model: KnownModel, goal: Path) -> None:
@@ -31,15 +31,15 @@ class Job:
 
     @property
     def is_running(self) -> bool:
-        """Whether it is under way."""
+        """True if the download is under way."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """End it; it can go on later."""
+        """End the download, which can be resumed later."""
         self._stop.set()
 
     def wait(self, seconds: float) -> None:
-        """Wait until it ends, but no longer than so many seconds."""
+        """Wait until the download ends, but no longer than a number of seconds."""
         self._thread.join(seconds)
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class Jobs:
         self._lock = Lock()
 
     def start(self, model: KnownModel, goal: Path) -> Job:
-        """Return the model's download that is under way, or start one."""
+        """Return the model's download if one is under way, or else start one."""
         with self._lock:
             job = self._jobs.get(model.key)
             if job is None or not job.is_running:
@@ -88,7 +88,7 @@ class Jobs:
             return job
 
     def stop(self, key: str) -> None:
-        """End a model's download; if that one is not under way, end those that are."""
+        """End a model's download; if it is not under way, end all that are."""
         key = str(key)
         under_way = {key: job for key, job in list(self._jobs.items()) if job.is_running}
         for job in [under_way[key]] if key in under_way else under_way.values():

@@ -1,4 +1,4 @@
-"""Which models there are: the folders of the 2023 extension, and the bundled miniature."""
+"""Finds the models that there are: in the folders of the 2023 extension, and the bundled miniature."""
 
 import contextlib
 import os
@@ -20,15 +20,15 @@ log = logger(__name__)
 BASE_NAME = "<modelscope>"
 """The name that the 2023 extension gave to the model in models/ModelScope/t2v."""
 SINGLE_FILES = (".safetensors", ".ckpt")
-"""Endings of files that may be whole models."""
+"""Extensions of files that may be whole models."""
 PART_FOLDERS = tuple(part.folder for part in PARTS)
 MINIATURE_NAME = "miniature (bundled demo)"
 
 
 class ModelFolder(NamedTuple):
-    """A model a person can choose: a folder, or one file.
+    """A model that a person can choose: a folder, or one file.
 
-    library: where its parts may be, besides there.
+    library: other folders in which its parts may be.
     """
 
     name: str
@@ -47,7 +47,7 @@ def more_folder(models: Path) -> Path:
 
 
 def find_models(host: Host) -> list[ModelFolder]:
-    """Return all models in the host's models folder and in those of the setting, the miniature last."""
+    """Return all models in the host's models folder and in the folders of the setting; the miniature comes last."""
     models = host.models_folder()
     base = base_folder(models)
     found = {BASE_NAME: base} if is_model(base) else {}
@@ -62,14 +62,20 @@ def find_models(host: Host) -> list[ModelFolder]:
 
 
 def _top(model: Path, roots: Sequence[Path]) -> Path:
-    """Return the folder out of which no file is taken. In the hub's cache files are links to what lies beside."""
+    """Return the folder outside which no file of a model is read.
+
+    In the hub's cache, files are links to a folder next to the snapshots.
+    """
     if model.parent.name == SNAPSHOTS:
         return model.parent.parent
     return next(root for root in roots if model.is_relative_to(root))
 
 
 def list_places(host: Host) -> list[Path]:
-    """Return all folders into which models are written: those in which they lie, and their own. No link is followed."""
+    """Return all folders into which models are written: the models' own and those that contain them.
+
+    Links are not followed.
+    """
     models = host.models_folder()
     roots = model_roots(host)
     below = [path for root in roots for path in entries(root) if _is_folder(path) and not path.is_symlink()]
@@ -77,12 +83,12 @@ def list_places(host: Host) -> list[Path]:
 
 
 def model_roots(host: Host) -> list[Path]:
-    """Return the folders below which models lie in folders of their own."""
+    """Return the folders whose subfolders are models."""
     return [more_folder(host.models_folder()), *split_folders(host.setting(FURTHER_MODELS))]
 
 
 def _models_in(root: Path) -> list[Path]:
-    """Return the models right below a folder, as folders or single files, and those in the folders there."""
+    """Return the models directly in a folder, as folders or single files, and those in its subfolders."""
     found = []
     for path in entries(root):
         if _is_folder(path):
@@ -96,19 +102,19 @@ def _models_in(root: Path) -> list[Path]:
 
 
 def _is_folder(path: Path) -> bool:
-    """Return whether it is a folder. Path's own raises an error in folders that may be listed and not entered."""
+    """Return whether a path is a folder. Path.is_dir raises an error in folders that may be listed but not entered."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def _only_lends(folder: Path) -> bool:
-    """Return whether nothing but an autoencoder lies there, for the models in its folders."""
+    """Return whether the only weights in a folder are an autoencoder's, for the models in its subfolders."""
     stem = Path(FilesConfig().ckpt_autoencoder).stem
     weights = [path for path in entries(folder) if path.suffix.lower() in WEIGHTS]
     return bool(weights) and all(path.stem == stem for path in weights)
 
 
 def _free_name(path: Path, root: Path, taken: Collection[str]) -> str:
-    """Return where the model lies below the root; more of its path if another has that name already."""
+    """Return a model's path below the root as its name, or more of its path if another model has that name."""
     inside = path.relative_to(root)
     name = (inside.with_suffix("") if path.is_file() else inside).as_posix()
     names = (name, f"{root.name}/{name}", f"{root.name}/{inside.as_posix()}", str(path))
@@ -121,12 +127,12 @@ def list_model_names(host: Host) -> list[str]:
 
 
 def find_model(host: Host, name: str) -> ModelFolder:
-    """Return the model of that name. Raises ModelError that lists the others."""
+    """Return the host's model with this name. Raises ModelError, which lists the others, if there is none."""
     return find_named(host, find_models(host), name)
 
 
 def find_named(host: Host, models: Sequence[ModelFolder], name: str) -> ModelFolder:
-    """Return the model of that name among these. Raises ModelError that lists the others."""
+    """Return the one of these models with this name. Raises ModelError, which lists the others, if there is none."""
     for model in models:
         if model.name == name:
             return model
@@ -138,7 +144,7 @@ def find_named(host: Host, models: Sequence[ModelFolder], name: str) -> ModelFol
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder and can be shown to a person, in order; nothing where it cannot be listed."""
+    """Return what is in a folder and can be shown to a person, sorted; nothing if the folder cannot be listed."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _can_be_shown(path))
     except OSError:
@@ -146,7 +152,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def _can_be_shown(path: Path) -> bool:
-    """Return whether a page can show the name: it is Unicode, and holds no characters that a page obeys."""
+    """Return whether a page can show a name: it is valid Unicode without characters that a page would obey."""
     if visible(path.name) != path.name:
         log.warning("text2video leaves out the model folder %r: rename it so that it can be shown", path.name)
         return False
@@ -154,7 +160,7 @@ def _can_be_shown(path: Path) -> bool:
 
 
 def make_folders(models: Path) -> None:
-    """Make the folders into which people put weights, so that they find them; go on where that is not allowed."""
+    """Create the folders into which people put weights, so that they find them. Errors are ignored."""
     for folder in (base_folder(models), more_folder(models)):
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""The models that can be downloaded: what they are good for, where they are, what they were trained for.
+"""The models that can be downloaded: what they are good for, where they are, and what they were trained for.
 
-Sizes are approximate: before a download begins, the server is asked. Licences are those on the models' pages.
+Sizes are approximate: before a download begins, the server is asked for them. Licences are those on the models' pages.
 """
 
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ from .folders import base_folder, more_folder
 
 NON_COMMERCIAL = "CC-BY-NC 4.0: not for commercial use"
 VQGAN_SHA256 = "930e9865584b"
-"""The first digits of the hash of the half-precision autoencoder, which several models share."""
+"""The first digits of the half-precision autoencoder's hash, which several models share."""
 MOST_FRAMES = 45
-"""Frames beyond which these models' videos tend to fall apart."""
+"""Number of frames beyond which these models' videos tend to fall apart."""
 RECOMMENDABLE = ("width", "height", "frames", "fps", "steps", "sampler", "cfg_scale", "cfg_rescale", "eta")
-"""Fields of a request that a configuration, which comes from strangers, may fill in."""
+"""Fields of a request that a configuration may fill in; configurations come from untrusted sources."""
 
 
 class RemoteFile(NamedTuple):
     """A file on the hub.
 
-    name: what it is called here; size: its approximate bytes; sha256: the first digits of its hash.
+    name: its name here; size: its approximate size in bytes; sha256: the first digits of its hash.
     """
 
     repository: str
@@ -38,7 +38,11 @@ class RemoteFile(NamedTuple):
 
 
 class Advice(NamedTuple):
-    """What a model was trained for. recommended: good values of the request's fields."""
+    """Advice on what a model was trained for.
+
+    recommended: good values for the request's fields; most_frames: number of frames beyond which videos tend to fall
+    apart; largest: width and height in pixels at which the model was trained.
+    """
 
     recommended: Mapping[str, Any]
     most_frames: int
@@ -46,9 +50,9 @@ class Advice(NamedTuple):
 
 
 class KnownModel(NamedTuple):
-    """One model.
+    """A model that can be downloaded.
 
-    folder: the name of its folder among the other models; empty for the base model's; None for a LoRA.
+    folder: the name of its folder among the other models; empty for the base model; None for a LoRA.
     aliases: other names that people give to its folder.
     """
 
@@ -69,12 +73,12 @@ class KnownModel(NamedTuple):
 
     @property
     def size(self) -> float:
-        """Its approximate bytes in all."""
+        """Approximate size of all its files in bytes."""
         return sum(file.size for file in self.files)
 
 
 def _list_original(repository: str, unet: float, vae: float, clip: float, sha256: str = "") -> tuple[RemoteFile, ...]:
-    """Return the original's files, which are at the top of a repository; their sizes are in GB."""
+    """Return the original's files, which are at the top of a repository. unet, vae, clip: sizes in GB."""
     return (
         RemoteFile(repository, "configuration.json", "configuration.json", 1.1e3),
         RemoteFile(repository, "text2video_pytorch_model.pth", "text2video_pytorch_model.pth", unet * GIGABYTE),
@@ -143,15 +147,15 @@ KNOWN = (
 
 
 def describe_model(model: KnownModel, models: Path, loras: Path) -> str:
-    """Return one line with what a person wants to know before a download."""
+    """Return one line that describes a model to a person before a download."""
     there = " (installed)" if is_installed(model, models, loras) else ""
     return f"{model.label}{there}: {model.about}; about {format_bytes(model.size)}; {model.licence}"
 
 
 def is_installed(model: KnownModel, models: Path, loras: Path) -> bool:
-    """Return whether all of its files are there, by their names and approximate sizes.
+    """Return whether all files of a model are there, judged by their names and approximate sizes.
 
-    A file that was cut off, or one of another precision, does not count.
+    A truncated file, or one of another precision, does not count.
     """
     goal = model.goal(models, loras)
     return all(_is_there(goal / file.name, file.size) for file in model.files)
@@ -162,14 +166,14 @@ def _is_there(path: Path, size: float) -> bool:
 
 
 def find_known(key: str) -> KnownModel | None:
-    """Return the known model with that key, if there is one."""
+    """Return the known model with this key, if there is one."""
     return next((model for model in KNOWN if model.key == key), None)
 
 
 def advice_for(path: Path) -> Advice | None:
-    """Return the advice for the model in a folder, if its name, or that of the folder above, is a known model's."""
+    """Return the advice for a model, if its name or that of the folder above it is a known model's."""
     names = [name.lower().removesuffix("-fp16") for name in (_drop_ending(path), path.parent.name)]
-    # Converted models in folders of folders have both names, with a dash.
+    # A converted model from a subfolder has the names of both folders, joined by a dash.
     known = (model for name in names for model in KNOWN if any(_fits(name, one) for one in _list_names(model)))
     return next((model.advice for model in known if model.advice), None)
 
@@ -183,7 +187,7 @@ def _drop_ending(path: Path) -> str:
 
 
 def _list_names(model: KnownModel) -> set[str]:
-    """Return what people call its folder: our name, the repository's, that of the folder there, or an alias."""
+    """Return the possible names of a model's folder: ours, the repository's, that of the folder there, and aliases."""
     first = model.files[1 if len(model.files) > 1 else 0]
     repository = first.repository.rpartition("/")[2]
     names = {model.folder or model.key, repository, Path(first.path).parent.name, *model.aliases}
@@ -191,10 +195,10 @@ def _list_names(model: KnownModel) -> set[str]:
 
 
 def good_values(model: Path) -> Mapping[str, Any]:
-    """Return good values for a request's fields: those of the model's configuration, else the advice's.
+    """Return good values for a request's fields: those in the model's configuration, or else the advice's.
 
     Raises:
-        ModelError: A request cannot have the values in the configuration.
+        ModelError: The values in the configuration are not valid for a request.
     """
     advice, recommended = advice_for(model), read_model_config(model).recommended
     values = {name: value for name, value in recommended.items() if name in RECOMMENDABLE}
@@ -208,13 +212,13 @@ def good_values(model: Path) -> Mapping[str, Any]:
 
 
 def past_training(model: Path, request: VideoRequest) -> str:
-    """Return a sentence about what in a request is past what a known model was trained for; nothing if all is well."""
+    """Say in what a request goes beyond a known model's training; an empty string if it does not."""
     advice = advice_for(model)
     return describe_excess(advice, request.width, request.height, request.frames) if advice else ""
 
 
 def describe_excess(advice: Advice, width: int, height: int, frames: int) -> str:
-    """Return a sentence about what in a video's frames and size in pixels is past a model's training, or nothing."""
+    """Say in what a video's frames and size in pixels go beyond a model's training; an empty string if they do not."""
     found = []
     if frames > advice.most_frames:
         found.append(f"more than about {advice.most_frames} frames tend to fall apart")

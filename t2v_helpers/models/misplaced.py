@@ -1,4 +1,4 @@
-"""Finds weights where people put them by mistake, and moves them on request."""
+"""Finds weights that people have put into wrong folders, and moves them on request."""
 
 import errno
 import os
@@ -19,20 +19,20 @@ _STEMS = {
     Path(name).stem for name in (FilesConfig().ckpt_clip, FilesConfig().ckpt_unet, FilesConfig().ckpt_autoencoder)
 }
 _DEPTH = 3
-"""How many folders deep to look: some people link whole disks there."""
+"""Number of levels of folders to search: some people link whole disks there."""
 _MOST = 20_000
-"""How many entries to look at in all."""
+"""Maximum number of entries to look at in a folder and below it."""
 
 
 class Misplaced(NamedTuple):
-    """A file, or a model's folder, and where it belongs."""
+    """A file, or a model's folder, and the path at which it belongs."""
 
     path: Path
     goal: Path
 
 
 def downloads_folder() -> Path | None:
-    """Return where browsers put files; None for a user without a home."""
+    """Return the folder into which browsers put files, or None for a user without a home."""
     try:
         return Path.home() / "Downloads"
     except RuntimeError:
@@ -40,18 +40,18 @@ def downloads_folder() -> Path | None:
 
 
 def find_misplaced(models: Path, downloads: Path | None = None) -> list[Misplaced]:
-    """Return the files of ModelScope models that are where no program looks for them.
+    """Return the files of ModelScope models that are in folders in which no program looks for them.
 
-    Of several that belong in one place the first is the one without a browser's number.
+    Of several files that belong in the same place, the one without a browser's number comes first.
 
     Args:
         models: The WebUI's folder of models.
-        downloads: A browser's folder of downloads, if it is to be searched, too.
+        downloads: The browser's folder for downloads, if it is to be searched, too.
     """
     base = base_folder(models)
     places = {models / name: _DEPTH for name in ("Stable-diffusion", "ModelScope", "VAE", "Lora")}
     places |= {models: 0, more_folder(models): 0} | ({downloads: 1} if downloads else {})
-    # An archive unpacked into a folder often makes another of its name.
+    # An archive that is unpacked into a folder often creates a subfolder with its own name.
     places |= {base / name: 0 for name in _list_names(base) if name not in PART_FOLDERS and (base / name).is_dir()}
     right = {base, more_folder(models)}
     found = [path for place, depth in places.items() for path in _find_files(place, depth, right) if _is_ours(path)]
@@ -62,7 +62,10 @@ def find_misplaced(models: Path, downloads: Path | None = None) -> list[Misplace
 
 
 def _find_files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
-    """Yield files and diffusers' folders in a folder and below it, so many deep, but not below the right places."""
+    """Yield files and diffusers' folders in a folder and its subfolders, but not those in the right places.
+
+    depth: levels of subfolders to search; right: folders in which models belong.
+    """
     budget = _MOST
     waiting = [(folder, depth)]
     while waiting and budget > 0:
@@ -81,7 +84,7 @@ def _find_files(folder: Path, depth: int, right: set[Path]) -> Iterator[Path]:
 
 def _list_names(folder: Path) -> Sequence[str]:
     try:
-        # Other names cannot be shown on a page. A file that is being moved is none yet.
+        # Names that are not printable cannot be shown on a page. Files that are being moved are left out, too.
         return sorted(name for name in os.listdir(folder) if name.isprintable() and not is_staging(name))
     except OSError:
         return ()
@@ -105,7 +108,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _holds_something(path: Path) -> bool:
-    """Return whether a file has content: Firefox puts an empty one beside a download, and a link may lead nowhere."""
+    """Return whether a file has content: Firefox puts an empty file next to a download, and a link may be broken."""
     try:
         return path.stat().st_size > 0
     except OSError:
@@ -126,7 +129,7 @@ def _is_our_configuration(path: Path) -> bool:
 
 
 def _find_goal(path: Path, models: Path) -> Path:
-    """Return where a file belongs: in the base model's folder, or in one named as the folder in which it is now."""
+    """Return where a file belongs: in the base model's folder, or in one with the name of its present folder."""
     base = base_folder(models)
     if path.is_dir():
         return more_folder(models) / path.name
@@ -145,10 +148,10 @@ def _find_goal(path: Path, models: Path) -> Path:
 
 
 def move(files: Sequence[Misplaced]) -> list[str]:
-    """Move files to where they belong, and return what was done with each. Nothing is overwritten.
+    """Move files to where they belong, and return a line about each. Nothing is overwritten.
 
     Raises:
-        ModelError: Some could not be moved. It says what was done with each.
+        ModelError: Some files could not be moved. The error has the lines about all of them.
     """
     messages, failed = [], False
     for path, goal in files:
@@ -168,13 +171,13 @@ def move(files: Sequence[Misplaced]) -> list[str]:
 
 
 def _move(path: Path, goal: Path) -> str:
-    """Move a file or folder, to another disk by way of a hidden copy, and return what was done. Raises OSError."""
+    """Move a file or folder, and return what was done. A move to another disk makes a hidden copy. Raises OSError."""
     if goal.exists():
         return f"{path} stays where it is: {goal} is there already."
     if path.is_symlink():
         return f"{path} stays where it is, a link to {path.resolve()}: link that from {goal.parent} instead."
     goal.parent.mkdir(parents=True, exist_ok=True)
-    # Before the original is gone: a copy without one stays.
+    # This comes before the original is moved: without an original, a dead copy would stay.
     remove_dead_copies(goal.parent)
     if not _try_rename(path, goal):
         with open_staging(goal, path) as copy:
@@ -182,7 +185,7 @@ def _move(path: Path, goal: Path) -> str:
             if os.path.lexists(goal):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(goal))
             copy.rename(goal)
-        # Only now: at every moment there is a whole file under a name of its own.
+        # The original is removed last, so that there is a complete file under a proper name at every moment.
         try:
             remove_tree(path)
         except OSError as error:
@@ -193,7 +196,7 @@ def _move(path: Path, goal: Path) -> str:
 
 
 def _try_rename(path: Path, goal: Path) -> bool:
-    """Rename a file or folder, and return whether that worked: it does not between two disks. Raises OSError."""
+    """Rename a file or folder. Return whether that worked: between two disks it does not. Raises OSError."""
     try:
         path.rename(goal)
     except OSError as error:

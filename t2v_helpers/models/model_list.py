@@ -11,7 +11,7 @@ from ..host import Host
 from .folders import ModelFolder, base_folder, entries, find_models, find_named, model_roots
 
 COARSEST_CLOCK = 3.0
-"""Seconds within which a file system may give two changes of a folder the same time."""
+"""Seconds within which a file system may give two changes of a folder the same timestamp."""
 
 
 class _Listing(NamedTuple):
@@ -29,12 +29,12 @@ class ModelList:
         self._listing: _Listing | None = None
 
     def models(self, *, refresh: bool = False) -> list[ModelFolder]:
-        """Return all models, the miniature last. refresh: list the folders whether they have changed or not."""
+        """Return all models, the miniature last. refresh: list the folders even if they have not changed."""
         roots = (base_folder(self._host.models_folder()), *model_roots(self._host))
         with self._lock:
             listing = self._listing
             if refresh or listing is None or listing.roots != roots or _has_changed(listing.stamps):
-                # The times first: what changes meanwhile is noticed the next time.
+                # Timestamps come first, so that changes during the listing are noticed the next time.
                 stamps = {path: _stamp(path) for path in _watched(roots)}
                 models = find_models(self._host)
                 self._listing = _Listing(roots, stamps, models) if _are_settled(stamps) else None
@@ -46,12 +46,12 @@ class ModelList:
         return [model.name for model in self.models(refresh=refresh)]
 
     def named(self, name: str) -> ModelFolder:
-        """Return the model of that name. Raises ModelError that lists the others."""
+        """Return the model with this name. Raises ModelError, which lists the others, if there is none."""
         return find_named(self._host, self.models(), name)
 
 
 def _watched(roots: tuple[Path, ...]) -> Iterator[Path]:
-    """Yield all paths on which it depends which models there are."""
+    """Yield all paths whose changes may change the list of models."""
     for root in roots:
         yield root
         for path in entries(root):
@@ -61,9 +61,9 @@ def _watched(roots: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def _stamp(path: Path) -> int:
-    """Return when something was last added to a folder or taken from it; below 0 for what is no folder."""
+    """Return the time of the last addition to a folder or removal from it; a negative number if it is no folder."""
     try:
-        return path.stat().st_mtime_ns if os.path.isdir(path) else -1  # noqa: PTH112 - False for what cannot be read
+        return path.stat().st_mtime_ns if os.path.isdir(path) else -1  # noqa: PTH112 - False if it cannot be read
     except OSError:
         return -1
 
@@ -73,5 +73,5 @@ def _has_changed(stamps: dict[Path, int]) -> bool:
 
 
 def _are_settled(stamps: dict[Path, int]) -> bool:
-    """Return whether a later change of any folder gets another time than the one that it has."""
+    """Return whether any later change of a folder will change its timestamp."""
     return max(stamps.values(), default=0) < (time.time() - COARSEST_CLOCK) * 1e9

@@ -1,4 +1,4 @@
-"""Hidden folders in which a file or folder is created until it is whole, and what killed processes leave of them."""
+"""Hidden folders that hold a file or folder until it is complete, and cleanup of those that killed processes left."""
 
 import os
 import re
@@ -19,14 +19,14 @@ _ATTEMPTS = 10
 
 @contextmanager
 def open_staging(goal: Path, source: Path | None = None) -> Iterator[Path]:
-    """Yield a path that the block fills and then renames to the goal. What it did not rename is removed.
+    """Yield a path that the block fills and then renames to the goal. If it is not renamed, it is removed.
 
-    What killed processes left beside the goal is removed first.
+    What killed processes left in the goal's folder is removed first.
 
     Args:
         goal: The file or folder to create.
-        source: What is being copied, if anything. While it is gone, the copy stays unless the goal is its like: it may
-            be the only one.
+        source: What is being copied, if anything. If the source is gone and the goal is not the same, the copy is not
+            removed: it may be the only one.
 
     Raises:
         OSError: The folder cannot be created.
@@ -47,14 +47,14 @@ def _begin(parent: Path, note: Note) -> Lock:
     for _ in range(_ATTEMPTS):
         folder = parent / f".{uuid4().hex}.part"
         folder.mkdir()
-        # Another process may have taken the empty folder for a dead one's, and removed it.
+        # Another process may have taken the empty folder for a dead process's, and removed it.
         with suppress(FileNotFoundError):
             return create(folder / LOCK, note)
     raise OSError(f"{parent}: folders vanish there as soon as they are made")
 
 
 def _end(lock: Lock, note: Note | None) -> None:
-    """Remove a folder with its content, the lock last. Raises OSError."""
+    """Remove a staging folder with its content, the lock last. Raises OSError."""
     try:
         content = lock.path.with_name(CONTENT)
         if os.path.lexists(content):
@@ -69,10 +69,10 @@ def _end(lock: Lock, note: Note | None) -> None:
 
 
 def is_only_copy(content: Path, note: Note | None) -> bool:
-    """Return whether the content may be all that there is of something.
+    """Return whether the content may be the only copy of something.
 
-    It is none if what it was copied from is still there, or if all its files are at the goal, too, in the same sizes:
-    then another process has moved the same thing meanwhile.
+    It is not if its source is still there, or if the goal has all its files in the same sizes: then another process has
+    moved the same thing meanwhile.
     """
     if note is None:
         return True
@@ -85,7 +85,7 @@ def is_only_copy(content: Path, note: Note | None) -> bool:
 
 
 def _file_sizes(path: Path) -> dict[str, int]:
-    """Return the bytes of a file, or of all files in a folder by their places in it. Raises OSError."""
+    """Return the sizes in bytes of all files in a folder, by their paths in it, or of a single file. Raises OSError."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -97,7 +97,7 @@ def _file_sizes(path: Path) -> dict[str, int]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file, or a folder with all in it. Links are removed, not followed. Raises OSError."""
+    """Remove a file, or a folder with its content. Links are removed, not followed. Raises OSError."""
     if path.is_symlink() or not path.is_dir():
         path.unlink()
     else:
@@ -105,7 +105,7 @@ def remove_tree(path: Path) -> None:
 
 
 def list_stagings(parent: Path) -> list[Path]:
-    """Return what has the name of a staging folder, whoever left it."""
+    """Return everything in a folder that has the name of a staging folder, whoever created it."""
     try:
         return sorted(parent / name for name in os.listdir(parent) if is_staging(name))
     except OSError:
@@ -113,12 +113,12 @@ def list_stagings(parent: Path) -> list[Path]:
 
 
 def is_staging(name: str) -> bool:
-    """Return whether a name is one that only this program gives."""
+    """Return whether a name is that of a staging folder."""
     return bool(_NAME.fullmatch(name))
 
 
 def remove_dead_copies(parent: Path) -> None:
-    """Remove what killed processes left in a folder, where that can be known and done; nothing is raised."""
+    """Remove the staging folders that killed processes left in a folder, as far as possible. Raises nothing."""
     for folder in list_stagings(parent):
         try:
             if remove_staging(folder):
@@ -130,7 +130,7 @@ def remove_dead_copies(parent: Path) -> None:
 def remove_staging(folder: Path) -> bool:
     """Remove a staging folder whose process has ended, unless its content may be the only copy of something.
 
-    Returns whether it was removed. Raises OSError.
+    Return whether it was removed. Raises OSError.
     """
     if folder.is_symlink() or not folder.is_dir():
         return False
@@ -139,7 +139,7 @@ def remove_staging(folder: Path) -> bool:
         _end(taken.lock, taken.note)
         return True
     if not os.listdir(folder):
-        # Its process was killed before it could lock anything, or is just about to, which then makes another.
+        # Its process was killed before it could create the lock, or is about to; then it creates another folder.
         folder.rmdir()
         return True
     return False

@@ -1,4 +1,4 @@
-"""What happens when something about a run is pressed on the tab. Values come from browsers: none is trusted."""
+"""The actions of the tab's buttons for runs and their videos. Values come from browsers, so none is trusted."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,23 +21,23 @@ from .results import Frame, Results
 from .widgets import file_path
 
 MOST_ASKED = 100
-"""Runs of one page that an Interrupt names."""
+"""Maximum number of a page's runs that one Interrupt may name."""
 TOO_MANY = "Too many runs are waiting. This one was not added; try again when some have ended."
 WITHDRAWN = "interrupted before it began"
 
 
 class Actions:
-    """The events of runs and of their videos. order: the names of the fields, as events pass their values."""
+    """The events of runs and their videos. order: the names of the fields, in the order in which events pass values."""
 
     def __init__(self, host: PageHost, order: Sequence[str], models: ModelList) -> None:
         self._host, self._order, self._models = host, order, models
 
     def refuse(self, task: str) -> Results:
-        """Return the results of a run that comes when too many wait already."""
+        """Return the results of a run that arrives when too many are waiting already."""
         return self._host.tasks.refuse(str(task), Results.unchanged(status=error_line(TOO_MANY)))
 
     def generate(self, task: Any, model: Any, soundtrack: Any, *values: Any) -> Results:
-        """Make the videos, now that it is this task's turn."""
+        """Make the videos of a task whose turn it is."""
         withdrawn = Results.unchanged(status=status_line(WITHDRAWN))
         return self._host.tasks.perform(str(task), lambda: self._make(model, soundtrack, values), withdrawn)
 
@@ -50,7 +50,7 @@ class Actions:
             return Results.unchanged(status=error_box(self._host, error))
         outcome = run(self._host, folder, request)
         status = summary(self._host, outcome, folder.name, request)
-        # What was made before stays on the page.
+        # Earlier videos stay on the page if none was made.
         return self._show(outcome, status) if outcome.videos else Results.unchanged(status=status)
 
     def _show(self, outcome: Outcome, status: str) -> Results:
@@ -69,9 +69,9 @@ class Actions:
         )
 
     def interrupt(self, tasks: str) -> None:
-        """End a page's run. If all of its runs still wait for their turn, withdraw them and leave others' alone.
+        """End a page's run. If all its runs are still waiting, withdraw them, and leave other pages' runs alone.
 
-        tasks: the page's, separated by spaces.
+        tasks: the page's tasks, separated by spaces.
         """
         self._host.tasks.interrupt(str(tasks).split()[:MOST_ASKED], self._host.interrupt)
 
@@ -81,12 +81,12 @@ class Actions:
             self._host.skip()
 
     def collect(self, task: str) -> Results:
-        """Return the results of a run whose page was reloaded meanwhile; nothing changes if they are gone."""
+        """Return the results of a run whose page was reloaded meanwhile; if they are gone, nothing changes."""
         results: Results | None = self._host.tasks.results(str(task))
         return results or Results.unchanged()
 
     def frame(self, made: list[dict[str, Any]], number: float) -> Frame:
-        """Return a frame of the last video, counted from 1, and what keeps it from being read."""
+        """Return a frame of the last video, counted from 1, or the reason why it cannot be read."""
         if not made:
             return Frame(gr.update(), "")
         try:
@@ -97,11 +97,11 @@ class Actions:
             return Frame(None, error_line("The number of the frame must be a whole number."))
 
     def last_seed(self, made: list[dict[str, Any]], seed: Any) -> Any:
-        """Return the seed of the last video, or the one that is there."""
+        """Return the seed of the last video, or the present seed if there is no video."""
         return made[-1]["seed"] if made else seed
 
     def open_folder(self, made: list[dict[str, Any]]) -> str:
-        """Show the last video's folder, or the one where videos go. Returns what keeps it from being shown."""
+        """Show the last video's folder, or the one for new videos. Return an error as HTML if it cannot be shown."""
         try:
             folder = Path(made[-1]["files"][0]).parent if made else destination(self._host).root
             self._host.open_folder(folder)

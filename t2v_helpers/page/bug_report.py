@@ -1,4 +1,4 @@
-"""What a person can copy into a bug report: versions, device and memory."""
+"""Facts that a person can copy into a bug report: versions, device and memory."""
 
 import platform
 import sys
@@ -10,7 +10,7 @@ from ..infotext import VERSION
 
 
 def report(host: Host) -> str:
-    """The facts, as lines of text."""
+    """Return the facts as lines of text."""
     import gradio
     import torch
 
@@ -32,5 +32,5 @@ def _device(host: Host) -> str:
         card = f"{torch.cuda.get_device_name(device)}, {format_bytes(free)} of {format_bytes(total)} free"
         return f"{device}, {dtype_name(dtype)} ({card})"
     except (TextToVideoError, RuntimeError) as error:
-        # A driver that has lost the device answers nothing any more.
+        # A driver that has lost the device no longer answers.
         return str(error)

@@ -1,4 +1,4 @@
-"""The tab's events: each comes from a page of ours, or is refused. For gradio 3.41 and 4."""
+"""Connects the tab's events, and refuses those that do not come from one of our pages. For gradio 3.41 and 4."""
 
 import inspect
 import os
@@ -25,18 +25,18 @@ def connect(
     reads: bool = False,
     **options: Any,
 ) -> Any:
-    """Let an event call a function if it comes from a page of the host's.
+    """Make an event call a function if it comes from one of the host's pages.
 
-    components: its inputs and its outputs; reads: whether the function first gets the visitor's Reader.
+    components: the event's inputs and outputs; reads: whether the function takes the visitor's Reader first.
     """
     guarded = _guard_reader(host, function) if reads else _guard(host, function)
-    # gradio names the event after it. Not functools.wraps: gradio would look for `request` in the wrapped one.
+    # gradio names the event after the function. Not functools.wraps: gradio would look for `request` in the original.
     guarded.__name__ = getattr(function, "__name__", "call")
     return event(guarded, *map(_plain, components), **({"show_progress": "hidden"} | options))
 
 
 def _plain(values: Any) -> Any:
-    """Return a tuple, as those with names are, as the list that gradio 3 insists on; anything else as it is."""
+    """Turn a tuple, such as a named one, into a list, which gradio 3 requires; return anything else unchanged."""
     return list(values) if isinstance(values, tuple) else values
 
 
@@ -49,7 +49,7 @@ def _guard_reader(host: PageHost, function: Callable[..., Any]) -> Callable[...,
 
 
 def _guard(host: PageHost, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Put a check of who calls before a function. It stays of the same kind: gradio looks at that."""
+    """Return a function that first checks its caller. It stays a generator or coroutine function, as gradio needs."""
 
     def call(request: gr.Request, *values: Any) -> Any:
         _check(host, request)
@@ -69,10 +69,10 @@ def _guard(host: PageHost, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check(host: PageHost, request: gr.Request) -> None:
-    """Raise gradio's error, which the page shows, unless the request comes from a page of the host's."""
+    """Check that a request comes from one of the host's pages. Raises gradio's error, which the page shows."""
     try:
         host.check(visit_of(request))
-        # gradio 3 takes the headers from the request's body where there are some.
+        # gradio 3 takes headers from the request's body if there are any.
         if GRADIO_3 and (outer := arrived_visit()):
             host.check(outer)
     except TextToVideoError as error:
@@ -80,13 +80,13 @@ def _check(host: PageHost, request: gr.Request) -> None:
 
 
 def visit_of(request: gr.Request) -> Visit:
-    """Return the request behind an event, whether it came by HTTP or through a WebSocket."""
+    """Return the request behind an event, by HTTP or through a WebSocket."""
     headers = {str(name).lower(): str(value) for name, value in dict(request.headers).items()}
     return Visit(headers, str(getattr(request.client, "host", "")))
 
 
 def _surest_visit(request: gr.Request) -> Visit:
-    """The visit; with gradio 3, which believes a request's body, from here only if the request itself is."""
+    """Return the visit. With gradio 3, which believes a request's body, it is local only if the real request is."""
     visit = visit_of(request)
     if GRADIO_3 and not ((outer := arrived_visit()) and outer.is_local):
         return visit._replace(client="")
@@ -94,7 +94,7 @@ def _surest_visit(request: gr.Request) -> Visit:
 
 
 def accept_uploads_only(component: Any) -> None:
-    """Let a file component take what was uploaded. gradio 3 takes any path that a request names."""
+    """Make a file component accept only uploaded files: gradio 3 accepts any path that a request names."""
     preprocess = component.preprocess
     uploads = Reader(folders=(Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")),))
 
@@ -111,6 +111,6 @@ def accept_uploads_only(component: Any) -> None:
 
 
 def _named_files(value: Any) -> list[str]:
-    """The paths in gradio 3's value of a file component."""
+    """Return the paths in gradio 3's value of a file component."""
     files = value if isinstance(value, list) else [value]
     return [str(file.get("name")) for file in files if isinstance(file, dict) and file.get("is_file")]

@@ -1,4 +1,4 @@
-"""Links to files wherever they lie: only files this process has handed out, each under an unguessable name."""
+"""Links to files in any folder: only to files that this process has handed out, each under an unguessable name."""
 
 import re
 import secrets
@@ -13,15 +13,15 @@ from ..video.formats import MEDIA_TYPES
 
 ROUTE = "text2video/file"
 MOST_FILES = 1000
-"""Links that stay valid at once; the oldest go first."""
+"""Maximum number of valid links; the oldest are dropped first."""
 PIECE = 1 << 18
-"""Bytes that are read at once."""
+"""Number of bytes that are read at once."""
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 _files: OrderedDict[str, Path] = OrderedDict()
 
 
 def link_to(path: Path) -> str:
-    """The address of a file, relative to the page."""
+    """Return a link to a file, relative to the page."""
     token = secrets.token_urlsafe(16)
     _files[token] = path
     while len(_files) > MOST_FILES:
@@ -30,7 +30,7 @@ def link_to(path: Path) -> str:
 
 
 def add_file_route(app: Any, check: Callable[[Visit], None]) -> None:
-    """Serve the links from a FastAPI app. Browsers ask for ranges to seek in videos, Safari for every video.
+    """Serve the links from a FastAPI app. Browsers ask for ranges to seek in videos, and Safari always does.
 
     check: raises Refused for a request that comes from another site's page.
     """
@@ -59,7 +59,7 @@ def add_file_route(app: Any, check: Callable[[Visit], None]) -> None:
 
 
 def _bytes(path: Path, start: int, end: int) -> Iterator[bytes]:
-    """A file's bytes from start to end, both included."""
+    """Yield a file's bytes from start to end, inclusive."""
     with path.open("rb") as file:
         file.seek(start)
         left = end - start + 1

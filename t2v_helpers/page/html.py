@@ -1,4 +1,4 @@
-"""The HTML of the page's small parts. Whatever goes into HTML goes through here, and is escaped."""
+"""Builds the HTML of small elements. All values that go into HTML go through here, and are escaped."""
 
 from markupsafe import Markup, escape
 
@@ -6,21 +6,21 @@ from ...modelscope.escape import visible
 
 
 def fill(template: str, **values: object) -> Markup:
-    """Return HTML with values in its {places}, each escaped unless it is Markup already."""
+    """Return HTML with values in its {places}; each is escaped unless it is Markup."""
     return Markup(template).format(**values)
 
 
 def escape_names(text: str) -> Markup:
-    """Return text of one line with names of strangers' files in it, escaped; what a page would obey is shown."""
+    """Return one line of text that may contain names from files, escaped, with control characters made visible."""
     return escape(visible(text))
 
 
 def note(inside: str, *, fresh: bool = False) -> str:
-    """Return a line in the small print of the tab.
+    """Return a line in the tab's small print.
 
     Args:
-        inside: Text of one line, or Markup.
-        fresh: Whether to mark it for the page's script.
+        inside: One line of text, or Markup.
+        fresh: Whether to mark the line for the page's script.
     """
     content = inside if isinstance(inside, Markup) else escape_names(inside)
     mark = Markup(" data-fresh") if fresh else ""
@@ -28,22 +28,22 @@ def note(inside: str, *, fresh: bool = False) -> str:
 
 
 def notes(lines: list[str]) -> str:
-    """Return lines in the small print of the tab, one below the other."""
+    """Return several lines in the tab's small print."""
     return "".join(map(note, lines))
 
 
 def status_line(text: str) -> str:
-    """Return a line on how a run ended."""
+    """Return a line about the end of a run."""
     return str(fill('<p role="status">{text}</p>', text=text))
 
 
 def error_line(message: str) -> str:
-    """Return an error without a report."""
+    """Return an error message, without a report."""
     return str(fill('<div class="error text2video-error" role="alert">{message}</div>', message=message))
 
 
 def report_fold(text: str) -> str:
-    """Return a fold with a report to copy."""
+    """Return a fold with a report for copying."""
     return str(
         fill(
             "<details><summary>Report to copy</summary><textarea readonly rows='12'>{text}</textarea></details>",

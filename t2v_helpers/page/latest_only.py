@@ -1,4 +1,4 @@
-"""Questions that come faster than they can be answered: only each page's latest one is."""
+"""Answers only the latest question of each page, if questions arrive faster than they can be answered."""
 
 import asyncio
 from collections import OrderedDict
@@ -6,20 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 MOST_PAGES = 1000
-"""Pages that are remembered; one that was forgotten gets an answer to each question."""
+"""Maximum number of pages that are remembered; a forgotten page gets an answer to every question."""
 
 
 class Latest:
-    """Answers one question at a time, in a thread."""
+    """A queue of questions that are answered one at a time, in a thread.
+
+    answer: the function that answers a question; overtaken: the result for a question that is no longer the latest.
+    """
 
     def __init__(self, answer: Callable[..., Any], overtaken: Any) -> None:
-        """Ask `answer`; a question that its page has overtaken gets `overtaken`."""
         self._answer, self._overtaken = answer, overtaken
         self._asked: OrderedDict[str, object] = OrderedDict()
         self._turn = asyncio.Lock()
 
     async def ask(self, page: str, *values: Any) -> Any:
-        """Answer a page's question."""
+        """Return the answer to a page's question."""
         question = self._asked[page] = object()
         self._asked.move_to_end(page)
         if len(self._asked) > MOST_PAGES:

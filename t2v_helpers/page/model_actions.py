@@ -1,4 +1,4 @@
-"""What happens when a model or a LoRA is chosen, and what the tab says about a run before it."""
+"""The actions for choosing models and LoRAs, and the tab's forecast of a run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,11 +20,11 @@ from .results import Models
 from .widgets import fields
 
 FORECAST_FIELDS = ("width", "height", "frames", "fps", "draft", "precision")
-"""What a forecast depends on, as events pass their values."""
+"""The fields on which a forecast depends, in the order in which events pass their values."""
 
 
 class ModelActions:
-    """The events of models and LoRAs. order: the names of the fields, as events pass their values."""
+    """The events of models and LoRAs. order: the names of the fields, in the order in which events pass values."""
 
     def __init__(self, host: PageHost, order: Sequence[str], models: ModelList) -> None:
         self._host, self._order, self._models = host, order, models
@@ -32,7 +32,7 @@ class ModelActions:
         self._needs = Forecast(host, STORE)
 
     def model_chosen(self, previous: str, model: str, *values: Any) -> list[Any]:
-        """Give fields that still have the previous model's good values the new one's."""
+        """Set fields that still have the previous model's good values to the new model's."""
         before, after = self._recommended(previous), self._recommended(model)
         updates, known = [], fields()
         for name, value in zip(self._order, values, strict=True):
@@ -48,33 +48,33 @@ class ModelActions:
             return {}
 
     def advised(self, model: str) -> list[Any]:
-        """Return the fields with the model's good values; the others stay."""
+        """Return the model's good values for the fields; other fields do not change."""
         values = self._recommended(str(model))
         return [values.get(name, gr.update()) for name in self._order]
 
     def refresh(self, model: str) -> Models:
-        """List the models there are now. The chosen one stays if it can: it may have changed since it was sent."""
+        """List the models again. A chosen model that still exists is not sent: the person may have changed it since."""
         names = self._models.names(refresh=True)
         chosen = {} if model in names else {"value": names[0]}
         return Models(gr.update(choices=names, **chosen), model_note(self._host, names, fresh=True))
 
     def lora_names(self) -> list[str]:
-        """Return the names of all files in the LoRA folder that may be some, whatever they hold."""
+        """Return the names of all possible LoRA files in the LoRA folder, whatever they hold."""
         return list(find_loras(self._host.lora_folder()))
 
     def refresh_loras(self) -> Any:
-        """List the files there are now."""
+        """List the LoRA files again."""
         return gr.update(choices=self.lora_names(), value=None)
 
     def add_lora(self, name: Any, prompt: Any) -> list[Any]:
-        """Return the list with nothing chosen, and the prompt with the LoRA's tag at its end."""
+        """Return the list without a choice, and the prompt with the LoRA's tag at its end."""
         tag = f"<lora:{name}:1>" if isinstance(name, str) and name else ""
         return [gr.update(value=None), f"{prompt or ''} {tag}".strip()]
 
     async def forecast(self, page: Any, *values: Any) -> Any:
-        """Return how long the video will be, and what making it needs.
+        """Return the video's length and the memory that making it needs, as HTML.
 
-        page: which one asks; only its latest question is answered.
+        page: the page that asks; only its latest question is answered.
         """
         return await self._latest.ask(str(page), *values)
 

@@ -1,4 +1,4 @@
-"""The fold Models of the tab: what is right or wrong with the models, and what to do about it."""
+"""The fold Models of the tab: checks of the models, and remedies."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -24,14 +24,17 @@ from .widgets import UNLIMITED, element
 
 
 class Changes(NamedTuple):
-    """What changes components elsewhere on the tab. by: called with the chosen model; of: the components."""
+    """A change to components elsewhere on the tab.
+
+    by: takes the chosen model and returns the changes; of: the components.
+    """
 
     by: Callable[[str], list[Any]]
     of: list[Any]
 
 
 class ModelsPanel:
-    """Builds the fold."""
+    """The fold Models, which is built when this is created."""
 
     def __init__(self, host: PageHost) -> None:
         self._host = host
@@ -57,9 +60,14 @@ class ModelsPanel:
             self._status = gr.HTML(elem_id=element("download_status"))
 
     def connect(self, model: Any, models: Changes, fields: Changes) -> None:
-        """model: the dropdown; models: brings the lists of files up to date; fields: sets the model's good values.
+        """Connect the fold's events.
 
-        Not by a second event: gradio 4.40 loses what a person presses while one follows the other.
+        Lists are updated by the same event, not by a second one: gradio 4.40 loses what a person presses between two.
+
+        Args:
+            model: The dropdown of models.
+            models: Updates the lists of models and LoRAs.
+            fields: Sets the fields to the model's good values.
         """
         refresh, refreshed = models
         working: dict[str, Any] = {"show_progress": "full"}
@@ -85,7 +93,7 @@ class ModelsPanel:
         connect(self._host, event, function, inputs, outputs, **options)
 
     def about(self, key: str) -> str:
-        """Return what a person wants to know of a known model before downloading it."""
+        """Return a description of a known model for a person who may download it, as HTML."""
         model = find_known(str(key))
         if model is None:
             return ""
@@ -96,7 +104,7 @@ class ModelsPanel:
         return note(f"{describe_model(model, models, loras)}. It goes to {goal}{room}.")
 
     def download(self, key: str) -> Iterator[str]:
-        """Download a known model, saying how far it is every second."""
+        """Download a known model, and yield its progress every second."""
         model = find_known(str(key))
         if model is None:
             yield error_line(f"There is no known model {key!r}.")
@@ -108,7 +116,7 @@ class ModelsPanel:
         yield error_line(str(job.error)) if job.error else notes(job.messages)
 
     def check(self, thorough: bool) -> list[Any]:
-        """Return all models' diagnoses, and whether there is something to move or to remove."""
+        """Return all models' diagnoses, and show the buttons for moving and removing if there is anything to do."""
         try:
             files, left = self._misplaced(), find_leftovers(self._host)
             diagnoses = examine(self._host, find_models(self._host), verify_files=bool(thorough))
@@ -119,7 +127,7 @@ class ModelsPanel:
         return ["".join(parts), gr.update(visible=bool(files)), gr.update(visible=removable)]
 
     def move(self) -> list[Any]:
-        """Put misplaced files where they belong, and say what was done."""
+        """Move misplaced files to where they belong, and report what was done."""
         try:
             messages = move(self._misplaced())
         except TextToVideoError as error:
@@ -127,7 +135,7 @@ class ModelsPanel:
         return [notes(messages), gr.update(visible=False)]
 
     def clean(self) -> list[Any]:
-        """Remove what killed processes left, and say what was done."""
+        """Remove what killed processes left, and report what was done."""
         try:
             messages = remove_leftovers([one for one in find_leftovers(self._host) if one.remove])
         except TextToVideoError as error:
@@ -138,7 +146,7 @@ class ModelsPanel:
         return find_misplaced(self._host.models_folder(), downloads_folder())
 
     def convert(self, name: str) -> str:
-        """Write the chosen model again in half precision, and report what was done."""
+        """Convert the chosen model to half precision, and report what was done."""
         messages: list[str] = []
         try:
             model = find_model(self._host, str(name))

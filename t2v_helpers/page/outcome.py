@@ -1,4 +1,4 @@
-"""The HTML of an outcome: players and links, settings, and what went wrong."""
+"""The HTML of an outcome: players and links, settings, and errors."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +19,7 @@ from .html import error_line, escape_names, fill, note, report_fold, status_line
 
 
 def players(videos: Iterable[Video], limit: int) -> str:
-    """Return a looping player per video and a link per file. limit: how many players at most, -1 for all."""
+    """Return a looping player per video and a link per file. limit: maximum number of players, -1 for all."""
     blocks = (_block(video, plays=limit < 0 or number < limit) for number, video in enumerate(videos))
     return "".join(blocks)
 
@@ -50,7 +50,7 @@ def _picture(path: Path) -> Markup:
 
 
 def _first_frame(folder: Path) -> Path | None:
-    """Return the first of a folder's frames; None where somebody has moved them meanwhile."""
+    """Return the first of a folder's frames, or None if somebody has moved them meanwhile."""
     try:
         return min(folder.iterdir(), default=None)
     except OSError:
@@ -72,7 +72,7 @@ def infotexts(videos: Iterable[Video]) -> str:
 
 
 def summary(host: Host, outcome: Outcome, model: str, request: GenerationRequest) -> str:
-    """Return one line on how a run ended, below what went wrong with its remedy."""
+    """Return a line about the end of a run, below its errors and notes."""
     parts = []
     if outcome.error:
         parts.append(error_box(host, outcome.error, write_infotext(request, model)))
@@ -86,7 +86,7 @@ def summary(host: Host, outcome: Outcome, model: str, request: GenerationRequest
 
 
 def error_box(host: Host, error: Exception, settings: str = "") -> str:
-    """Return an error in its own words, with a report to copy under a fold."""
+    """Return an error message, and a fold with a report for copying."""
     message = str(error) if isinstance(error, TextToVideoError) else _unexpected(error)
     return error_line(message) + report_fold(f"{message}\n\n{report(host)}\n\n{settings}".strip())
 
@@ -107,7 +107,7 @@ _NO_WEIGHTS = (
 
 
 def model_note(host: PageHost, names: list[str], *, fresh: bool = False) -> str:
-    """Return which model this is about, and where its files belong where there are none."""
+    """Return the note below the list of models: the host's remark; without models, also where their files belong."""
     if names != [MINIATURE_NAME]:
         return note(host.remark, fresh=fresh)
     folder = escape_names(str(base_folder(host.models_folder())))

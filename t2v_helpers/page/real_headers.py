@@ -1,4 +1,4 @@
-"""The request as it reached the server. gradio 3 believes what a request's body says of its headers."""
+"""Remembers requests as they reached the server, since gradio 3 trusts the headers that a request's body claims."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
@@ -25,5 +25,5 @@ class Arrivals:
 
 
 def arrived_visit() -> Visit | None:
-    """Return the request that is being answered; None where nobody remembers it."""
+    """Return the request that is being answered, or None if it was not remembered."""
     return _VISIT.get()

@@ -1,4 +1,4 @@
-"""Puts the settings of a video back into the tab: from a dropped file, from a path, or from text in the prompt."""
+"""Restores a video's settings on the tab: from a dropped file, from a path, or from text in the prompt."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from .widgets import file_path
 
 
 class Restore:
-    """The events that restore settings. order: the names of the fields, as the tab has them."""
+    """The events that restore settings. order: the names of the fields, in the order of the tab."""
 
     def __init__(self, order: Sequence[str], models: ModelList) -> None:
         self._order, self._models = order, models
@@ -30,7 +30,7 @@ class Restore:
             return self._refuse(str(error))
 
     def restore_path(self, reader: Reader, name: Any, model: str) -> Restored:
-        """Return the settings in a file on this computer. reader: which files the visitor may name."""
+        """Return the settings in a file on this computer. reader: the visitor's rights to name files."""
         try:
             return self._restore(read_tags(find_readable(str(name).strip().strip('"'), reader)), model)
         except TextToVideoError as error:
@@ -49,7 +49,7 @@ class Restore:
         names = self._models.names()
         wanted = found.get("model", model)
         missing = "" if wanted in names else f" The video was made with the model {wanted!r}, which is not here."
-        # Chosen and previous model alike: choosing one is not to change what was restored.
+        # Both the chosen and the previous model are set: the choice must not change restored fields.
         chosen = wanted if wanted in names else gr.update()
         updates = [found.get(name, gr.update()) for name in self._order]
         return Restored(note(f"Settings restored.{missing}"), chosen, chosen, updates)

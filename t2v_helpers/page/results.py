@@ -1,4 +1,4 @@
-"""What events change on the page, by name. Each field is one component, in the order in which the event gives them."""
+"""Results of events, with a name for each output. The fields are in the order of the event's output components."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,16 +7,16 @@ import gradio as gr
 
 
 class Results(NamedTuple):
-    """What a run changes on the page.
+    """Outputs of a run.
 
     Args:
-        made: The videos, as the events that ask about them later need them.
+        made: The videos, as later events need them.
         players: The videos, as HTML.
-        infotext: Their settings, as HTML.
-        frame_number: The slider for one frame of the last video.
-        frame: That frame.
-        frame_status: What keeps the frame from being read, as HTML.
-        status: How the run ended, as HTML. The WebUI adds the time to it, so it comes last.
+        infotext: The videos' settings, as HTML.
+        frame_number: The slider for choosing a frame of the last video.
+        frame: The chosen frame.
+        frame_status: The reason why the frame cannot be read, as HTML.
+        status: The end of the run, as HTML. The WebUI adds the time to it, so it comes last.
     """
 
     made: Any
@@ -29,12 +29,12 @@ class Results(NamedTuple):
 
     @classmethod
     def unchanged(cls, **changes: Any) -> "Results":
-        """Return results that leave all components as they are but for those named."""
+        """Return results that change only the named components."""
         return cls(**{name: gr.update() for name in cls._fields} | changes)
 
 
 class Frame(NamedTuple):
-    """A frame of the last video, or what keeps it from being read."""
+    """A frame of the last video, or the reason why it cannot be read."""
 
     image: Any
     status: Any
@@ -48,7 +48,7 @@ class Models(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """Settings that were read from a file or a text. fields: the request's, in the order of the tab."""
+    """Settings that were read from a file or a text. fields: the request's fields, in the order of the tab."""
 
     note: Any
     model: Any

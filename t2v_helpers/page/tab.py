@@ -1,4 +1,4 @@
-"""The tab: a prompt, its settings, and what came of them."""
+"""The tab: a prompt, its settings, and the results."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +20,13 @@ from .widgets import JS, UNLIMITED, element, fields, tool, widget
 HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
 ASKING = "(...values) => [window.text2videoPage ?? '', ...values.slice(1)]"
 OPENING = "(...values) => [text2videoOpened(), ...values.slice(1)]"
-"""What puts the page's name before a question. A host may ask before our script is there."""
+"""Code that puts the page's name before a question. ASKING works before our script is there: a host may ask early."""
 ORDER = tuple(name for name in fields() if name != "soundtrack")
-"""The request's fields that have widgets, as events receive them; the soundtrack is a file beside them."""
+"""The request's fields that have widgets, in the order of events' values; the soundtrack has a file component."""
 
 
 class Tab:
-    """Builds the tab inside the current gr.Blocks."""
+    """The tab, which is built inside the current gr.Blocks."""
 
     def __init__(self, host: PageHost) -> None:
         make_folders(host.models_folder())
@@ -84,7 +84,7 @@ class Tab:
             self.model.do_not_save_to_config = True
             self.refresh = tool("🔄", "refresh")
         self.note = gr.HTML(model_note(self.host, names), elem_id=element("note"))
-        # No gr.State: the WebUI's own events set it, too.
+        # Not a gr.State: the WebUI's own events set it, too.
         self.previous_model = gr.Textbox(visible=False, label="Previous model")
         self.previous_model.do_not_save_to_config = True
 
@@ -142,7 +142,7 @@ class Tab:
     def _results(self) -> None:
         with gr.Column(elem_id=element("progress")):
             self.preview = gr.HTML("<div></div>", elem_id=element("preview"))
-        # Above the videos made before, so that an error is seen.
+        # Above earlier videos, so that an error is seen.
         self.status = gr.HTML(elem_id=element("status"))
         self.players = gr.HTML(elem_id=element("players"))
         with gr.Row(elem_id=element("result_tools")):
@@ -158,7 +158,7 @@ class Tab:
         self.made = gr.State([])
 
     def _on(self, event: Any, function: Any, inputs: Any, outputs: Any, **options: Any) -> Any:
-        """Let an event of a component call a function."""
+        """Make a component's event call a function."""
         return connect(self.host, event, function, inputs, outputs, **options)
 
     def _forecast_on(self, event: Any, script: str = ASKING) -> Any:
@@ -176,7 +176,7 @@ class Tab:
             frame_status=self.frame_status,
             status=self.status,
         )
-        # gradio hands outputs over, too: only as many as there are inputs may come back.
+        # gradio passes the outputs to the script as well, which must return only as many values as there are inputs.
         submit = {JS: f"(...values) => text2videoSubmit(values.slice(0, {len(inputs)}))"}
         run = self.host.queued(self.actions.generate, len(outputs), self.actions.refuse)
         self._on(self.generate.click, run, inputs, outputs, **UNLIMITED, **submit)
@@ -210,7 +210,7 @@ class Tab:
         return [self.page, self.model, *(self.widgets[name] for name in FORECAST_FIELDS)]
 
     def _hidden_button(self, name: str) -> gr.Button:
-        """Pressed by the page's script."""
+        """Return a hidden button, which the page's script presses."""
         button = gr.Button(name, elem_id=element(name), elem_classes=[f"{TAB}-hidden"])
         button.do_not_save_to_config = True
         return button
@@ -219,7 +219,7 @@ class Tab:
         width, height = self.widgets["width"], self.widgets["height"]
         self._on(self.swap.click, lambda *size: size[::-1], [width, height], [width, height])
         frames, fps, draft, precision = (self.widgets[name] for name in FORECAST_FIELDS[2:])
-        # Width and height only when a person moves them: many events at once lose answers under gradio 4.40.
+        # Width and height only when a person moves them: with many events at once, gradio 4.40 loses answers.
         for changed in (width.input, height.input, draft.input, precision.input, frames.change, fps.change):
             self._forecast_on(changed)
         seed = self.widgets["seed"]
@@ -237,7 +237,7 @@ class Tab:
     def _connect_restoring(self, values: list[Any]) -> None:
         outputs = Restored(self.restored, self.model, self.previous_model, values).outputs()
         restore = self.restore
-        # Emptied afterwards, so that it takes the next file.
+        # The file component is cleared afterwards, so that it takes the next file.
         restored = self._on(self.dropped.upload, _outputs_of(restore.restore_file), [self.dropped, self.model], outputs)
         self._forecast_on(self._on(restored.then, lambda: None, None, [self.dropped]).then)
         named = [self.restore_path, self.model]
@@ -249,7 +249,7 @@ class Tab:
 
 
 def _outputs_of(restore: Callable[..., Restored]) -> Callable[..., list[Any]]:
-    """Make an event's function of one that restores settings."""
+    """Turn a function that restores settings into one for an event, which returns a list of outputs."""
 
     def call(*values: Any) -> list[Any]:
         return restore(*values).outputs()
@@ -259,7 +259,7 @@ def _outputs_of(restore: Callable[..., Restored]) -> Callable[..., list[Any]]:
 
 
 def build_tab(host: PageHost) -> gr.Blocks:
-    """The tab as Blocks of its own."""
+    """Return the tab as separate Blocks."""
     with gr.Blocks(analytics_enabled=False) as tab:
         Tab(host)
     return tab

@@ -1,4 +1,4 @@
-"""The request's fields as widgets, for gradio 3.41 and 4."""
+"""Creates widgets for the request's fields, for gradio 3.41 and 4."""
 
 import dataclasses
 from typing import Any, get_type_hints
@@ -10,28 +10,28 @@ from ..request import GenerationRequest
 
 GRADIO_3 = gr.__version__.startswith("3.")
 JS = "_js" if GRADIO_3 else "js"
-"""What an event calls its JavaScript."""
+"""Name of an event's argument for JavaScript."""
 CONCURRENCY = "concurrency_count" if GRADIO_3 else "default_concurrency_limit"
-"""What a queue calls the number of events that it handles at once."""
+"""Name of a queue's argument for the number of events that it handles at once."""
 UNLIMITED: dict[str, Any] = {} if GRADIO_3 else {"concurrency_limit": None}
-"""For an event that waits in the host's queue: gradio 4 would else let one wait at a time, the others nowhere."""
+"""Arguments for an event that waits in the host's queue. Otherwise gradio 4 would let only one at a time reach it."""
 Field = dataclasses.Field[Any]
 LONGEST_SLIDER = 100_000
-"""A larger range than this gets a number box."""
+"""Maximum for which a field gets a slider; fields with a larger one get a number box."""
 
 
 def element(name: str) -> str:
-    """Return a DOM id of ours."""
+    """Return the DOM id of one of the tab's elements."""
     return f"{TAB}_{name}"
 
 
 def fields() -> dict[str, Field]:
-    """The request's fields by name."""
+    """Return the request's fields by name."""
     return {field.name: field for field in dataclasses.fields(GenerationRequest)}
 
 
 def widget(name: str, **changes: Any) -> Any:
-    """The widget of a field. Labels are unique on the tab, since the WebUI stores defaults by label."""
+    """Return the widget for a field. Labels are unique on the tab, since the WebUI stores defaults by label."""
     field, kind = fields()[name], get_type_hints(GenerationRequest)[name]
     about = field.metadata
     default: Any = field.default
@@ -51,10 +51,10 @@ def widget(name: str, **changes: Any) -> Any:
 
 
 def tool(symbol: str, name: str) -> gr.Button:
-    """A small button of one symbol; the page's script gives it its tooltip."""
+    """Return a small button with one symbol; the page's script adds its tooltip."""
     return gr.Button(symbol, elem_id=element(name), elem_classes=["tool", f"{TAB}-tool"])
 
 
 def file_path(value: Any) -> str:
-    """Return the path of an uploaded file: gradio 3 gives an object, gradio 4 the path itself."""
+    """Return the path of an uploaded file: gradio 3 passes an object, gradio 4 the path itself."""
     return str(getattr(value, "name", value) or "")

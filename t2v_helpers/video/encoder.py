@@ -1,4 +1,4 @@
-"""Frames into ffmpeg, which is watched: one that is stuck is ended, and so is one that Ctrl-C makes superfluous."""
+"""Feeds frames to ffmpeg and watches it: ffmpeg is ended if it is stuck, or on Ctrl-C."""
 
 import errno
 import os
@@ -22,14 +22,23 @@ FRAME_NAMES = "%05d.png"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _REASONS = {os.strerror(code): code for code in (*FULL, *FORBIDDEN, errno.EFBIG)}
-"""What ffmpeg calls them too."""
+"""The system's error messages, which ffmpeg prints as well, and their codes."""
 
 
 def encode(path: Path, frames: Tensor, command: list[str], infotext: str, patience: float) -> None:
-    """Write frames to a file, or into a folder that is there, by ffmpeg's command without its output.
+    """Write frames to a file, or into an existing folder, with ffmpeg.
 
-    patience: seconds without a frame taken or a byte written after which ffmpeg is ended: slow is not stuck. Raises
-    FfmpegError; OSError where there is no place for temporary files; OutputError where there is no ffmpeg.
+    Args:
+        path: The file or folder.
+        frames: RGB bytes [f, h, w, 3].
+        command: ffmpeg's command without its output; `{metadata}` stands for the file with the infotext.
+        infotext: The video's settings.
+        patience: Seconds without a frame taken or a byte written after which ffmpeg counts as stuck and is ended.
+
+    Raises:
+        FfmpegError: ffmpeg failed.
+        OSError: Temporary files cannot be written.
+        OutputError: ffmpeg cannot be started.
     """
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
         metadata = Path(folder, "metadata")
@@ -49,7 +58,7 @@ def encode(path: Path, frames: Tensor, command: list[str], infotext: str, patien
 
 
 class _Feeder(threading.Thread):
-    """Writes frames into a pipe, in a thread of its own since an ffmpeg that is stuck takes none."""
+    """A thread that writes frames into a pipe, which blocks if ffmpeg is stuck."""
 
     def __init__(self, pipe: IO[bytes], frames: Iterable[Tensor]) -> None:
         super().__init__(daemon=True)
@@ -67,14 +76,14 @@ class _Feeder(threading.Thread):
             self.error = error
 
     def finish(self) -> None:
-        """Wait for the end, and raise what the frames have raised. A closed pipe is ffmpeg's to explain."""
+        """Wait for the thread's end, and raise its error, except that of a closed pipe, which ffmpeg's log explains."""
         self.join(LAST_WAIT)
         if self.error and not isinstance(self.error, OSError):
             raise self.error
 
 
 def _watch(process: "subprocess.Popen[bytes]", feeder: _Feeder, path: Path, patience: float) -> None:
-    """Wait for ffmpeg's end, as long as it takes frames or writes something."""
+    """Wait for ffmpeg's end, for as long as it takes frames or writes something. Raises FfmpegError if it does not."""
     seen, since = (-1, -1), 0.0
     while process.poll() is None:
         check()
@@ -87,7 +96,7 @@ def _watch(process: "subprocess.Popen[bytes]", feeder: _Feeder, path: Path, pati
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or how many files are in a folder."""
+    """Return the size of a file in bytes, or the number of files in a folder."""
     try:
         return len(os.listdir(path)) if path.is_dir() else path.stat().st_size
     except OSError:
@@ -95,7 +104,7 @@ def _size(path: Path) -> int:
 
 
 def _failure(code: int, log: str) -> FfmpegError:
-    """Return what ffmpeg's last lines mean, with the system's error in them, if there is one."""
+    """Return the error for ffmpeg's exit code and log, with the system's error code if it is known."""
     lines = log.strip().splitlines() or ["ffmpeg ended without a message"]
     encoder = next((line for line in lines if "Unknown encoder" in line), None)
     if hasattr(signal, "SIGXFSZ") and code == -signal.SIGXFSZ:

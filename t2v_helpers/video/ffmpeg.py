@@ -1,4 +1,4 @@
-"""Where ffmpeg is, how it is started, and that it ends."""
+"""Finds ffmpeg, starts it, and makes sure that it ends."""
 
 import os
 import shutil
@@ -15,40 +15,40 @@ from ...modelscope.errors import TextToVideoError
 from ..locks import for_children
 from ..signals import check, held
 
-# A console sends Ctrl-C to every process it started; an ffmpeg that ends of it looks like a full disk.
+# A console sends Ctrl-C to all of its processes; an ffmpeg that is ended by it looks as if the disk were full.
 OUT_OF_REACH_OF_CTRL_C: dict[str, Any]
 if sys.platform == "win32":
     OUT_OF_REACH_OF_CTRL_C = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
 else:
     OUT_OF_REACH_OF_CTRL_C = {"start_new_session": True}
 VARIABLE = "IMAGEIO_FFMPEG_EXE"
-"""Names an ffmpeg of the person's own; imageio-ffmpeg obeys it."""
+"""The environment variable with which a person chooses an ffmpeg; imageio-ffmpeg uses it."""
 LONGEST_WAIT = 60
-"""Seconds that looking into one file may take."""
+"""Maximum number of seconds for reading from one file."""
 LAST_WAIT = 10
-"""Seconds for a process to be gone that has been ended; the system may hold one that waits for a network drive."""
+"""Seconds to wait for a killed process to be gone; the system may keep one that waits for a network drive."""
 POLL = 0.1
-"""Seconds between looks at a process and at Ctrl-C."""
+"""Seconds between checks for a process's end and for Ctrl-C."""
 INPUT_FORMATS = (
     "mov,matroska,avi,flv,asf,mpegts,mpeg,ogg,mxf,nut,gif,wav,w64,mp3,flac,aac,aiff,au,caf,amr,ac3,eac3,dts,"
     "wv,ape,tta,webp_pipe"
 )
 """Containers that hold what they play. Playlists (ffconcat, m3u8, a %d in the name) would read other files.
 
-Of pictures only those that a video may be saved as: a small PNG may stand for gigabytes.
+Of picture formats, only those that a video may be saved as: a small PNG may unpack to gigabytes.
 """
 
 
 class OutputError(TextToVideoError):
-    """A file or folder that cannot be written."""
+    """The error for a file or folder that cannot be written."""
 
 
 class FfmpegError(OSError):
-    """ffmpeg did not do its work. strerror or the only argument: its message; errno: the system's error, if known."""
+    """The error of ffmpeg. strerror or the only argument: its message; errno: the system's error, if known."""
 
 
 def find_ffmpeg() -> str:
-    """The ffmpeg that imageio-ffmpeg brings, or the one on the search path. Raises OutputError."""
+    """Return the path of imageio-ffmpeg's ffmpeg, or of the one on the search path. Raises OutputError."""
     try:
         import imageio_ffmpeg
 
@@ -64,25 +64,25 @@ def find_ffmpeg() -> str:
 
 
 def _absolute(program: str) -> str:
-    """A path that holds wherever ffmpeg is started; a bare name is looked for as ever."""
+    """Return a path that is valid in any working directory; a bare name is searched for as usual."""
     return os.path.abspath(program) if os.path.dirname(program) else program  # noqa: PTH120
 
 
 def another_ffmpeg(ffmpeg: str) -> str:
-    """Return how to come by another ffmpeg than this one, as a sentence."""
+    """Return a sentence about how to get another ffmpeg than this one."""
     if _absolute(os.environ.get(VARIABLE, "")) == ffmpeg:
         return f"The environment variable {VARIABLE} names it: let that name a complete ffmpeg, or unset it."
     return f'A complete one comes with: "{sys.executable}" -m pip install --force-reinstall imageio-ffmpeg'
 
 
 def input_file(path: Path) -> list[str]:
-    """A file as input: named so that it cannot pass for an option or an address, and referring to no other."""
+    """Return arguments for an input file: its name cannot pass for an option or an address, nor can it name others."""
     return ["-protocol_whitelist", "file", "-format_whitelist", INPUT_FORMATS, "-i", f"file:{path.absolute()}"]
 
 
 @contextmanager
 def at_work(command: Sequence[str], **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """ffmpeg running, ended with the block however that is left. Raises OutputError where it cannot be started."""
+    """Run ffmpeg within the block, and end it however the block is left. Raises OutputError if it cannot be started."""
     with held():
         try:
             process = subprocess.Popen(command, **options, **OUT_OF_REACH_OF_CTRL_C, **for_children())
@@ -98,7 +98,7 @@ def at_work(command: Sequence[str], **options: Any) -> Iterator["subprocess.Pope
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a process and, where the system knows of them, those that it started."""
+    """End a process and, except on Windows, those that it started."""
     if process.poll() is None:
         with suppress(OSError):
             if sys.platform == "win32":
@@ -110,9 +110,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def ask_ffmpeg(path: Path, *output: str) -> bytes:
-    """Return what ffmpeg, given these output arguments, says of a file.
+    """Return ffmpeg's output for a file, with these output arguments.
 
-    Raises OSError where it cannot read that file, OutputError where there is no ffmpeg.
+    Raises:
+        OSError: ffmpeg cannot read the file.
+        OutputError: ffmpeg cannot be found or started.
     """
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     try:

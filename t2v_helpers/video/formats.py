@@ -1,4 +1,4 @@
-"""What a video can be saved as. A format is an entry here and nothing more."""
+"""The formats in which a video can be saved. A format needs only an entry here."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +10,17 @@ Tag = Callable[[bytes, str], bytes]
 
 
 class Format(NamedTuple):
-    """How a video is written, and how a browser shows it.
+    """A format: how a video is written, and how a browser shows it.
 
     Args:
-        name: As people choose it.
-        suffix: Of its file; no other format has it. Empty for a folder.
-        muxer: ffmpeg's. Named, for a path with %d would else be taken for that of a series of pictures.
+        name: The name by which people choose the format.
+        suffix: The suffix of its files, which no other format has; empty for a folder.
+        muxer: ffmpeg's muxer. Without it, a path with %d would be taken for a series of pictures.
         video: ffmpeg's arguments for the pictures.
-        audio: Those for the sound; without them it is silent.
-        media_type: What browsers call the file; empty for a folder.
-        tag: Puts infotext into the file's bytes, where ffmpeg cannot.
-        is_folder: Whether it is a folder of pictures.
+        audio: ffmpeg's arguments for the sound; empty for a silent format.
+        media_type: The media type for browsers; empty for a folder.
+        tag: Puts an infotext into the file's bytes, if ffmpeg cannot.
+        is_folder: Whether the format is a folder of pictures.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Format(NamedTuple):
     is_folder: bool = False
 
     def partial(self, path: Path) -> Path:
-        """Return where a file of that path is written until it is complete."""
+        """Return the path at which a file is written until it is complete."""
         return path.with_name(f"{path.name}.partial{self.suffix}")
 
 
@@ -86,9 +86,9 @@ FORMATS = {
 }
 DEFAULT_FORMAT = "MP4"
 MEDIA_TYPES = {entry.suffix: entry.media_type for entry in FORMATS.values() if entry.media_type} | {".png": "image/png"}
-"""What files of ours are called, by suffix. Python does not know all of them, and on Windows believes the registry."""
+"""Media types of our files by suffix. Python does not know all of them, and on Windows trusts the registry."""
 
 
 def format_names() -> list[str]:
-    """Every format's name, as people choose it."""
+    """Return the names of all formats, as people choose them."""
     return list(FORMATS)

@@ -1,4 +1,4 @@
-"""Single frames out of saved videos."""
+"""Reads single frames of saved videos."""
 
 import io
 from pathlib import Path
@@ -10,7 +10,7 @@ from .metadata import UnreadableFile
 
 
 def read_frame(path: Path, number: int) -> Image.Image:
-    """Frame `number` (from 0) of a video file or of a folder of frames, as RGB. Raises UnreadableFile."""
+    """Return frame `number` (from 0) of a video file or of a folder of frames, as RGB. Raises UnreadableFile."""
     try:
         if path.is_dir():
             with Image.open(sorted(path.iterdir())[number], formats=("PNG",)) as image:

@@ -1,4 +1,4 @@
-"""Infotext inside files: where each container keeps it, written and read as the WebUI does."""
+"""Writes and reads the infotext inside files, in the place where the WebUI has it in each container."""
 
 import io
 import re
@@ -21,22 +21,22 @@ UNICODE = b"UNICODE\0"
 GIF = b"GIF8"
 COMMENT = b"\x21\xfe"
 LONGEST_COMMENT = 2 << 20
-"""Bytes at a GIF's beginning that may hold its comment. The longest infotext that is read fits into half of it."""
+"""Bytes at a GIF's beginning that may hold its comment. The longest infotext that is accepted takes half of it."""
 IMAGES = ("PNG", "JPEG", "WEBP")
-"""What we and the WebUI write. Pillow knows dozens more, some of which start other programs."""
+"""Formats that we and the WebUI write. Pillow knows dozens more, some of which start other programs."""
 
 
 class UnreadableFile(TextToVideoError):
-    """A file that holds no settings."""
+    """The error for a file that holds no settings, or cannot be read."""
 
 
 def ffmetadata(text: str) -> str:
-    """Return what `ffmpeg -f ffmetadata` reads: a file with the text as its comment."""
+    """Return the content of a file for `ffmpeg -f ffmetadata`, with the text as comment."""
     return ";FFMETADATA1\ncomment=" + re.sub(r"([=;#\\\n\r])", r"\\\1", text.replace("\0", "")) + "\n"
 
 
 def tag_png(data: bytes, text: str) -> bytes:
-    """A PNG with the text in an iTXt chunk behind its header."""
+    """Return a PNG with the text in an iTXt chunk after its header."""
     chunk = b"iTXt" + PNG_KEY.encode() + b"\0\0\0\0\0" + text.encode()
     header = 8 + 25
     return (
@@ -45,7 +45,7 @@ def tag_png(data: bytes, text: str) -> bytes:
 
 
 def tag_gif(data: bytes, text: str) -> bytes:
-    """A GIF with a comment extension before its first frame."""
+    """Return a GIF with the text in a comment extension before its first frame."""
     start = _gif_header(data)
     raw = text.encode()
     blocks = (raw[at : at + 255] for at in range(0, len(raw), 255))
@@ -54,13 +54,13 @@ def tag_gif(data: bytes, text: str) -> bytes:
 
 
 def _gif_header(data: bytes) -> int:
-    """Bytes of a GIF before its first block: the screen's size and its table of colours."""
+    """Return the number of bytes before a GIF's first block: the screen's size and its table of colours."""
     flags = data[10]
     return 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)
 
 
 def tag_webp(data: bytes, text: str) -> bytes:
-    """A WebP with the text as its EXIF user comment."""
+    """Return a WebP with the text as its EXIF user comment."""
     exif = Image.Exif()
     exif[EXIF_IFD] = {USER_COMMENT: UNICODE + text.encode("utf-16-be")}
     tiff = exif.tobytes().removeprefix(b"Exif\0\0")
@@ -72,7 +72,7 @@ def tag_webp(data: bytes, text: str) -> bytes:
 
 
 def _webp_parts(data: bytes) -> tuple[bytes, bytes]:
-    """The content of the VP8X chunk, which a still picture lacks, and all other chunks."""
+    """Return the content of the VP8X chunk, which is made up for a still picture, and all other chunks."""
     first = 12
     if data[first : first + 4] == b"VP8X":
         return data[20:30], data[30:]
@@ -82,7 +82,7 @@ def _webp_parts(data: bytes) -> tuple[bytes, bytes]:
 
 
 def read_tags(path: Path) -> str:
-    """The infotext inside an image or video file. Raises UnreadableFile where there is none."""
+    """Return the infotext inside an image or video file. Raises UnreadableFile if there is none."""
     try:
         text = _from_gif(path) if _is_gif(path) else _from_image(path)
     except Image.DecompressionBombError as error:
@@ -99,9 +99,9 @@ def read_tags(path: Path) -> str:
 
 def _from_image(path: Path) -> str:
     with warnings.catch_warnings(), Image.open(path, formats=IMAGES) as image:
-        # Pillow's remarks on damage are not for the people who dropped the file.
+        # Pillow's warnings about damage are of no use to the person who dropped the file.
         warnings.simplefilter("ignore")
-        # Pillow gives None where the pointer to them is damaged.
+        # Pillow returns None if the pointer to the EXIF data is damaged.
         comment = (image.getexif().get_ifd(EXIF_IFD) or {}).get(USER_COMMENT, b"")
         if isinstance(comment, bytes) and comment.startswith(UNICODE):
             return comment.removeprefix(UNICODE).decode("utf-16-be", errors="replace")
@@ -115,7 +115,7 @@ def _is_gif(path: Path) -> bool:
 
 
 def _from_gif(path: Path) -> str:
-    """The comments before a GIF's first frame. Pillow reads them too, in a time that grows with their square."""
+    """Return the comments before a GIF's first frame. Pillow needs time that grows with the square of their length."""
     with open_file(path) as file:
         start = io.BytesIO(file.read(LONGEST_COMMENT))
     start.seek(_gif_header(start.read(13).ljust(13, b"\0")))
@@ -127,13 +127,13 @@ def _from_gif(path: Path) -> str:
 
 
 def _gif_blocks(file: BinaryIO) -> Iterator[bytes]:
-    """The blocks of an extension, up to the empty one that ends it."""
+    """Yield the blocks of an extension, up to the empty one that ends it."""
     while size := file.read(1).strip(b"\0"):
         yield file.read(size[0])
 
 
 def _from_video(path: Path) -> str:
-    """The comment of a container that ffmpeg reads."""
+    """Return the comment of a container that ffmpeg can read."""
     try:
         metadata = ask_ffmpeg(path, "-f", "ffmetadata", "-").decode(errors="replace")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Frames into a file of any format: streamed into ffmpeg, tagged, renamed only when complete."""
+"""Writes frames to a file of any format: streams them to ffmpeg, tags the file, and renames it when it is complete."""
 
 import errno
 import functools
@@ -17,23 +17,23 @@ from .ffmpeg import FfmpegError, OutputError, another_ffmpeg, ask_ffmpeg, find_f
 from .formats import Format
 
 TRIAL_SIZE, TRIAL_PATIENCE = 16, 30
-"""Pixels each way of the frames that a format is tried with, and the seconds that this may stand still."""
+"""Side in pixels of the frames with which a format is tried, and seconds without progress after which that fails."""
 PATIENCE = 300
-"""Seconds that writing a video may stand still: a slow computer is not stuck."""
+"""Seconds without progress after which writing a video fails; a slow computer is not stuck."""
 SHORTEST_SOUND = 0.01
-"""Seconds of a soundtrack that is still looped to the video's length."""
+"""Length in seconds of the shortest soundtrack that is looped to the video's length."""
 LITTLE_SPACE = 100_000
-"""Bytes free on a disk that counts as full."""
+"""Number of free bytes below which a disk counts as full."""
 
 
 def cannot_write(folder: Path, error: OSError) -> OutputError:
-    """The error for a folder that takes no file."""
+    """Return the error for a folder in which a video cannot be written."""
     reason = error.strerror or error
     return OutputError(f"The video could not be written to {folder}: {reason}. {_advice(folder, error)}")
 
 
 def _advice(folder: Path, error: OSError) -> str:
-    """Return what helps against causes that are known; nothing is guessed."""
+    """Return a remedy for a known cause, or general advice for others."""
     if error.errno in FORBIDDEN:
         return "Check that you may write there, or choose another output folder."
     if error.errno in FULL or _is_full(folder):
@@ -49,7 +49,7 @@ def _advice(folder: Path, error: OSError) -> str:
 
 
 def _is_full(folder: Path) -> bool:
-    """Return whether nothing fits any more. Systems that keep no files there report no space at all."""
+    """Return whether a folder's disk is full. A folder without files on a disk reports no space at all."""
     try:
         disk = shutil.disk_usage(folder)
     except OSError:
@@ -58,10 +58,11 @@ def _is_full(folder: Path) -> bool:
 
 
 def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: str = "", soundtrack: str = "") -> str:
-    """Write RGB bytes [f, h, w, 3], replacing `path`. Raises OutputError; leaves no partial file.
+    """Write RGB bytes [f, h, w, 3] to `path`, which is replaced. Raises OutputError; leaves no partial file.
 
-    soundtrack: path of a file with sound, for formats that have it; cut or looped to the video's length. Says what came
-    of it where the video had to do without, else nothing.
+    soundtrack: path of a file with sound, for formats that have it; cut or looped to the video's length.
+
+    Return a message if the video had to be written without the soundtrack, else an empty string.
     """
     try:
         _write(path, frames, kind, _command(frames, fps, kind, soundtrack), infotext)
@@ -93,23 +94,23 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        # Windows may still be looking at it.
+        # On Windows another program may still have it open.
         with suppress(OSError):
             path.unlink()
 
 
 def _command(frames: Tensor, fps: float, kind: Format, soundtrack: str) -> list[str]:
-    """ffmpeg's arguments but for the output; input 0 is the frames, 1 the metadata, 2 the sound."""
+    """Return ffmpeg's command without the output file; input 0 is the frames, 1 the metadata, 2 the sound."""
     count, height, width, _ = frames.shape
     seconds = count / fps
     inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
     inputs += ["-f", "ffmetadata", "-i", "{metadata}"]
     outputs = ["-map", "0:v", "-map_metadata", "1", *kind.video]
     if soundtrack and kind.audio:
-        # Not endlessly: ffmpeg would loop a file for ever that has become empty meanwhile.
+        # The loop is limited: ffmpeg would loop a file for ever that has become empty meanwhile.
         inputs += ["-stream_loop", str(math.ceil(seconds / SHORTEST_SOUND)), *input_file(Path(soundtrack))]
         outputs += ["-map", "2:a:0", *kind.audio]
-    # Files of the same frames are the same: no date, no random identifier.
+    # -bitexact: the same frames give the same file, without a date or a random identifier.
     return [
         find_ffmpeg(),
         "-y",
@@ -126,7 +127,7 @@ def _command(frames: Tensor, fps: float, kind: Format, soundtrack: str) -> list[
 
 
 def check_format(kind: Format) -> None:
-    """Raise OutputError unless ffmpeg can write the format; tried once."""
+    """Check that ffmpeg can write a format, by trying it once per process. Raises OutputError."""
     _try_format(find_ffmpeg(), kind)
 
 
@@ -152,9 +153,9 @@ def _try_format(ffmpeg: str, kind: Format) -> None:
 
 
 def check_soundtrack(soundtrack: str) -> None:
-    """Raise RequestError unless the file is there and has sound."""
+    """Check that a file exists and has sound. Raises RequestError."""
     try:
-        # A file may declare sound and hold none.
+        # A file may declare sound but hold none.
         if not ask_ffmpeg(Path(soundtrack), "-map", "0:a:0", "-frames:a", "1", "-f", "u8", "-"):
             raise OSError("no sample")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Ways to damage a file: any bytes, or those that the format gives a meaning."""
+"""Ways to damage a file: any bytes, or those that have a meaning in its format."""
 
 import io
 import json
@@ -27,7 +27,7 @@ _TEXTS = (
 
 
 def damage(random: Random, data: bytes) -> bytes:
-    """Change some bytes anywhere, a few times."""
+    """Change some bytes in random places, a few times."""
     for _ in range(random.choice((1, 1, 2, 4, 16))):
         data = random.choice(_WAYS)(random, data)
     return data
@@ -58,7 +58,7 @@ _WAYS: Sequence[Mutate] = (_flip, _flip, _flip, _number, _number, _splice, _cut)
 
 
 def _place(random: Random, data: bytes) -> int:
-    """Return a position anywhere, more often near the ends, where formats keep their lists."""
+    """Return a random position, more often near the ends of the data, where formats have their lists."""
     near = random.choice((len(data), 64, 512))
     place = random.randrange(max(1, min(near, len(data))))
     return place if random.random() < 0.5 else max(0, len(data) - 1 - place)
@@ -98,7 +98,7 @@ def damage_json(random: Random, data: bytes) -> bytes:
 
 
 def _with_another(random: Random, value: Any) -> Any:
-    """Return the same value with another one somewhere in it."""
+    """Return a copy of a value in which something has been replaced."""
     if isinstance(value, dict) and value and random.random() < 0.9:
         key = random.choice(list(value))
         changed = {**value, key: _with_another(random, value[key])}
@@ -137,7 +137,7 @@ def _any_value(random: Random, value: Any) -> Any:
 
 
 def damage_safetensors(random: Random, data: bytes) -> bytes:
-    """Change the list in JSON, and sometimes its stated length."""
+    """Change the JSON header, and sometimes its stated length."""
     (length,) = struct.unpack("<Q", data[:8])
     header = damage_json(random, data[8 : 8 + length])
     said = len(header) if random.random() < 0.8 else random.choice((*_NUMBERS, len(header) + 1, len(header) - 1))
@@ -145,7 +145,7 @@ def damage_safetensors(random: Random, data: bytes) -> bytes:
 
 
 def zip_pickle(program: bytes, storages: Sequence[bytes] = (bytes(64), bytes(64))) -> bytes:
-    """Return a zip file as torch writes it around a pickle."""
+    """Return a zip file with a pickle, as torch writes it."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", program)
@@ -156,14 +156,14 @@ def zip_pickle(program: bytes, storages: Sequence[bytes] = (bytes(64), bytes(64)
 
 
 def write_old_file(program: bytes) -> bytes:
-    """Return a file from before torch 1.6 around a pickle that names a storage of 16 numbers."""
+    """Return a file in the format before torch 1.6, with a pickle that names a storage of 16 numbers."""
     headers = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
     first = b"".join(pickle.dumps(header, protocol=2) for header in headers)
     return first + program + pickle.dumps(["0"], protocol=2) + struct.pack("<q", 16) + bytes(64)
 
 
 def any_pickle(random: Random) -> bytes:
-    """Return a program of pickle's opcodes, most of which fit together."""
+    """Return a random pickle program, in which most opcodes fit together."""
     count = random.choice((3, 10, 40, 300))
     return b"\x80\x02" + b"".join(random.choice(_OPCODES)(random) for _ in range(count)) + b"."
 
@@ -212,7 +212,7 @@ def _tensor(random: Random) -> bytes:
 
 
 def _bomb(random: Random) -> bytes:
-    """Return a tuple of tuples of tuples, which stands for very many."""
+    """Return nested tuples, which may stand for a huge number of them."""
     return b"K\1\x85" + b"q\1h\1h\1\x86" * random.choice((1, 60))
 
 

@@ -1,4 +1,4 @@
-"""The command: damages files for some minutes and prints, reader by reader, what happened."""
+"""Damages files for some minutes, and prints for each reader what happened."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ HEADER = ("reader", "files tried", "accepted", "refused in words", "traceback", 
 
 
 def main() -> int:
-    """Run the command line; returns 1 where anything but acceptance or a refusal in words happened."""
+    """Run the command line, and return 1 if anything happened but acceptance or a refusal with a message."""
     options = _parse()
     found: Counter[tuple[str, str]] = Counter()
     begun, number = time.monotonic(), 0
@@ -46,7 +46,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _keep(folder: Path, number: int, seed: Seed, data: bytes, verdict: Verdict) -> None:
-    """Save a file that was not read as it should, and say so."""
+    """Save a file that was not read as it should be, and print where it is."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{number}-{verdict.outcome}-{Path(seed.place).name}"
     path.write_bytes(data)
@@ -54,7 +54,7 @@ def _keep(folder: Path, number: int, seed: Seed, data: bytes, verdict: Verdict) 
 
 
 def table(found: Counter[tuple[str, str]]) -> str:
-    """Return how often each outcome happened, as Markdown. found: their numbers by reader and outcome."""
+    """Return a Markdown table with the numbers of outcomes. found: the numbers by reader and outcome."""
     rows = [HEADER, ("---",) * len(HEADER)]
     for reader in (*dict.fromkeys(reader for reader, _ in found), "all"):
         counts = [

@@ -1,4 +1,4 @@
-"""What is damaged: for each reader small valid files, created for it, and the ways to damage them."""
+"""The files to damage: small valid files, created for each reader, and the ways to damage them."""
 
 import io
 import json
@@ -25,7 +25,7 @@ INFOTEXT = (
 
 
 class Seed(NamedTuple):
-    """A valid file: the reader it is for, its place, its bytes, and the ways to damage it."""
+    """A valid file: its reader, its path, its content, and the ways to damage it."""
 
     reader: str
     place: str
@@ -33,12 +33,12 @@ class Seed(NamedTuple):
     ways: Sequence[Mutate]
 
     def mutant(self, random: Random) -> bytes:
-        """Return its bytes, damaged in one of the ways."""
+        """Return the content, damaged in one of the ways."""
         return random.choice(self.ways)(random, self.data)
 
 
 def lay_out(folder: Path) -> None:
-    """Create the folders of the files, with what has to be beside them."""
+    """Create the folders for the files, with other files that have to be there."""
     for name in ("files", "model", "diffusers/unet"):
         (folder / name).mkdir(parents=True)
     for file in MODEL_FOLDER.iterdir():
@@ -109,7 +109,7 @@ def _documents() -> Iterator[Seed]:
 
 
 def _videos() -> Iterator[Seed]:
-    """Return a tiny video of each format, with its settings in it."""
+    """Yield a tiny video in each format, with its settings in it."""
     frames = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
     with TemporaryDirectory() as folder:
         for kind in FORMATS.values():

@@ -1,4 +1,4 @@
-"""Keeps a subject at work: gives it files, waits no longer than is allowed, and starts another where one died."""
+"""Keeps a subject running: gives it files, waits for a limited time, and starts another one if it dies."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from .seeds import lay_out
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 10.0
-"""Seconds for one file."""
+"""Maximum number of seconds for one file."""
 TIMES, MORE = 4, 200_000_000
-"""The memory that reading may take: so many times the file, and so many bytes."""
+"""Limit of the memory that reading may take: TIMES times the file's size, plus MORE bytes."""
 GOOD = ("accepted", "refused")
 
 
 class Verdict(NamedTuple):
-    """What happened to a file. outcome: accepted, refused; traceback, code, hang, crash, memory."""
+    """The result for a file. outcome: accepted or refused; else traceback, code, hang, crash or memory."""
 
     outcome: str
     words: str = ""
@@ -31,9 +31,9 @@ class Verdict(NamedTuple):
 
 
 class Supervisor:
-    """Use it as a context manager; the files are in a folder of its own.
+    """The owner of a subject, and of a temporary folder for its files. Use it as a context manager.
 
-    module: the subject; longest: seconds for one file.
+    module: the subject's module; longest: maximum number of seconds for one file.
     """
 
     def __init__(self, module: str = "sd_t2v.tools.fuzzing.worker", longest: float = LONGEST) -> None:
@@ -54,9 +54,9 @@ class Supervisor:
         self._folder.cleanup()
 
     def judge(self, reader: str, place: str, data: bytes) -> Verdict:
-        """Let the subject read these bytes as a file at that place."""
+        """Let the subject read these bytes as a file at a path in the folder, and return the verdict."""
         path = self.folder / place
-        # Not over the old one: it may still be mapped.
+        # The old file is not overwritten: it may still be mapped.
         path.unlink(missing_ok=True)
         path.write_bytes(data)
         subject = self._subject or self._begin()

@@ -1,4 +1,4 @@
-"""The subject: reads file after file and reports what happened to each. A process of its own, as it may hang or die."""
+"""The subject: reads one file after the other and reports the results. A separate process, since it may hang or die."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ _FORBIDDEN = re.compile(
 
 
 class _Watch:
-    """Notes what no reader has to do: run code, write files, import what strangers name."""
+    """An audit hook that notes what no reader may do: run code, write files, import what untrusted files name."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -64,7 +64,7 @@ class _Watch:
 
 
 class Subject:
-    """The readers by name. Each gets a path, and returns where the file is one that can be read."""
+    """The readers by name. Each takes a path, and returns normally if the file can be read."""
 
     def __init__(self) -> None:
         self._model = load_model(MODEL_FOLDER, CPU)
@@ -89,7 +89,7 @@ class Subject:
 
 
 def _read_weights(path: Path) -> None:
-    """Read a file with all its numbers, mapped and copied, and as the doctor does."""
+    """Read a file with all its numbers: mapped, copied, and as the doctor does."""
     for tensor in read_tensors(path).values():
         tensor.reshape(-1).view(torch.uint8).sum() if tensor.is_contiguous() else tensor.clone()
     read_state(path, mapped=False)
@@ -113,13 +113,13 @@ def answer(subject: Subject, watch: _Watch, reader: str, path: Path) -> dict[str
 
 
 def _is_shown_as_is(words: str) -> tuple[str, str]:
-    """Return whether the message could be shown as it is."""
+    """Return the outcome for an error: refused if its message can be shown as it is, else traceback."""
     unfit = words != visible(words) or "Traceback" in words or os.environ.get("FUZZ_SECRET", "-") in words
     return ("traceback" if unfit else "refused"), words
 
 
 def _begin_memory() -> int:
-    """Return the bytes in use now; the system counts their peak from here on."""
+    """Return the number of bytes in use now, and reset the system's count of their peak."""
     if _CLEAR.exists():
         _CLEAR.write_text("5")
     return _status("VmRSS")
@@ -137,7 +137,7 @@ def _status(key: str) -> int:
 
 
 def _warm_up() -> None:
-    """Import what readers import when they are first used: executing it looks like executing anything."""
+    """Import what readers import at their first use: it would look as if a file had run code."""
     Image.init()
     read_infotext("a\nSteps: 1, Sampler: DDIM, Seed: 1")
     for codec in ("utf-16-be", "unicode_escape"):
@@ -145,7 +145,7 @@ def _warm_up() -> None:
 
 
 def main(subject: Subject) -> None:
-    """Answer one line of reader and path after the other."""
+    """Answer lines that name a reader and a path, one after the other."""
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w")

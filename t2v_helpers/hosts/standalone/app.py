@@ -1,4 +1,4 @@
-"""The standalone page as an app: gradio's page, the links to videos, the progress of runs, and a gate before all."""
+"""The standalone page as an app: gradio's page, the links to videos, the progress of runs, and the gate around them."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,11 +21,11 @@ SCRIPTS = (
 STYLES = (Path(__file__).resolve().parents[3] / "style.css", Path(__file__).with_name("standalone.css"))
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 MONOSPACED = ("ui-monospace", "Consolas", "monospace")
-"""Those that every system has. gradio's own come from the network."""
+"""Fonts that every system has; gradio's own come from the network."""
 MOST_EVENTS = 320
-"""Events handled at once: a run that waits for its turn is one of them, and buttons work meanwhile."""
+"""Maximum number of events handled at once. Each run that waits for its turn is one; buttons have to work meanwhile."""
 DEEPEST = 20
-"""How deep an event's values may lie in one another."""
+"""Maximum nesting depth of an event's values."""
 LOAD_SCRIPT = """() => {
     if (window.text2videoSubmit) return;
     window.text2videoSubmit = () => {};
@@ -48,7 +48,7 @@ def build_app(host: "StandaloneHost") -> Any:
     be_brief()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    # Without a thread, which others may hold.
+    # A coroutine, since all threads may be busy.
     async def progress(body: dict[str, Any]) -> dict[str, Any]:
         return host.progress.report(str(body.get("id_task")), body.get("id_live_preview", -1))
 
@@ -62,7 +62,7 @@ def build_app(host: "StandaloneHost") -> Any:
     with gr.Blocks(title="text2video", css=_joined(STYLES), theme=theme, analytics_enabled=False) as page:
         build_settings(host.settings, Tab(host).opened)
         page.load(None, None, None, **{JS: LOAD_SCRIPT})
-    # Of gradio 4: how many events it handles at once in all.
+    # gradio 4's limit of events handled at once in all.
     page.max_threads = MOST_EVENTS
     page.queue(**{CONCURRENCY: MOST_EVENTS})
     page.preprocess_data = _without_addresses(page.preprocess_data)
@@ -77,7 +77,7 @@ def _joined(paths: Iterable[Path]) -> str:
 
 
 def _without_addresses(preprocess: Callable[..., Any]) -> Callable[..., Any]:
-    """gradio would download what an event's inputs name, from wherever the server reaches."""
+    """Refuse addresses in an event's inputs: gradio would download from them, from anywhere that the server reaches."""
     import gradio as gr
 
     def checked(function: Any, inputs: list[Any], *others: Any, **options: Any) -> Any:
@@ -92,7 +92,7 @@ def _without_addresses(preprocess: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _named_files(value: Any, deeper: int = DEEPEST) -> list[str]:
-    """Return what gradio takes for a file's path, anywhere in the inputs. Their `url` is for the page only."""
+    """Return everything in the inputs that gradio takes for a file's path. A file's `url` is only for the page."""
     if not deeper:
         raise RequestError("The request's values lie too deep in one another.")
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What stands before the standalone page: it lets in its own visitors only, and nothing from outside."""
+"""The gate in front of the standalone page: it lets in the page's own visitors, and no requests from other sites."""
 
 import base64
 import re
@@ -24,12 +24,12 @@ _PREFIX = re.compile(r"(/[\w.~-]+)*")
 
 @dataclass(frozen=True)
 class Entrance:
-    """How visitors come in.
+    """Rules for visitors of the page.
 
     Args:
-        names: The names that lead to the page.
-        prefix: The path below which a proxy serves it, such as `/t2v`; empty for none.
-        password: `user:password`, which every request must bring; empty for none.
+        names: The host names under which the page is served.
+        prefix: The path below which a proxy serves the page, such as `/t2v`; empty for none.
+        password: `user:password`, which every request must send; empty for none.
         readable: Folders whose files a visitor on another computer may name.
     """
 
@@ -40,12 +40,12 @@ class Entrance:
 
     @property
     def expects_proxy(self) -> bool:
-        """Whether the headers that a proxy on this computer adds count."""
+        """True if the headers that a proxy on this computer adds are trusted."""
         return bool(self.prefix or self.names.extra)
 
 
 def clean_prefix(text: str) -> str:
-    """Return a path such as `/t2v`, without a slash at its end. Raises ValueError for what is no such path."""
+    """Return a path such as `/t2v`, without a slash at its end. Raises ValueError for any other text."""
     path = f"/{text.strip('/')}" if text.strip("/") else ""
     if not _PREFIX.fullmatch(path) or ".." in path:
         raise ValueError(f"{text!a} is no path such as /t2v")
@@ -53,7 +53,7 @@ def clean_prefix(text: str) -> str:
 
 
 class Gate:
-    """Middleware around the page's app."""
+    """Middleware around the page's app that checks every request."""
 
     def __init__(self, app: App, entrance: Entrance) -> None:
         self._app, self._entrance = app, entrance
@@ -77,13 +77,17 @@ class Gate:
         if scope["type"] == "http" and scope["path"] == "":
             target = (b"location", quote(f"{scope['root_path']}/").encode())
             return await _answer(scope, send, HTTPStatus.TEMPORARY_REDIRECT, "", target)
-        # A page that is closed in the middle is no fault of the server.
+        # It is no error of the server if a page is closed during an answer.
         with suppress(WebSocketDisconnect):
             await self._app(scope, receive, Outgoing(scope, send) if scope["type"] == "http" else send)
         return None
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        """Raise Refused. A link on another site may open the page or a video, but only as a page of its own."""
+        """Check where a request comes from. A link on another site may open the page or a video, but only in a tab.
+
+        Raises:
+            Refused: The request is not allowed.
+        """
         names, path = self._entrance.names, self._inside(scope["path"])
         if (path in ("", "/") or path.startswith(f"/{ROUTE}/")) and _is_opening(headers, scope):
             check_host(headers, names)
@@ -91,7 +95,7 @@ class Gate:
             check_request(headers, names)
 
     def _inside(self, path: str) -> str:
-        """The path below the one that a proxy serves, for proxies that leave that in."""
+        """Return a path without the prefix below which a proxy serves the page, for proxies that pass the prefix on."""
         prefix = self._entrance.prefix
         return path[len(prefix) :] if path == prefix or path.startswith(f"{prefix}/") else path
 
@@ -107,7 +111,7 @@ class Gate:
         return secrets.compare_digest(sent, wanted.encode())
 
     def _set_address(self, scope: Scope, visit: Visit) -> None:
-        """Give the app the address under which the page was opened. What proxies say counts where one is expected."""
+        """Give the app the address under which the page was opened. Proxies' headers count only if one is expected."""
         forwarded = self._forwarded_headers(visit)
         prefix = forwarded.get("x-forwarded-prefix") or _page_path(visit.headers)
         scope["root_path"] = self._entrance.prefix or _clean_forwarded_prefix(prefix)
@@ -116,14 +120,14 @@ class Gate:
         if scope["type"] == "http" and scheme:
             scope["scheme"] = scheme
         left = [pair for pair in scope["headers"] if pair[0].decode("latin-1").lower() not in (*FORWARDED, "host")]
-        # Whoever asks later whether the visitor sits at this computer still sees that there was a proxy.
+        # Later checks whether a visitor sits at this computer have to see that there was a proxy.
         by_proxy = [(b"via", b"proxy")] if any(name in visit.headers for name in FORWARDED) else []
         scope["headers"] = [(b"host", host.encode("latin-1")), *by_proxy, *left]
 
     def _opened_at(self, visit: Visit, forwarded: Mapping[str, str]) -> tuple[str, str]:
-        """Scheme, if known, and host of the address in the person's browser."""
+        """Return the scheme, if known, and the host of the address in the person's browser."""
         if origin := visit.headers.get("origin"):
-            # Checked already.
+            # The origin has been checked already.
             return urlsplit(origin).scheme, urlsplit(origin).netloc
         scheme = forwarded.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
         host = forwarded.get("x-forwarded-host", "")
@@ -131,7 +135,7 @@ class Gate:
         return scheme if scheme in ("http", "https") else "", host if known else visit.headers["host"]
 
     def _forwarded_headers(self, visit: Visit) -> dict[str, str]:
-        """The headers of a proxy on this computer; anybody else could write anything into them."""
+        """Return the headers of a proxy on this computer; anybody else could write anything into them."""
         found = {name: visit.headers[name] for name in FORWARDED if name in visit.headers}
         if found and not self._entrance.expects_proxy:
             self._explain(
@@ -141,14 +145,17 @@ class Gate:
         return found if self._entrance.expects_proxy and is_loopback(visit.client) else {}
 
     def _explain(self, message: str) -> None:
-        """Log a message, each one once: an attack would fill the console."""
+        """Log a message, but each one only once: an attack would fill the console."""
         if message not in self._explained and len(self._explained) < 20:
             self._explained.add(message)
             log.warning(message)
 
 
 def _page_path(headers: Mapping[str, str]) -> str:
-    """The path of the page that asks, as far as its last slash. Only a page that was checked names itself so."""
+    """Return the path of the page that sends the request, up to its last slash.
+
+    It is used only if the request has the page's origin, which has been checked.
+    """
     page, origin = headers.get("referer", ""), headers.get("origin")
     return urlsplit(page).path.rpartition("/")[0] if origin and page.startswith(f"{origin}/") else ""
 
@@ -161,13 +168,13 @@ def _clean_forwarded_prefix(text: str) -> str:
 
 
 def _is_opening(headers: Mapping[str, str], scope: Scope) -> bool:
-    """Return whether a person opens a page of its own, by a link for instance."""
+    """Return whether the request opens a page in a tab, as a link does."""
     shown = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
     return shown and "origin" not in headers and scope.get("method") in ("GET", "HEAD")
 
 
 async def _answer(scope: Scope, send: Send, status: HTTPStatus, text: str, *headers: tuple[bytes, bytes]) -> None:
-    """Answer with a sentence. A WebSocket that is closed before it was accepted gives 403 by itself."""
+    """Answer with a sentence. A WebSocket is closed before it is accepted, which the server turns into a 403."""
     if scope["type"] == "websocket":
         return await send({"type": "websocket.close", "code": 1008, "reason": text})
     body = text.encode()

@@ -1,4 +1,4 @@
-"""The host of the standalone page, which runs without any WebUI: a queue and settings of its own."""
+"""The standalone page as a host: it runs without a WebUI, and has its own queue and settings."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 THIS_COMPUTER = Entrance()
-"""Who comes in by default."""
+"""The default rules: only visitors on this computer."""
 PREVIEW_EVERY = 2
-"""Steps between previews."""
+"""Number of steps from one preview to the next."""
 MOST_WAITING = 256
-"""Runs that wait at once; one more is refused."""
+"""Maximum number of runs that wait at once; more are refused."""
 
 
 class StandaloneHost(ConsoleHost):
-    """A page with a queue of its own."""
+    """The standalone page as a host."""
 
     name = "standalone page"
     remark = ""
@@ -53,12 +53,12 @@ class StandaloneHost(ConsoleHost):
     def setting(self, setting: Setting) -> Any:
         value = self.settings[setting]
         if setting == OUTPUT_FOLDER and value.strip() and not value.strip().startswith("~"):
-            # The server's working directory does not stay.
+            # Relative to the outputs folder: the server's working directory is temporary.
             return str(self._outputs / value.strip())
         return value
 
     def check(self, visit: Visit) -> None:
-        """The gate before the page has checked every request."""
+        """Do nothing: the gate in front of the page has checked every request."""
 
     def reader(self, visit: Visit) -> Reader:
         if self.entrance.names.listens and not self.entrance.password:
@@ -103,7 +103,7 @@ class StandaloneHost(ConsoleHost):
         return in_turn
 
     def close(self) -> None:
-        """Ask the running task to stop, and begin no other."""
+        """Ask the running task to stop, and start no others."""
         self.progress.close()
         self.tasks.close()
 
@@ -117,7 +117,7 @@ class StandaloneHost(ConsoleHost):
         open_folder(folder)
 
     def tools_for_frames(self, image: Any) -> None:
-        """There is nowhere to send a frame to; the image itself can be saved."""
+        """Add nothing: there is nowhere to send a frame to, and the image itself can be saved."""
 
     def connect_paste(self, models: list[Any], widgets: dict[str, Any]) -> None:
-        """Nobody else sends settings."""
+        """Do nothing: nobody else sends settings."""

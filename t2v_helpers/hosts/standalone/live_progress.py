@@ -1,4 +1,4 @@
-"""How far the standalone page's running task is, and what it was asked. The page asks as it asks the WebUI."""
+"""The progress of the standalone page's running task, and requests to stop it, with the same answers as the WebUI's."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from ...tasks import Tasks
 
 
 class LiveProgress:
-    """Progress, preview and Interrupt of the one task that is running."""
+    """Progress and preview of the running task, and its Interrupt and Skip."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
@@ -22,35 +22,35 @@ class LiveProgress:
         self.begin()
 
     def begin(self) -> None:
-        """Forget the task before. Called before a task is the running one, so that nobody has asked it anything."""
+        """Forget the previous task. Called before a new task is the running one, so before it can be asked to stop."""
         self._start = time.monotonic()
         self._stop: Stop | None = None
         self._progress = Progress(1, 1, 0, "starting")
         self._preview, self._preview_id = "", 0
 
     def show_progress(self, progress: Progress) -> None:
-        """Take the running task's progress."""
+        """Store the running task's progress."""
         self._progress = progress
 
     def show_preview(self, image: Image.Image) -> None:
-        """Take the running task's preview."""
+        """Store the running task's preview."""
         data = io.BytesIO()
         image.save(data, "PNG")
         self._preview = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
         self._preview_id += 1
 
     def ask(self, stop: Stop) -> None:
-        """Ask the running task to stop. To end the run is more than to end one video."""
+        """Ask the running task to stop. Interrupt, which ends the whole run, is not replaced by Skip."""
         with self._stop_lock:
             if self._stop != "interrupt":
                 self._stop = stop
 
     def close(self) -> None:
-        """Ask the running task to stop, and any that begins."""
+        """Ask the running task and all later ones to stop."""
         self._closed = True
 
     def stop_request(self) -> Stop | None:
-        """Return what the running task was asked, once."""
+        """Return a request to stop the running task, once, or None."""
         with self._stop_lock:
             stop, self._stop = self._stop, None
         return "interrupt" if self._closed else stop

@@ -1,4 +1,4 @@
-"""What the standalone page sends: nothing that loads anything from elsewhere, or that others show in a frame."""
+"""Makes the standalone page's responses safe: they load nothing from other sites, which cannot show them in a frame."""
 
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,9 +15,10 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; object-src 'none'; base-uri 'self'; "
     "form-action 'self'; frame-ancestors 'self'"
 )
-"""The page loads nothing from elsewhere, and no other site shows it in a frame. gradio needs what is unsafe."""
+"""The page's policy: it loads nothing from other sites, and they cannot show it in a frame. gradio needs the unsafe
+permissions."""
 CONTAINED = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""For files that visitors have uploaded: pages among them run nothing."""
+"""The policy for files that visitors have uploaded: HTML pages among them cannot run scripts."""
 HEADERS = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-frame-options", b"SAMEORIGIN"),
@@ -25,16 +26,17 @@ HEADERS = (
     (b"referrer-policy", b"same-origin"),
 )
 _OUTSIDE = re.compile(rb"<(?:link|script)\b[^>]*\b(?:href|src)=\"https?://[^>]*>(?:\s*</script>)?")
-"""What gradio's page would load from elsewhere: fonts, and a script for pages inside of others."""
+"""Pattern for what gradio's page would load from other sites: fonts, and a script for pages in frames."""
 _CONFIG = re.compile(rb"(window\.gradio_config = .*?;)(?=</script>)", re.DOTALL)
 _FOLLOW = rb"""\1
     window.gradio_config.root = (window.gradio_config.root.includes("://") ? location.origin : "")
         + location.pathname.replace(/\/+$/, "");"""
-"""The page asks where it was opened, whatever a proxy says of that. gradio 3 wants the path only."""
+"""Code that makes the page send requests to the address at which it was opened, whatever proxies claim. gradio 3 needs
+only the path."""
 
 
 class Outgoing:
-    """A response on its way out: headers for every one, and gradio's page without what it loads from elsewhere."""
+    """A filter for responses: adds headers to all, and removes from gradio's page what it loads from other sites."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._scope, self._send = scope, send
@@ -42,14 +44,14 @@ class Outgoing:
         self._body = b""
 
     async def __call__(self, message: Message) -> None:
-        """Pass a message on, a page only when it is whole."""
+        """Pass a message on; gradio's page only when it is complete."""
         if message["type"] == "http.response.start":
             headers = [*message.get("headers", []), *HEADERS]
             if self._scope["path"].startswith("/file"):
                 headers.append((b"content-security-policy", CONTAINED.encode()))
             message["headers"] = headers
             kind = dict(headers).get(b"content-type", b"")
-            # The page itself: anything else may be somebody's file of any size.
+            # Only the page itself is held back: anything else may be somebody's file of any size.
             if kind.startswith(b"text/html") and self._scope["path"] == "/":
                 self._start = message
                 return

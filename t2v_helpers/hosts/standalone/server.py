@@ -1,4 +1,4 @@
-"""Serves the standalone page until a signal ends it, in a thread: signals reach this process's main thread."""
+"""Serves the standalone page in a thread until a signal ends it: signals reach the process's main thread."""
 
 import logging
 import socket
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 ANY_ADDRESS = "0.0.0.0"
 LOCALHOST = "127.0.0.1"
 PATIENCE = 4.0
-"""Seconds that a run has to end in, and after it the server."""
+"""Seconds to wait for a run to end, before the server ends."""
 PAUSE = 0.2
 
 
 def open_listener(address: str, port: int) -> socket.socket:
-    """Return a socket that listens to an address of this computer. Raises OSError, OverflowError."""
+    """Return a socket that listens at an address of this computer. Raises OSError, OverflowError."""
     if ":" in address:
         return socket.create_server((address, port), family=socket.AF_INET6, dualstack_ipv6=address == "::")
     return socket.create_server((address, port))
 
 
 def addresses(listener: socket.socket, prefix: str) -> Iterator[str]:
-    """Yield the addresses at which a browser finds the page, this computer's own first."""
+    """Yield the page's addresses for a browser, the one for this computer first."""
     host, port = listener.getsockname()[:2]
     names = [LOCALHOST, *_own_addresses(listener.family)] if host in (ANY_ADDRESS, "::") else [host]
     for name in names:
@@ -35,23 +35,23 @@ def addresses(listener: socket.socket, prefix: str) -> Iterator[str]:
 
 
 def _own_addresses(family: int) -> list[str]:
-    """This computer's addresses that others can reach."""
+    """Return the addresses of this computer that others can reach."""
     import psutil
 
     kinds = (socket.AF_INET, socket.AF_INET6) if family == socket.AF_INET6 else (socket.AF_INET,)
     found = [one.address for ones in psutil.net_if_addrs().values() for one in ones if one.family in kinds]
-    # Those of one link only end in its name.
+    # Link-local addresses are left out; they end in the link's name.
     return [address for address in found if not address.startswith("127.") and "%" not in address and address != "::1"]
 
 
 def serve(host: "StandaloneHost", app: Any, listener: socket.socket, welcome: str) -> int:
-    """Serve the app until Ctrl-C or SIGTERM, which end this process. The run that is under way ends within a step.
+    """Serve the app until Ctrl-C or SIGTERM, which end this process. A run that is under way ends after its step.
 
-    welcome: what the console says once that is so.
+    welcome: printed on the console once the server runs.
     """
     import uvicorn
 
-    # The gate decides what to believe of what proxies say.
+    # The gate decides which headers of proxies to trust.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, proxy_headers=False)
     server, ended = uvicorn.Server(config), threading.Event()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -65,8 +65,8 @@ def serve(host: "StandaloneHost", app: Any, listener: socket.socket, welcome: st
 
 
 def _end(host: "StandaloneHost", server: Any, thread: threading.Thread) -> None:
-    """End the run and the server. A thread that still computes would keep Python from ending, or crash it then."""
-    # Nobody needs its messages about requests that are cut off now.
+    """End the run and the server. A thread that still computes would keep Python from ending, or crash it."""
+    # Nobody needs uvicorn's messages about the requests that are cut off now.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     host.close()
     server.should_exit = True

@@ -1,4 +1,4 @@
-"""One line for what a wrong request brings about, where gradio and uvicorn would print a traceback."""
+"""Logs one line for an invalid request, for which gradio and uvicorn would print a traceback."""
 
 import importlib
 import logging
@@ -14,7 +14,7 @@ from ....modelscope.escape import logger, visible
 log = logger(__name__)
 HERE = Path(__file__).resolve()
 PASSING = {HERE.with_name(name) for name in ("gate.py", "response_headers.py")}
-"""Files of ours that every request passes through."""
+"""Files of this project's that every request passes through."""
 
 
 def is_foreseen(error: BaseException) -> bool:
@@ -26,7 +26,7 @@ def is_foreseen(error: BaseException) -> bool:
 
 
 def be_brief() -> None:
-    """Let gradio and uvicorn log one line for an error that is foreseen. Others keep their traceback."""
+    """Make gradio and uvicorn log one line for a foreseen error. Other errors keep their traceback."""
     for name in ("routes", "queueing"):
         importlib.import_module(f"gradio.{name}").traceback = SimpleNamespace(print_exc=_print)  # type: ignore[attr-defined]
     logging.getLogger("uvicorn.error").addFilter(_shorten)

@@ -1,4 +1,4 @@
-"""AUTOMATIC1111's WebUI and Forge as a host. This folder alone imports their `modules`."""
+"""AUTOMATIC1111's WebUI and Forge as a host. Only this folder imports their `modules`."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FINE = 1000
-"""Into how many steps the WebUI's progress bar is divided."""
+"""Number of steps into which the WebUI's progress bar is divided."""
 MOST_WAITING = 32
-"""Our runs that wait at once. The WebUI handles 40 or 64 events at a time, and each of these is one."""
+"""Maximum number of our runs that wait at once. Each is one of the 40 or 64 events that the WebUI handles at a time."""
 
 
 class WebUIHost:
-    """The running WebUI."""
+    """The running WebUI as a host."""
 
     remark = "The Stable Diffusion checkpoint chosen above is not used here."
 
@@ -49,7 +49,7 @@ class WebUIHost:
         return f"{'Forge' if FORGE else 'AUTOMATIC1111 WebUI'} {launch_utils.git_tag()}"
 
     def setting(self, setting: Setting) -> Any:
-        """Read with a default: with --nowebui the options were never registered."""
+        """Return a setting's value, or its default: with --nowebui the options are not registered."""
         if setting == KEEP and (shared.cmd_opts.lowvram or shared.cmd_opts.medvram):
             return KEEP_NOTHING
         return usable(setting, shared.opts.data.get(setting.key, setting.default))
@@ -60,7 +60,7 @@ class WebUIHost:
         return Path(models_path)
 
     def lora_folder(self) -> Path:
-        # The option is the built-in Lora extension's, which may be off.
+        # The option belongs to the built-in Lora extension, which may be disabled.
         chosen = getattr(shared.cmd_opts, "lora_dir", None)
         return Path(chosen) if chosen else self.models_folder() / LORA_FOLDER
 
@@ -108,7 +108,7 @@ class WebUIHost:
         shared.state.assign_current_image(image)
 
     def stop_request(self) -> Stop | None:
-        # Only what was read is cleared: the other may be pressed just now.
+        # Only a flag that was read is cleared: the other button may be pressed at this moment.
         state = shared.state
         stop: Stop | None = None
         if state.skipped:
@@ -127,7 +127,7 @@ class WebUIHost:
         return Reader(everything=visit.is_local, folders=readable_folders(self.setting(READABLE_FOLDERS)))
 
     def _names(self) -> Names:
-        """Those that lead to the WebUI; the origins that its own option lets in are among them."""
+        """Return the names under which the WebUI is served, including the origins that its own option allows."""
         text = f"{self.setting(PUBLIC_NAMES)},{shared.cmd_opts.cors_allow_origins or ''}"
         names = (host_name(one.strip().rpartition("://")[2]) for one in text.split(","))
         remedy = (
@@ -143,7 +143,7 @@ class WebUIHost:
         from modules import progress
         from modules.call_queue import wrap_gradio_gpu_call
 
-        # It waits for the host's lock in a thread: only one of our runs does.
+        # The wrapper waits for the host's lock in a thread, but only for one of our runs at a time.
         wrapped = wrap_gradio_gpu_call(function, extra_outputs=[gr.update()] * (outputs - 1))
 
         async def in_turn(task: str, *values: Any) -> Any:
@@ -180,7 +180,7 @@ class WebUIHost:
 
 
 def _listens() -> str:
-    """Return the address at which the WebUI lets other computers in; nothing if it does not."""
+    """Return the address at which the WebUI lets other computers in, or an empty string."""
     flags = shared.cmd_opts
     public = flags.listen or flags.share or getattr(flags, "ngrok", None)
     return flags.server_name or ("0.0.0.0" if public else "")

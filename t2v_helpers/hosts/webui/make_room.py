@@ -1,4 +1,4 @@
-"""Room on the device: Stable Diffusion leaves it for a run and comes back afterwards."""
+"""Makes room on the device: Stable Diffusion leaves it for a run and comes back afterwards."""
 
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -9,9 +9,9 @@ FORGE = importlib.util.find_spec("modules_forge") is not None
 
 
 def make_room(release: Callable[[], None]) -> AbstractContextManager[None]:
-    """Take the host's models off the device while inside, and bring them back however it ends.
+    """Take the host's models off the device within the context, and bring them back however it ends.
 
-    release: lets go of all of ours, where they would not fit again beside it.
+    release: frees our model, in case the host's models do not fit on the device together with it.
     """
     return _make_room_on_forge() if FORGE else _make_room_on_a1111(release)
 
@@ -32,11 +32,11 @@ def reclaimable_bytes() -> int:
 
 @contextmanager
 def _make_room_on_a1111(release: Callable[[], None]) -> Iterator[None]:
-    """Stable Diffusion moves to the CPU and back, by the WebUI's own functions. Nothing is loaded for it."""
+    """Move Stable Diffusion to the CPU and back with the WebUI's own functions, without loading a checkpoint."""
     from modules import devices, sd_models
 
     with sd_models.model_data.lock:
-        # It may still be loading.
+        # The lock waits for a checkpoint that is still loading.
         current = sd_models.model_data.sd_model
     others = [model for model in sd_models.model_data.loaded_sd_models if model is not current and _on_device(model)]
     moved = [model for model in (current, *others) if model is not None]
@@ -49,7 +49,7 @@ def _make_room_on_a1111(release: Callable[[], None]) -> Iterator[None]:
         try:
             _bring_back(moved)
         except RuntimeError:
-            # Both do not fit: the images' model goes first.
+            # The models do not fit together with ours: Stable Diffusion takes precedence.
             release()
             devices.torch_gc()
             _bring_back(moved)
@@ -68,7 +68,7 @@ def _on_device(model: Any) -> bool:
 
 @contextmanager
 def _make_room_on_forge() -> Iterator[None]:
-    """Forge loads its models again by itself when they are needed."""
+    """Unload Forge's models. Forge itself loads them again when they are needed."""
     from backend import memory_management
 
     memory_management.unload_all_models()

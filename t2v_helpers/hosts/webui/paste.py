@@ -1,4 +1,4 @@
-"""Settings that are sent to the tab from elsewhere in the WebUI, and frames that are sent from it."""
+"""Receives settings that other parts of the WebUI send to the tab, and sends frames from it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +20,13 @@ def add_frame_buttons(image: Any) -> None:
 
 
 class Pasting:
-    """The fields that take settings, and our button on the tab PNG Info."""
+    """The fields that receive settings, and our button on the tab PNG Info."""
 
     def __init__(self) -> None:
         self._png_info: dict[str, Any] = {}
 
     def after_component(self, component: Any, **about: Any) -> None:
-        """Add our button to those of PNG Info, as the page is built."""
+        """Add our button to those of PNG Info while the page is built."""
         if about.get("elem_id") == "pnginfo_generation_info":
             self._png_info = {"text": component}
         elif about.get("elem_id") == "extras_tab" and set(self._png_info) == {"text"}:
@@ -35,16 +35,16 @@ class Pasting:
             self._png_info["button"] = gr.Button(f"Send to {TAB}", elem_id=f"{TAB}_tab")
 
     def withdraw_button(self) -> None:
-        """Hide the button. PNG Info is built before our tab; where that fails, nothing can be sent to it."""
+        """Hide the button. PNG Info is built before our tab; if building the tab fails, nothing can be sent to it."""
         if button := self._png_info.pop("button", None):
             button.visible = False
 
     def connect(self, host: Host, models: list[Any], widgets: dict[str, Any]) -> None:
-        """Register what takes settings.
+        """Register the fields that receive settings.
 
         Args:
-            host: Whose models there are.
-            models: The components that take a model's name.
+            host: The host, whose models can be chosen.
+            models: The components that receive a model's name.
             widgets: The components of the request's fields, by name.
         """
         from modules import infotext_utils
@@ -65,7 +65,7 @@ class Pasting:
 
 
 def field_reader(name: str) -> Callable[[dict[str, Any]], Any]:
-    """Return what reads a field's value from the WebUI's parsed infotext; None leaves the field as it is."""
+    """Return a function that reads a field's value from the WebUI's parsed infotext; None keeps the field unchanged."""
     from ...infotext import fields_of_pairs
 
     prompts = {"prompt": "Prompt", "negative_prompt": "Negative prompt"}

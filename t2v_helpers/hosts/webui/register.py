@@ -29,7 +29,7 @@ def _add_settings() -> None:
     for setting in (*SETTINGS, *WEBUI_SETTINGS):
         component, arguments = (gr.Radio, {"choices": list(setting.choices)}) if setting.choices else (None, {})
         if isinstance(setting.default, float):
-            # The WebUI itself finds a component for whole numbers only.
+            # The WebUI has a component only for integers.
             component = gr.Number
         option = shared.OptionInfo(setting.default, setting.label, component, arguments, section=SECTION)
         shared.opts.add_option(setting.key, option.info(setting.info) if setting.info else option)
@@ -40,7 +40,7 @@ def _tabs() -> list[tuple[Any, str, str]]:
         from ....install import find_missing
         from ...page.tab import build_tab
 
-        # Some are first used when a video is made, and would be missed late.
+        # Some packages are used only when a video is made; without this check they would be missed late.
         if names := find_missing():
             raise ModuleNotFoundError(f"these packages are not there: {', '.join(names)}", name=names[0])
         return [(build_tab(HOST), TAB, TAB)]
@@ -72,7 +72,7 @@ def _add_routes(_demo: Any, app: Any) -> None:
         from ...page.file_links import add_file_route
 
         add_file_route(app, HOST.check)
-        # As the WebUI itself adds its own to an app that has started.
+        # The WebUI adds its own middleware to a started app in the same way.
         app.middleware_stack = None
         app.add_middleware(Arrivals)
         app.middleware_stack = app.build_middleware_stack()

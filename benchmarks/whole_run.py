@@ -1,4 +1,4 @@
-"""Measures a whole run at full size, from files to frames, in a process of its own: time and peak memory."""
+"""Measures the time and peak memory of a whole run at full size, from files to frames, in a separate process."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from ..modelscope.device import Place, free_memory
 from ..modelscope.memory.choice import Limits, choose_plan
 from ..modelscope.memory.residency import Residency
 from ..modelscope.model import outline
-from ..modelscope.pipeline import generate
+from ..modelscope.pipeline import RunOptions, generate
 from ..modelscope.request import VideoRequest
 from .load import peak_gigabytes
 from .weights import random_weights
@@ -28,7 +28,7 @@ CPU = Place(torch.device("cpu"), torch.float32)
 
 
 def measure(folder: Path) -> list[list[str]]:
-    """Write a model of random weights into the folder and make a clip with it."""
+    """Write a model with random weights into the folder, and make a clip with it."""
     write_model(folder)
     command = [sys.executable, "-m", __spec__.name, str(folder)]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -37,7 +37,7 @@ def measure(folder: Path) -> list[list[str]]:
 
 
 def write_model(folder: Path) -> None:
-    """Write the 1.7B's files in half precision."""
+    """Write the 1.7B's files in half precision, with random weights."""
     model, files = outline(ModelConfig(), CPU, CPU), FilesConfig()
     parts: dict[str, nn.Module] = {
         files.ckpt_unet: model.unet,
@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
     request = VideoRequest(**REQUEST)
     model = load_model(folder, CPU)
     choice = choose_plan(model, request, Limits(free=free_memory(CPU.device)))
-    generate(Residency(model), request, plan=choice.plan)
+    generate(Residency(model), request, RunOptions(plan=choice.plan))
     seconds, peak = time.perf_counter() - start, peak_gigabytes()
     sys.stdout.write(json.dumps([choice.plan.name, choice.needs / 1e9, seconds, peak, peak - before]) + "\n")
 

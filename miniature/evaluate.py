@@ -11,7 +11,7 @@ from ..modelscope.device import Place, best_device, best_dtype
 from ..modelscope.memory.plan import FAST, Plan
 from ..modelscope.memory.residency import Residency
 from ..modelscope.model import Model
-from ..modelscope.pipeline import generate
+from ..modelscope.pipeline import RunOptions, generate
 from ..modelscope.request import VideoRequest
 from ..modelscope.sampling.catalogue import get_sampler, sampler_names
 from .judge import Verdict, judge
@@ -32,7 +32,12 @@ def judge_videos(
     """Return what the judge sees in a video of each label and seed."""
     for label in labels:
         for seed in seeds:
-            yield label, judge(generate(Residency(model), request(model, label.caption, seed, **changes), plan=plan))
+            yield (
+                label,
+                judge(
+                    generate(Residency(model), request(model, label.caption, seed, **changes), RunOptions(plan=plan))
+                ),
+            )
 
 
 def count_shares(results: Iterable[tuple[Label, Verdict]]) -> dict[str, float]:
@@ -48,7 +53,7 @@ def judge_without_prompt(model: Model, seeds: Iterable[int], **changes: object) 
     for seed in seeds:
         # Guidance away from nothing towards nothing takes a second pass and changes nothing.
         wish = request(model, "", seed, cfg_scale=1, **changes)
-        seen.update(vars(judge(generate(Residency(model), wish, plan=FAST))).values())
+        seen.update(vars(judge(generate(Residency(model), wish, RunOptions(plan=FAST)))).values())
     return seen
 
 

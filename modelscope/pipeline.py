@@ -1,12 +1,13 @@
-"""A request to frames: encode the prompt, draw noise, sample, decode."""
+"""Turns a request into frames: encodes the prompt, draws noise, samples and decodes."""
 
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .device import Place
 from .errors import OutOfMemory, memory_errors
@@ -21,6 +22,7 @@ from .model import Model
 from .network.autoencoder import Autoencoder, to_uint8
 from .network.blocks import TextContext
 from .network.deep_cache import DeepFeatureCache
+from .network.tiny_decoder import TinyDecoder
 from .network.unet3d import PassOptions
 from .progress import OnStep, Step, ignore
 from .prompts.encode import encode_prompts
@@ -35,9 +37,9 @@ DECODING_REMEDY = "Ask for a smaller size, or close other programs."
 
 
 class Conditions(NamedTuple):
-    """What the network is to make: features of the prompt and of the negative prompt, each [1, tokens, width].
+    """Conditions of the UNet's passes: features of the prompt and the negative prompt, each [1, tokens, width].
 
-    scale: [1, dim], the guidance scale as T2V-Turbo takes it, which is guided by that alone.
+    scale: the guidance scale as an input of T2V-Turbo, [1, dim]; T2V-Turbo has no other guidance.
     """
 
     text: Tensor
@@ -45,60 +47,68 @@ class Conditions(NamedTuple):
     scale: Tensor | None = None
 
 
-# Not inference_mode, of which DirectML knows nothing.
+@dataclass(frozen=True)
+class RunOptions:
+    """How a video is made, apart from what is asked for.
+
+    Args:
+        plan: The plan to begin with; if memory runs out, the next one takes over.
+        loras: What is added to the model's weights. With T2V-Turbo's, the network takes the CFG scale as an input, and
+            the negative prompt has no effect.
+        on_step: Called after every step; it may raise to interrupt.
+        notify: Called when the plan or the precision has to change.
+        tiny_decoder: Decodes instead of the model's autoencoder, if given.
+    """
+
+    plan: Plan = BALANCED
+    loras: LoraDeltas = NO_LORAS
+    on_step: OnStep = ignore
+    notify: Notify = warn
+    tiny_decoder: TinyDecoder | None = None
+
+
+# Not inference_mode, which DirectML does not support.
 @torch.no_grad()
-def generate(
-    residency: Residency,
-    request: VideoRequest,
-    on_step: OnStep = ignore,
-    plan: Plan = BALANCED,
-    notify: Notify = warn,
-    loras: LoraDeltas = NO_LORAS,
-) -> Tensor:
+def generate(residency: Residency, request: VideoRequest, options: RunOptions | None = None) -> Tensor:
     """Make one video: RGB bytes [frames, height, width, 3] on the CPU.
 
     Args:
-        residency: The model, and what is kept of it on the device.
-        request: What is to be made.
-        on_step: Called after every step; it may raise to interrupt.
-        plan: Where to begin; where memory runs out, the next one takes over.
-        notify: Called when the run has to go on differently.
-        loras: What is added to the model's weights. With T2V-Turbo's, the network takes the CFG scale as an input, and
-            the negative prompt has no effect.
+        residency: The model, and its weights on the device.
+        request: The parameters of the video.
+        options: How to make it.
 
     Raises:
         ModelError: The model's numbers are not finite.
         OutOfMemory: No plan fits.
     """
-    if loras or not plan.is_resident:
-        # Such a run has no use for what is kept.
+    options = options or RunOptions()
+    if options.loras or not options.plan.is_resident:
+        # Such a run cannot use the weights that are kept on the device.
         residency.release()
-    latents, plan = _make_latents(residency, request, on_step, plan, notify, loras)
-    return decode(residency, latents, on_step, plan, notify)
+    latents, plan = _make_latents(residency, request, options)
+    return decode(residency, latents, replace(options, plan=plan))
 
 
-def _make_latents(
-    residency: Residency, request: VideoRequest, on_step: OnStep, plan: Plan, notify: Notify, loras: LoraDeltas
-) -> tuple[Tensor, Plan]:
-    """Return the latents [1, c, f, h, w], and the plan that they ended with."""
-    model = residency.model
+def _make_latents(residency: Residency, request: VideoRequest, options: RunOptions) -> tuple[Tensor, Plan]:
+    """Return the latents [1, c, f, h, w], and the plan under which sampling ended."""
+    model, loras, notify = residency.model, options.loras, options.notify
     encoding = Task(model.text_encoder, "encoding the prompt", loras.text)
-    with PlanRunner(residency, encoding, plan, model.place, notify) as text:
+    with PlanRunner(residency, encoding, options.plan, model.place, notify) as text:
         prompt, negative_prompt = encode(model, [request.prompt, request.negative_prompt], text)
-    on_step(Step("encode", 1, 1))
-    # At the place of what it is added to: a recorded pass can fetch nothing.
+    options.on_step(Step("encode", 1, 1))
+    # On the UNet's device: a recorded pass cannot copy it there.
     scale = scale_condition(loras.guidance, request.cfg_scale).to(model.place.device) if loras.is_turbo else None
     doing = f"sampling {request.frames} frames of {request.width} x {request.height}"
     with (
         memory_errors(doing, "Ask for fewer frames or a smaller size."),
         PlanRunner(residency, Task(model.unet, doing, loras.unet), text.plan, model.place, notify) as unet,
     ):
-        conditions = Conditions(prompt, negative_prompt, scale)
-        return sample(residency, request, conditions, seeded_noise(model, request), unet, on_step), unet.plan
+        conditions, noise = Conditions(prompt, negative_prompt, scale), seeded_noise(model, request)
+        return sample(residency, request, conditions, noise, unet, options.on_step), unet.plan
 
 
 def encode(model: Model, prompts: list[str], text: PlanRunner) -> list[Tensor]:
-    """Return prompts as the features that the UNet attends to, each [1, tokens, width].
+    """Return the prompts' features, to which the UNet attends, each [1, tokens, width].
 
     text: runs the model's text encoder.
     """
@@ -113,13 +123,13 @@ def sample(
     unet: PlanRunner,
     on_step: OnStep = ignore,
 ) -> Tensor:
-    """Denoise the first of `noise`.
+    """Denoise the first latents that `noise` returns.
 
     Args:
-        residency: The model, whose UNet `unet` has brought.
+        residency: The model, and its weights on the device.
         request: Size, sampler and guidance.
-        conditions: What the network is to make.
-        noise: Gives standard normal latents, one after the other.
+        conditions: The conditions of the UNet's passes.
+        noise: Returns new standard normal latents at each call.
         unet: Runs the model's UNet.
         on_step: Called after every step; it may raise to interrupt.
 
@@ -146,7 +156,7 @@ def _guidance(request: VideoRequest, levels: Sequence[NoiseLevel]) -> Guidance:
 
 
 class _Remembered:
-    """A denoiser whose latest answer can be looked at."""
+    """A denoiser that remembers its latest answer."""
 
     def __init__(self, denoise: Denoise) -> None:
         self._denoise = denoise
@@ -158,7 +168,10 @@ class _Remembered:
 
 
 def seeded_noise(model: Model, request: VideoRequest) -> Noise:
-    """Standard normal latents [1, c, f, h, w], one after the other; drawn on the CPU, so every device gets the same."""
+    """Return a source of standard normal latents [1, c, f, h, w].
+
+    They are drawn on the CPU, so that every device gets the same ones.
+    """
     generator = torch.Generator().manual_seed(request.seed)
     scale = model.config.autoencoder.scale
     size = (request.frames, request.height // scale, request.width // scale)
@@ -168,7 +181,7 @@ def seeded_noise(model: Model, request: VideoRequest) -> Noise:
 def _network(
     residency: Residency, unet: PlanRunner, request: VideoRequest, scale: Tensor | None
 ) -> Callable[[Tensor, Tensor, Sequence[TextContext]], list[Tensor]]:
-    """The UNet as guidance calls it. In draft mode only some calls run its deep levels."""
+    """Return the UNet as a function for `guide`. In draft mode only some calls run its deep levels."""
     calls, cache, draft = itertools.count(), DeepFeatureCache(), request.draft
 
     def network(latents: Tensor, timesteps: Tensor, contexts: Sequence[TextContext]) -> list[Tensor]:
@@ -188,45 +201,40 @@ def _network(
 
 
 @torch.no_grad()
-def decode(
-    residency: Residency,
-    latents: Tensor,
-    on_step: OnStep = ignore,
-    plan: Plan = BALANCED,
-    notify: Notify = warn,
-) -> Tensor:
+def decode(residency: Residency, latents: Tensor, options: RunOptions | None = None) -> Tensor:
     """Turn latents [1, c, f, h, w] into RGB bytes [f, 8 h, 8 w, 3] on the CPU, as many at a time as the plan allows.
 
-    Computes at the model's `vae_place`; on the CPU, where memory does not suffice. The other arguments and the errors
-    are those of `generate`.
+    Computes at the model's `vae_place`, or on the CPU if memory does not suffice there. The errors are those of
+    `generate`.
     """
+    options = options or RunOptions()
+    decoder = options.tiny_decoder or residency.model.autoencoder
     vae_place = residency.model.vae_place
     try:
-        return _decode_at(vae_place, residency, latents, on_step, plan, notify)
+        return _decode_at(vae_place, residency, decoder, latents, options)
     except OutOfMemory:
         if vae_place.device.type == "cpu":
             raise
-    notify("Memory ran out while decoding; going on on the CPU.", plan)
-    cpu = Place(torch.device("cpu"), torch.float32)
-    return _decode_at(cpu, residency, latents, on_step, plan, notify)
+    options.notify("Memory ran out while decoding; continuing on the CPU.", options.plan)
+    return _decode_at(Place(torch.device("cpu"), torch.float32), residency, decoder, latents, options)
 
 
 def _decode_at(
-    place: Place, residency: Residency, latents: Tensor, on_step: OnStep, plan: Plan, notify: Notify
+    place: Place, residency: Residency, decoder: Autoencoder | TinyDecoder, latents: Tensor, options: RunOptions
 ) -> Tensor:
-    autoencoder = residency.model.autoencoder
-    decoding, frames = nn.ModuleList([autoencoder.post_quant_conv, autoencoder.decoder]), []
+    decoding, frames = decoder.decoding_part(), []
     by_frame, done = latents[0].transpose(0, 1), 0
-    with PlanRunner(residency, Task(decoding, "decoding", remedy=DECODING_REMEDY), plan, place, notify) as vae:
+    task = Task(decoding, "decoding", remedy=DECODING_REMEDY)
+    with PlanRunner(residency, task, options.plan, place, options.notify) as vae:
         while done < len(by_frame):
-            some = vae(functools.partial(_decode_some, autoencoder, by_frame[done:]))
+            some = vae(functools.partial(_decode_some, decoder, by_frame[done:]))
             frames.append(to_uint8(some.float()).cpu())
             done += len(some)
-            on_step(Step("decode", done, len(by_frame)))
+            options.on_step(Step("decode", done, len(by_frame)))
     return torch.cat(frames)
 
 
-def _decode_some(autoencoder: Autoencoder, latents: Tensor, plan: Plan, place: Place) -> Tensor:
+def _decode_some(decoder: Autoencoder | TinyDecoder, latents: Tensor, plan: Plan, place: Place) -> Tensor:
     """Return the first frames [n, 3, 8 h, 8 w] of latents [f, c, h, w]: as many as the plan decodes at once."""
-    count = frames_at_once(autoencoder.config, plan, Clip(len(latents), *latents.shape[2:]), place)
-    return autoencoder.latents_to_frames(latents[:count].to(*place), plan.budget_on(place.device))
+    count = frames_at_once(decoder, plan, Clip(len(latents), *latents.shape[2:]), place)
+    return decoder.latents_to_frames(latents[:count].to(*place), plan.budget_on(place.device))

@@ -46,6 +46,10 @@ def param(  # noqa: PLR0913 - each is named where it is given
     return dataclasses.field(default=default, metadata=bounds | about)
 
 
+FULL, TAESD = "full", "TAESD"
+"""Decoders: the model's autoencoder, and a small one."""
+
+
 def _samplers() -> list[str]:
     from .sampling.catalogue import sampler_names
 
@@ -71,7 +75,7 @@ class VideoRequest:
         minimum=0,
         maximum=1,
         step=0.05,
-        info="new noise in each step, for samplers that use it",
+        info="how much new noise each step adds, for samplers that use it",
         key="Eta",
         advanced=True,
     )
@@ -91,7 +95,7 @@ class VideoRequest:
         minimum=0,
         maximum=1,
         step=0.05,
-        info="the CFG scale counts from this share of the steps on",
+        info="the CFG scale applies only after this share of the steps; 0 is from the start",
         key="CFG from",
         advanced=True,
     )
@@ -101,7 +105,7 @@ class VideoRequest:
         minimum=0,
         maximum=1,
         step=0.05,
-        info="the CFG scale counts up to this share of the steps; steps without it take half the time",
+        info="the CFG scale applies only up to this share of the steps; steps without it take half the time",
         key="CFG until",
         advanced=True,
     )
@@ -111,8 +115,17 @@ class VideoRequest:
         minimum=1,
         maximum=10,
         step=1,
-        info="the deep layers run only once in this many steps: quicker and coarser; 1 is off",
+        info="the deep layers run only once in this many steps: quicker but coarser; 1 is off",
         key="Draft",
+        advanced=True,
+    )
+
+    decoder: str = param(
+        FULL,
+        "Decoder",
+        choices=lambda: [FULL, TAESD],
+        info="TAESD is quicker and coarser; it needs taesd_decoder.pth in models/VAE-taesd",
+        key="Decoder",
         advanced=True,
     )
 
@@ -147,7 +160,7 @@ def _validate(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
     choices = field.metadata["choices"]
     for chosen in value if isinstance(value, tuple) else (value,):
         if choices and chosen not in choices():
-            raise RequestError(f"{label} {chosen!r} is not known. Known are: {', '.join(choices())}.")
+            raise RequestError(f"{label} {chosen!r} is unknown. Choose one of: {', '.join(choices())}.")
     if value == ():
         raise RequestError(f"{label}: choose at least one of {', '.join(choices())}.")
     step = field.metadata["step"]

@@ -21,6 +21,7 @@ AUTOMATIC = "automatic"
 PRECISIONS = (AUTOMATIC, "float32", "float16", "bfloat16")
 """Precisions to compute in, by torch's names; float16 and bfloat16 take half the memory."""
 CONTACT_SHEET, MIDDLE_FRAME = "Contact sheet", "Middle frame"
+COLOURS_PREVIEW, TAESD_PREVIEW = "Colours", "TAESD"
 
 KEEP = Setting(
     "modelscope_deforum_keep_model_in_vram",
@@ -70,6 +71,13 @@ PREVIEW = Setting(
     "Live preview shows",
     "in a WebUI, Settings > Live previews says how often",
     (CONTACT_SHEET, MIDDLE_FRAME),
+)
+PREVIEW_DECODER = Setting(
+    "text2video_preview_decoder",
+    COLOURS_PREVIEW,
+    "Live preview is made with",
+    "TAESD shows details; it takes more time, and needs taesd_decoder.pth in models/VAE-taesd",
+    (COLOURS_PREVIEW, TAESD_PREVIEW),
 )
 SAVE_UNFINISHED = Setting(
     "text2video_save_unfinished",
@@ -131,7 +139,7 @@ WEBUI_SETTINGS = (READABLE_FOLDERS, PUBLIC_NAMES)
 """
 SETTINGS = (
     KEEP, VAE, PRECISION, PLAN, BUDGET, EIGHT_BITS, FURTHER_MODELS, SHOWN_VIDEOS, SAVE_TEXT, SAVE_INFOTEXT,
-    OUTPUT_FOLDER, FOLDER_PATTERN, NAME_PATTERN, PREVIEW, SAVE_UNFINISHED,
+    OUTPUT_FOLDER, FOLDER_PATTERN, NAME_PATTERN, PREVIEW, PREVIEW_DECODER, SAVE_UNFINISHED,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Times whole runs, from the prompt to frames, phase by phase; and tries one within a limit of memory."""
+"""Times whole runs, from the prompt to frames, phase by phase, and tries one within a memory limit."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 
 from ...modelscope.memory.plan import PLANS, Plan
 from ...modelscope.memory.residency import Residency
-from ...modelscope.pipeline import generate
+from ...modelscope.pipeline import RunOptions, generate
 from ...modelscope.progress import Step
 from ...modelscope.request import VideoRequest
 from .children import Outcome
@@ -20,14 +20,14 @@ STEPS_WITHIN = 2
 
 
 class Run(NamedTuple):
-    """How to make a video.
+    """Parameters of a run.
 
     Args:
-        plan: Its name.
-        kept: Whether all weights are on the device before, and a run has been made.
-        steps: How many, if not as many as usual.
-        sampler: Its name, if not the usual one.
-        cfg_scale: 1 for no guidance.
+        plan: The plan's name.
+        kept: Whether all weights are kept on the device, and another run has been made before.
+        steps: The number of steps, if not the usual one.
+        sampler: The sampler's name, if not the usual one.
+        cfg_scale: The guidance scale; 1 for no guidance.
     """
 
     plan: str
@@ -38,7 +38,7 @@ class Run(NamedTuple):
 
 
 class _Clock:
-    """Notes when each phase ends, and each step of sampling."""
+    """A clock that notes the end of each phase, and of each step of sampling."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._start = device, time.perf_counter()
@@ -52,7 +52,7 @@ class _Clock:
             self._samples.append(time.perf_counter())
 
     def figures(self) -> dict[str, float]:
-        """Return seconds: in all, of each phase with its weights' coming, and of a step after the first."""
+        """Return the seconds of the run, of each phase including the copying of its weights, and of a later step."""
         encode, sample, decode = (self._ends[phase] for phase in ("encode", "sample", "decode"))
         each = (self._samples[-1] - self._samples[0]) / (len(self._samples) - 1)
         phases = {"encode": encode - self._start, "sample": sample - encode, "decode": decode - sample}
@@ -60,12 +60,12 @@ class _Clock:
 
 
 def measure_run(residency: Residency, case: str, run: Run, sizes: Sizes) -> Outcome:
-    """Make a video and return the figures; a failure where the run had to go on differently."""
+    """Make a video and return the figures, or a failure if the run had to change its plan or precision."""
     if run.kept:
         residency.keep(everything=True)
         _make_video(residency, case, run, sizes)
     else:
-        # Kernels are found when they are first used. One frame is enough for those of the decoder.
+        # Kernels are found at their first use. One frame is enough for those of the decoder.
         _make_video(residency, case, Run("fast", steps=STEPS_WITHIN), sizes, frames=1)
         forget_memory(sizes.place.device)
     clock, messages = _make_video(residency, case, run, sizes)
@@ -85,7 +85,7 @@ def measure_within(residency: Residency, case: str, sizes: Sizes) -> Outcome:
 
 @contextmanager
 def _limited(gib: float, device: torch.device) -> Iterator[None]:
-    """Let torch reserve no more than so much."""
+    """Limit the memory that torch may reserve."""
     if device.type != "cuda":
         yield
         return
@@ -97,7 +97,10 @@ def _limited(gib: float, device: torch.device) -> Iterator[None]:
 
 
 def _make_video(residency: Residency, case: str, run: Run, sizes: Sizes, frames: int = 0) -> tuple[_Clock, list[str]]:
-    """Make a video of a case's size; return its times, and what the run notified of. frames: if not the case's."""
+    """Make a video of a case's size, and return its times and the run's notifications.
+
+    frames: the number of frames, if not the case's.
+    """
     size, scale, messages = sizes.cases[case], sizes.config.autoencoder.scale, list[str]()
     request = VideoRequest(
         prompt="a red ball moving left",
@@ -114,5 +117,5 @@ def _make_video(residency: Residency, case: str, run: Run, sizes: Sizes, frames:
         messages.append(message)
 
     clock = _Clock(sizes.place.device)
-    generate(residency, request, clock, PLANS[run.plan], notify)
+    generate(residency, request, RunOptions(on_step=clock, plan=PLANS[run.plan], notify=notify))
     return clock, messages

@@ -11,28 +11,29 @@ from ..prompts.tokens import split_into_chunks
 from ..request import VideoRequest
 from ..units import format_bytes
 from . import float8
+from .batching import is_quicker_batched
 from .estimate import TOKENS, Clip, estimate_bytes
 from .lora_deltas import NO_LORAS, LoraDeltas
 from .plan import BALANCED, LADDER, Plan
 
 RESERVE = 150_000_000
-"""Bytes of an accelerator's memory that are lost between tensors, or that other programs want."""
+"""Bytes of an accelerator's memory that are left for fragmentation and for other programs."""
 
 
 MAIN_MEMORY_SHARE = 4
-"""On a CPU, weights are streamed if a run needs more than one part in so many of the free memory: other programs want
-it, too, and streaming costs a CPU about 1 % of a step."""
+"""Divisor of the free memory. On a CPU, weights are streamed if a run needs more than this fraction: other programs
+want memory, too, and streaming costs a CPU about 1 % of a step."""
 
 
 class Limits(NamedTuple):
-    """What a choice has to respect.
+    """Constraints on the choice of a plan.
 
     Args:
-        free: Bytes on the device; None if unknown.
+        free: Free bytes on the device; None if unknown.
         budget: Bytes that the person allows, if they set a limit.
         forced: The plan that the person chose, if any.
         first: The quickest plan that the host's own settings allow.
-        eight_bits: Whether weights are to be stored in 8 bits.
+        eight_bits: Whether to store weights in 8 bits.
     """
 
     free: int | None
@@ -61,16 +62,16 @@ class Choice(NamedTuple):
 
 
 def choose_plan(model: Model, request: VideoRequest, limits: Limits, loras: LoraDeltas = NO_LORAS) -> Choice:
-    """Return the quickest plan that fits; nothing is changed by asking.
+    """Return the quickest plan that fits; this changes nothing.
 
     Args:
-        model: Its networks' shapes are enough.
-        request: What is to be made.
-        limits: What has to be respected.
+        model: The model; only the shapes of its networks are used.
+        request: The parameters of the video.
+        limits: The constraints.
         loras: What is added to the weights.
 
     Raises:
-        OutOfMemory: No plan fits; the text says how many frames would.
+        OutOfMemory: No plan fits; the text says how many frames would fit.
         RequestError: The limits make no sense.
     """
     prompts = (request.prompt, request.negative_prompt)
@@ -80,7 +81,7 @@ def choose_plan(model: Model, request: VideoRequest, limits: Limits, loras: Lora
 
 @dataclass(frozen=True)
 class _Chooser:
-    """Compares plans for one request. tokens: of the longer prompt, with padding."""
+    """Comparison of plans for one request. tokens: number of tokens of the longer prompt, with padding."""
 
     model: Model
     request: VideoRequest
@@ -106,7 +107,7 @@ class _Chooser:
             raise RequestError("The memory budget must be more than 0 GB.")
         if limits.eight_bits and not float8.is_supported(self._device):
             raise RequestError(
-                "Weights in 8 bits need torch 2.1 or newer and a device that knows float8: turn them off in the "
+                "Weights in 8 bits need torch 2.1 or newer and a device that supports float8. Turn them off in the "
                 "settings."
             )
 
@@ -118,15 +119,16 @@ class _Chooser:
         return replace(plan, eight_bits=self.limits.eight_bits)
 
     def _candidates(self) -> list[Plan]:
-        """Plans to try, the quickest first."""
-        # On a CPU one large batch is no quicker than two small ones; and where memory is unknown, nothing is promised.
-        modest = self._device.type == "cpu" or self.limits.available is None
-        quickest = BALANCED if modest else LADDER[0]
+        """Return the plans to try, the quickest first."""
+        # A card gains from one batch at every size (docs/benchmark.md).
+        gains = self._device.type != "cpu" or is_quicker_batched(self.model.unet, self._clip())
+        # With unknown memory, a large batch may not fit.
+        quickest = LADDER[0] if gains and self.limits.available is not None else BALANCED
         first = max(LADDER.index(quickest), LADDER.index(self.limits.first))
         return [self._plan(plan) for plan in LADDER[first:]]
 
     def _room(self, plan: Plan) -> int | None:
-        """Return how many bytes a plan may need on the device; None if unknown."""
+        """Return how many bytes a plan may use on the device; None if unknown."""
         available, free = self.limits.available, self.limits.free
         if available is None:
             return None
@@ -139,13 +141,17 @@ class _Chooser:
         return 0 if self._device.type == "cpu" else RESERVE
 
     def _needed(self, plan: Plan, frames: int | None = None) -> int:
-        """Return how many bytes the plan needs. frames: how many, if not the request's."""
+        """Return how many bytes the plan needs. frames: the number of frames, if not the request's."""
+        draft = self.request.draft > 1
+        return estimate_bytes(self.model, plan, self._clip(frames), tokens=self.tokens, draft=draft, loras=self.loras)
+
+    def _clip(self, frames: int | None = None) -> Clip:
+        """Return the size of the latents. frames: how many, if not the request's."""
         request, scale = self.request, self.model.config.autoencoder.scale
-        clip = Clip(frames or request.frames, request.height // scale, request.width // scale)
-        return estimate_bytes(self.model, plan, clip, tokens=self.tokens, draft=request.draft > 1, loras=self.loras)
+        return Clip(frames or request.frames, request.height // scale, request.width // scale)
 
     def _too_large(self) -> str:
-        """Say how many frames would fit."""
+        """Return an error message that says how many frames would fit."""
         available, request = self.limits.available or 0, self.request
         smallest, fitting = self._plan(LADDER[-1]), 0
         for bit in reversed(range(request.frames.bit_length())):
@@ -158,6 +164,6 @@ class _Chooser:
         )
         least = format_bytes(self._needed(smallest) + self._reserve)
         return (
-            f"{request.frames} frames of {request.width} x {request.height} need about {least} at least, and "
-            f"{format_bytes(available)} are there. {remedy}"
+            f"{request.frames} frames of {request.width} x {request.height} need at least {least}, but only "
+            f"{format_bytes(available)} is available. {remedy}"
         )

@@ -25,6 +25,7 @@ from ..network.autoencoder import Autoencoder
 from ..network.blocks import layers_of
 from ..network.layers import RES_VALUES, Downsample, ResBlock, Upsample
 from ..network.slices import WHOLE, ChunkBudget
+from ..network.tiny_decoder import TINY_SCALE, TINY_VALUES, TinyDecoder
 from ..network.unet3d import UNet3D
 from .estimate_weights import count_numbers, count_weights, estimate_merging
 from .lora_deltas import NO_DELTAS, NO_LORAS, Deltas, LoraDeltas
@@ -96,21 +97,25 @@ def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, place: Pl
     """
     weights = count_numbers(autoencoder.decoder) + count_numbers(autoencoder.post_quant_conv)
     budget, config = plan.budget_on(place.device), autoencoder.config
-    together = min(clip.frames, frames_at_once(config, plan, clip, place))
+    together = min(clip.frames, frames_at_once(autoencoder, plan, clip, place))
     pixels = together * Clip(1, clip.height, clip.width).pixels * config.scale**2
     return (weights + round(SAFETY * max(_level_values(config, budget, pixels)))) * place.dtype.itemsize
 
 
-def frames_at_once(config: AutoencoderConfig, plan: Plan, clip: Clip, place: Place) -> int:
+def frames_at_once(decoder: Autoencoder | TinyDecoder, plan: Plan, clip: Clip, place: Place) -> int:
     """Return how many frames are decoded together: as many as the budget allows, and at least one.
 
-    config: the autoencoder's; clip: size of the latents; place: where they are decoded.
+    clip: size of the latents; place: where they are decoded.
     """
     if place.device.type == "cpu":
         # A CPU would gain nothing from more, and Interrupt acts after each frame.
         return 1
-    pixels = Clip(1, clip.height, clip.width).pixels * config.scale**2
-    return max(1, (plan.budget_on(place.device).values or 0) // max(_level_values(config, WHOLE, pixels)))
+    if isinstance(decoder, TinyDecoder):
+        each = TINY_VALUES * clip.height * clip.width * TINY_SCALE**2
+    else:
+        config = decoder.config
+        each = max(_level_values(config, WHOLE, clip.height * clip.width * config.scale**2))
+    return max(1, (plan.budget_on(place.device).values or 0) // each)
 
 
 def _level_values(config: AutoencoderConfig, budget: ChunkBudget, pixels: int) -> Iterable[int]:

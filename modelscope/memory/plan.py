@@ -54,7 +54,7 @@ PLANS = {plan.name: plan for plan in LADDER}
 def plan_named(name: str) -> Plan:
     """Return the plan with this name. Raises RequestError, which lists the names, if there is none."""
     if name not in PLANS:
-        raise RequestError(f"The plan {name!r} is not known. Known are: {', '.join(PLANS)}.")
+        raise RequestError(f"The plan {name!r} is unknown. Choose one of: {', '.join(PLANS)}.")
     return PLANS[name]
 
 

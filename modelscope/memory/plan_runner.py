@@ -119,7 +119,7 @@ class PlanRunner:
             raise OutOfMemory(
                 f"Not enough memory for {self._task.doing}, even with the plan {self.plan.name!r}. {self._task.remedy}"
             )
-        self._notify(f"Memory ran out with the plan {self.plan.name!r}; going on with {below.name!r}.", below)
+        self._notify(f"Memory ran out with the plan {self.plan.name!r}; continuing with {below.name!r}.", below)
         self.plan = below
 
     def _widen(self) -> None:
@@ -130,7 +130,7 @@ class PlanRunner:
                 "Try a lower CFG scale or weaker LoRAs, or download the model's files again."
             )
         self._notify(
-            f"Numbers were too large for {dtype_name(self.place.dtype)}; going on in {dtype_name(wider)}.", self.plan
+            f"Numbers were too large for {dtype_name(self.place.dtype)}; continuing in {dtype_name(wider)}.", self.plan
         )
         self.place = self.place._replace(dtype=wider)
 

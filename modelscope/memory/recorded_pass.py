@@ -141,7 +141,7 @@ def _record(run: Run, inputs: Sequence[Tensor]) -> tuple[_Recording | None, list
         return recording, recording.play(inputs)
     except RuntimeError as error:
         if is_memory_error(error):
-            log.info("There is no memory to record the network's pass; its layers are launched one by one.")
+            log.info("There is too little memory to record the network's pass; its layers are launched one by one.")
         else:
             log.warning("The network's pass could not be recorded; its layers are launched one by one. (%s)", error)
     return None, run(inputs)

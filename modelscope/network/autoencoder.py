@@ -208,6 +208,10 @@ class Autoencoder(nn.Module):
         self.quant_conv = nn.Conv2d(2 * config.z_channels, 2 * config.embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
 
+    def decoding_part(self) -> nn.Module:
+        """Return the modules whose weights decoding needs."""
+        return nn.ModuleList([self.post_quant_conv, self.decoder])
+
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Turn frames [n, 3, h, w] in -1..1 into mean and log-variance, each [n, embed_dim, h/8, w/8], unscaled."""
         mean, logvar = self.quant_conv(self.encoder(frames)).chunk(2, dim=1)

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ...modelscope.request import TAESD
 from ..host import Host
 from ..models.folders import ModelFolder
+from ..models.tiny_decoder import find_tiny_decoder
 from ..request import GenerationRequest
 from ..signals import held
 from ..video.ffmpeg import OutputError
@@ -55,12 +57,14 @@ def prepare_job(
 
     Raises:
         OutputError: The folder is not writable, or none of the formats can be written.
-        RequestError: A tag or the soundtrack cannot be used.
+        RequestError: A tag, the soundtrack or the decoder cannot be used.
     """
     where = destination(host)
     request = replace(request, formats=_select_formats(request.formats, on_problem))
     prompts = split_prompts(request)
     loras = choose_loras(host.lora_folder(), prompts)
+    if request.decoder == TAESD:
+        find_tiny_decoder(host.models_folder())
     if request.soundtrack:
         check_soundtrack(request.soundtrack)
     names = pattern_values(request, folder.name)

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from ...modelscope.progress import Step
 from ..host import Host, Progress
-from ..settings import PREVIEW
 from ..terminal import green, say
-from .preview import preview_image
+from .preview import Previews
 from .progress_bar import LABELS, ProgressBar
 
 DECODING = 0.06
@@ -44,8 +43,8 @@ def unskippable() -> Iterator[None]:
 class Monitor:
     """The pipeline's `on_step` for one video (counted from 1) of several."""
 
-    def __init__(self, host: Host, video: int, videos: int) -> None:
-        self._host, self._video, self._videos = host, video, videos
+    def __init__(self, host: Host, previews: Previews, video: int, videos: int) -> None:
+        self._host, self._previews, self._video, self._videos = host, previews, video, videos
         self._bar = ProgressBar()
         self._denoised: Tensor | None = None
 
@@ -64,7 +63,7 @@ class Monitor:
         if step.denoised is not None:
             self._denoised = step.denoised
             if self._host.wants_preview(step.done):
-                self._host.show_preview(preview_image(step.denoised, self._host.setting(PREVIEW)))
+                self._previews.show(step.denoised)
         complete = step.phase == "decode" and step.done == step.total
         if not complete:
             self._check()

@@ -1,4 +1,4 @@
-"""Turns latents into a small picture, without the autoencoder."""
+"""Turns latents into a small picture while a video is being made."""
 
 import math
 
@@ -6,8 +6,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..settings import CONTACT_SHEET
+from ...modelscope.errors import ModelError, RequestError, is_memory_error
+from ...modelscope.escape import logger
+from ...modelscope.network.autoencoder import to_uint8
+from ...modelscope.network.tiny_decoder import TinyDecoder
+from ..host import Host
+from ..models.tiny_decoder import load_tiny_decoder
+from ..settings import CONTACT_SHEET, PREVIEW, PREVIEW_DECODER, TAESD_PREVIEW
 
+log = logger(__name__)
 # Least-squares fit of RGB (-1..1) to latents of Stable Diffusion 1.x's autoencoder, which this model shares, as
 # published by the authors of several previews.
 LATENT_RGB = ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473))
@@ -17,20 +24,63 @@ SMALLEST_SIDE = 256
 """Minimum length in pixels of a preview's shorter side: browsers would blur a smaller one."""
 
 
-def preview_image(latents: Tensor, shows: str) -> Image.Image:
+class Previews:
+    """The previews of a run, as the settings want them."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._decoder = self._load_decoder() if host.setting(PREVIEW_DECODER) == TAESD_PREVIEW else None
+
+    def show(self, latents: Tensor) -> None:
+        """Show latents [1, 4, f, h, w] on the host's page."""
+        shows = self._host.setting(PREVIEW)
+        try:
+            image = preview_image(latents, shows, self._decoder)
+        except (MemoryError, RuntimeError) as error:
+            if self._decoder is None or not is_memory_error(error):
+                raise
+            log.warning("Not enough memory for previews by TAESD; they are made from colours alone")
+            self._decoder = None
+            image = preview_image(latents, shows)
+        self._host.show_preview(image)
+
+    def _load_decoder(self) -> TinyDecoder | None:
+        """Return the decoder, or None if there is none: a preview is not worth a run."""
+        try:
+            return load_tiny_decoder(self._host.models_folder())
+        except (ModelError, RequestError) as error:
+            log.warning("Previews are made from colours alone. %s", error)
+            return None
+
+
+def preview_image(latents: Tensor, shows: str, decoder: TinyDecoder | None = None) -> Image.Image:
     """Return latents [1, 4, f, h, w] as an RGB image: a contact sheet of at most 12 frames, or the middle frame."""
-    clip = latents[0].float().cpu()
-    count = clip.shape[1]
+    count = latents.shape[2]
     sheet = shows == CONTACT_SHEET
-    chosen = torch.linspace(0, count - 1, min(count, MOST_FRAMES)).round().long() if sheet else [count // 2]
-    colours = torch.einsum("cfhw,cr->fhwr", clip[:, chosen], torch.tensor(LATENT_RGB))
-    pixels = ((colours + 1) * 127.5).nan_to_num().clamp(0, 255).to(torch.uint8)
-    image = Image.fromarray(_tiled(pixels).numpy())
+    chosen = (
+        torch.linspace(0, count - 1, min(count, MOST_FRAMES)).round().long() if sheet else torch.tensor([count // 2])
+    )
+    clip = latents[0].transpose(0, 1)[chosen.to(latents.device)]
+    frames = _decode(clip, decoder) if decoder else _colour(clip.float().cpu())
+    image = Image.fromarray(_tile(frames).numpy())
     scale = max(1, math.ceil(SMALLEST_SIDE / min(image.size)))
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.BILINEAR)
 
 
-def _tiled(frames: Tensor) -> Tensor:
+def _decode(clip: Tensor, decoder: TinyDecoder) -> Tensor:
+    """Decode latents [f, 4, h, w] where they are, frame by frame: RGB bytes [f, 8 h, 8 w, 3] on the CPU."""
+    decoder.to(clip.device, clip.dtype)
+    frames = [to_uint8(decoder.latents_to_frames(latents[None]).float().nan_to_num()).cpu() for latents in clip]
+    return torch.cat(frames)
+
+
+def _colour(clip: Tensor) -> Tensor:
+    """Turn latents [f, 4, h, w] into RGB bytes [f, h, w, 3] by a colour for each of their pixels."""
+    colours = torch.einsum("fchw,cr->fhwr", clip, torch.tensor(LATENT_RGB))
+    return ((colours + 1) * 127.5).nan_to_num().clamp(0, 255).to(torch.uint8)
+
+
+def _tile(frames: Tensor) -> Tensor:
     """Arrange frames [f, h, w, 3] row by row in a roughly square grid."""
     count, height, width, _ = frames.shape
     columns = math.ceil(math.sqrt(count))

@@ -10,10 +10,13 @@ from ...modelscope.device import dtype_name
 from ...modelscope.memory.lora_deltas import LoraDeltas
 from ...modelscope.memory.plan import Plan
 from ...modelscope.memory.residency import Residency
-from ...modelscope.pipeline import decode, generate
+from ...modelscope.network.tiny_decoder import TinyDecoder
+from ...modelscope.pipeline import RunOptions, decode, generate
+from ...modelscope.request import TAESD
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import good_values, past_training
+from ..models.tiny_decoder import load_tiny_decoder
 from ..places import Places, asked_precisions, places
 from ..request import GenerationRequest
 from ..settings import KEEP, KEEP_NOTHING, SAVE_UNFINISHED
@@ -23,26 +26,27 @@ from .model_store import ModelStore
 from .monitor import Interrupted, Monitor, Skipped, unskippable
 from .outcome import Outcome, OutcomeBuilder
 from .plan import choose_for_run
+from .preview import Previews
 from .save import OnFile, VideoSaver
 from .traceback_frames import forget_frames
 
 STORE = ModelStore()
-"""The process's model between runs."""
+"""The model that the process keeps between runs."""
 
 
 def run(host: Host, folder: ModelFolder, request: GenerationRequest, on_file: OnFile = lambda _: None) -> Outcome:
-    """Make and save all videos of a request. What goes wrong is in the outcome, beside what was made before.
+    """Make and save all videos of a request. The outcome holds what was made, and what went wrong.
 
     Args:
-        host: Whose device, folders and settings count.
-        folder: The model's.
-        request: What was asked for.
-        on_file: Called with every file as soon as it is whole.
+        host: Provides the device, folders and settings.
+        folder: The model's folder.
+        request: The request.
+        on_file: Called with every file as soon as it is complete.
     """
     builder = OutcomeBuilder()
     with builder.catch_end(), host.room(lambda: STORE.finish_run(KEEP_NOTHING)):
         try:
-            # Caught before the host's own models come back: an error on its way would still hold ours.
+            # Caught before the host's own models come back: an error that is still propagating would hold our model.
             with builder.catch_end():
                 job = prepare_job(host, folder, request, builder.add_problem)
                 _Batch(host, job, builder, on_file).make()
@@ -52,27 +56,35 @@ def run(host: Host, folder: ModelFolder, request: GenerationRequest, on_file: On
 
 
 class _Loaded(NamedTuple):
-    """What all videos of a job are made with. requests: one per video, without tags, as the LoRAs need them."""
+    """Resources shared by all videos of a job.
+
+    Args:
+        residency: The model.
+        requests: One for each video, without tags, adapted to the LoRAs.
+        loras: What the LoRAs add to the model.
+        tiny_decoder: Decodes instead of the model's autoencoder, if the request says so.
+    """
 
     residency: Residency
-    loras: LoraDeltas
     requests: list[GenerationRequest]
+    loras: LoraDeltas
+    tiny_decoder: TinyDecoder | None
 
 
 class _Batch:
-    """Makes a job's videos."""
+    """The batch of a job's videos, which are made one after the other."""
 
     def __init__(self, host: Host, job: Job, builder: OutcomeBuilder, on_file: OnFile) -> None:
         self._host, self._job, self._builder = host, job, builder
         self._saver = VideoSaver(host, job, on_file, builder.add_problem)
 
     def make(self) -> None:
-        """Make all videos. The model is loaded for the first one, so that a person can interrupt before."""
+        """Make all videos. The model is loaded within the first one, so that a person can interrupt before that."""
         if warning := past_training(self._job.folder.path, self._job.request):
             self._builder.add_note(warning)
-        count, loaded = self._job.request.batch_count, None
+        count, loaded, previews = self._job.request.batch_count, None, Previews(self._host)
         for index in range(count):
-            monitor = Monitor(self._host, index + 1, count)
+            monitor = Monitor(self._host, previews, index + 1, count)
             try:
                 monitor.begin()
                 loaded = loaded or self._load(monitor)
@@ -95,10 +107,11 @@ class _Batch:
         if model.lender:
             self._builder.add_note(f"The model has no autoencoder; this is the one of {model.lender}.")
         monitor.say(f"{request.frames} frames: {choice}")
-        return _Loaded(residency, loras, request.batch())
+        tiny = load_tiny_decoder(self._host.models_folder()) if request.decoder == TAESD else None
+        return _Loaded(residency, request.batch(), loras, tiny)
 
     def _adapt_request(self, loras: LoraDeltas, recommended: Mapping[str, Any], monitor: Monitor) -> GenerationRequest:
-        """Return the request without tags, as the LoRAs need it."""
+        """Return the request without tags, adapted to the LoRAs."""
         request, notes = adapt_request(self._job.plain_request(), loras, recommended)
         for note in (*self._job.loras.notes, *notes):
             if self._builder.add_note(note):
@@ -106,7 +119,7 @@ class _Batch:
         return request
 
     def _name_precision(self, request: GenerationRequest, where: Places, monitor: Monitor) -> GenerationRequest:
-        """Return the request with the precision that it is computed in, so that its settings bring back the video."""
+        """Return the request with the precision that is really used, so that its settings reproduce the video."""
         used = dtype_name(where.model.dtype)
         asked = next(iter(asked_precisions(self._host, request.precision)), used)
         note = f"The device ({where.model.device.type}) does not have {asked}; the video is made in {used}."
@@ -115,19 +128,27 @@ class _Batch:
         return replace(request, precision=used)
 
     def _make_video(self, loaded: _Loaded, request: GenerationRequest, monitor: Monitor) -> None:
-        residency, loras, _ = loaded
-        notify = self._builder.change_plan
+        options = self._options(loaded, monitor)
         try:
-            frames = generate(residency, request, monitor, self._plan, notify, loras)
+            frames = generate(loaded.residency, request, options)
         except Interrupted as stop:
             denoised, stop.denoised = stop.denoised, None
             forget_frames(stop)
             if denoised is not None and self._host.setting(SAVE_UNFINISHED):
                 with unskippable():
-                    frames = decode(residency, denoised, monitor, self._plan, notify)
+                    frames = decode(loaded.residency, denoised, replace(options, plan=self._plan))
                     self._save(request, frames, monitor, finished=False)
             raise
         self._save(request, frames, monitor)
+
+    def _options(self, loaded: _Loaded, monitor: Monitor) -> RunOptions:
+        return RunOptions(
+            plan=self._plan,
+            loras=loaded.loras,
+            on_step=monitor,
+            notify=self._builder.change_plan,
+            tiny_decoder=loaded.tiny_decoder,
+        )
 
     def _save(self, request: GenerationRequest, frames: Tensor, monitor: Monitor, *, finished: bool = True) -> None:
         monitor.saving()
@@ -138,6 +159,6 @@ class _Batch:
 
     @property
     def _plan(self) -> Plan:
-        """The plan in use, which changes where memory runs out."""
+        """The plan in use, which changes when memory runs out."""
         assert self._builder.plan
         return self._builder.plan

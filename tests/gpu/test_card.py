@@ -23,7 +23,7 @@ from sd_t2v.modelscope.memory.residency import Residency, use_weights
 from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.network.slices import WHOLE, ChunkBudget
 from sd_t2v.modelscope.network.unet3d import PassOptions
-from sd_t2v.modelscope.pipeline import generate
+from sd_t2v.modelscope.pipeline import RunOptions, generate
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.gpu.conftest import CARD, HALF, ON_CARD
 
@@ -132,7 +132,7 @@ def test_a_pass_that_takes_the_guidance_scale_is_recorded_too(model: Model, monk
     played = count_played(monkeypatch)
     guidance = [Delta(draw(model.unet.config.dim, 4, seed=1), draw(4, SCALE_DIM, seed=2), 0.01)]
     request = VideoRequest(prompt="a red ball", steps=6, sampler="LCM", frames=4, width=128, height=128, seed=7)
-    generate(Residency(model), request, plan=FAST, loras=LoraDeltas(guidance=guidance))
+    generate(Residency(model), request, RunOptions(plan=FAST, loras=LoraDeltas(guidance=guidance)))
     assert played
 
 
@@ -147,11 +147,11 @@ def test_recorded_passes_are_those_launched_one_by_one(
     requests = [short, replace(short, prompt="a blue square", seed=8), replace(short, width=192), short]
     kept, anew = Residency(model), Residency(model)
     kept.keep(everything=True)
-    found = [generate(residency, request, plan=plan) for residency in (kept, anew) for request in requests]
+    found = [generate(residency, request, RunOptions(plan=plan)) for residency in (kept, anew) for request in requests]
     assert len(played) > 20
     kept.release()
     monkeypatch.setattr(PassRecorder, "run", record_nothing)
-    expected = [generate(anew, request, plan=plan) for request in requests]
+    expected = [generate(anew, request, RunOptions(plan=plan)) for request in requests]
     for video, other in zip(found, expected * 2, strict=True):
         assert float((video.float() - other.float()).abs().mean()) < 0.01
 

@@ -12,7 +12,7 @@ from sd_t2v.modelscope.errors import OutOfMemory
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.model import Model
-from sd_t2v.modelscope.pipeline import generate
+from sd_t2v.modelscope.pipeline import RunOptions, generate
 from sd_t2v.modelscope.progress import Step
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.gpu.conftest import CARD, HALF, ON_CARD, allocated
@@ -57,25 +57,25 @@ def measure_peak(model: Model, plan: Plan) -> int:
     """Bytes that torch reserves at the most."""
     free_unused(CARD)
     torch.cuda.reset_peak_memory_stats(CARD)
-    generate(Residency(model), REQUEST, plan=plan, notify=no_change)
+    generate(Residency(model), REQUEST, RunOptions(plan=plan, notify=no_change))
     return torch.cuda.max_memory_reserved(CARD)
 
 
 @ALL
 def test_a_run_gives_all_of_the_cards_memory_back(model: Model, plan: Plan) -> None:
     # Libraries take their workspaces once, and keep them.
-    generate(Residency(model), SHORT, plan=plan, notify=no_change)
+    generate(Residency(model), SHORT, RunOptions(plan=plan, notify=no_change))
     before = allocated()
-    generate(Residency(model), SHORT, plan=plan, notify=no_change)
+    generate(Residency(model), SHORT, RunOptions(plan=plan, notify=no_change))
     assert allocated() == before
 
 
 @ALL
 def test_an_interrupted_run_gives_all_of_the_cards_memory_back(model: Model, plan: Plan) -> None:
-    generate(Residency(model), SHORT, plan=plan, notify=no_change)
+    generate(Residency(model), SHORT, RunOptions(plan=plan, notify=no_change))
     before = allocated()
     with pytest.raises(Stop):
-        generate(Residency(model), SHORT, stop_while_sampling, plan, no_change)
+        generate(Residency(model), SHORT, RunOptions(on_step=stop_while_sampling, plan=plan, notify=no_change))
     assert allocated() == before
 
 
@@ -83,9 +83,9 @@ def test_runs_with_different_plans_follow_each_other(model: Model) -> None:
     """The second has no use for what the first one's weights stayed there for."""
     residency = Residency(model)
     residency.keep(everything=True)
-    expected = generate(residency, REQUEST, plan=FAST, notify=no_change)
+    expected = generate(residency, REQUEST, RunOptions(plan=FAST, notify=no_change))
     for plan in (SMALLEST, BALANCED, SMALL, FAST):
-        found = generate(residency, REQUEST, plan=plan, notify=no_change)
+        found = generate(residency, REQUEST, RunOptions(plan=plan, notify=no_change))
         assert float((found.float() - expected.float()).abs().mean()) < NOISE
     residency.release()
 
@@ -93,13 +93,15 @@ def test_runs_with_different_plans_follow_each_other(model: Model) -> None:
 @pytest.mark.skipif(not ON_CARD, reason="needs a device whose memory can be limited")
 @pytest.mark.parametrize("fits", [BALANCED, SMALLEST], ids=lambda plan: plan.name)
 def test_where_memory_runs_out_the_run_goes_on_with_a_smaller_plan(model: Model, fits: Plan) -> None:
-    expected, before = generate(Residency(model), REQUEST, plan=FAST, notify=no_change), allocated()
+    expected, before = generate(Residency(model), REQUEST, RunOptions(plan=FAST, notify=no_change)), allocated()
     peaks = {plan.name: measure_peak(model, plan) for plan in LADDER}
     limit = 1.1 * peaks[fits.name]
     assert limit < min(peaks[plan.name] for plan in (FAST, BALANCED) if plan != fits), peaks
     messages: list[str] = []
     with limited_to(limit):
-        found = generate(Residency(model), REQUEST, plan=FAST, notify=lambda message, _: messages.append(message))
+        found = generate(
+            Residency(model), REQUEST, RunOptions(plan=FAST, notify=lambda message, _: messages.append(message))
+        )
     assert messages, peaks
     assert float((found.float() - expected.float()).abs().mean()) < NOISE
     assert allocated() == before
@@ -107,9 +109,9 @@ def test_where_memory_runs_out_the_run_goes_on_with_a_smaller_plan(model: Model,
 
 @pytest.mark.skipif(not ON_CARD, reason="needs a device whose memory can be limited")
 def test_where_no_plan_fits_the_error_leaves_nothing_behind(model: Model) -> None:
-    generate(Residency(model), REQUEST, plan=FAST, notify=no_change)
+    generate(Residency(model), REQUEST, RunOptions(plan=FAST, notify=no_change))
     before, peak = allocated(), measure_peak(model, SMALLEST)
     with limited_to(0.3 * peak), pytest.raises(OutOfMemory):
-        generate(Residency(model), REQUEST, plan=FAST)
+        generate(Residency(model), REQUEST, RunOptions(plan=FAST))
     assert allocated() == before
-    generate(Residency(model), REQUEST, plan=FAST, notify=no_change)
+    generate(Residency(model), REQUEST, RunOptions(plan=FAST, notify=no_change))

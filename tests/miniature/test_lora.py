@@ -17,7 +17,7 @@ from sd_t2v.modelscope.memory.lora_deltas import LoraDeltas
 from sd_t2v.modelscope.memory.plan import BALANCED, SMALLEST, Plan
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.model import Model
-from sd_t2v.modelscope.pipeline import generate
+from sd_t2v.modelscope.pipeline import RunOptions, generate
 from sd_t2v.tests.helpers.support import CPU
 
 STEPS = 5
@@ -37,7 +37,7 @@ def clip(
     model: Model, label: Label, loras: list[LoraDeltas], plan: Plan = BALANCED, steps: int = STEPS
 ) -> torch.Tensor:
     wish = request(model, label.caption, 3, sampler="DPM++ 2M", steps=steps)
-    return generate(Residency(model), wish, plan=plan, loras=join_loras(loras))
+    return generate(Residency(model), wish, RunOptions(plan=plan, loras=join_loras(loras)))
 
 
 def test_is_small_enough_to_ship() -> None:

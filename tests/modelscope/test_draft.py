@@ -14,7 +14,7 @@ from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, Plan
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.network.deep_cache import DeepFeatureCache
 from sd_t2v.modelscope.network.unet3d import PassOptions, UNet3D
-from sd_t2v.modelscope.pipeline import generate
+from sd_t2v.modelscope.pipeline import RunOptions, generate
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.helpers.support import golden, max_error, small_model
 
@@ -104,5 +104,7 @@ def test_a_video_drafts_from_step_to_step() -> None:
 
 @PLANS
 def test_every_plan_drafts_the_same_video(plan: Plan) -> None:
-    frames, expected = (generate(Residency(small_model()), request(draft=2), plan=one) for one in (plan, BALANCED))
+    frames, expected = (
+        generate(Residency(small_model()), request(draft=2), RunOptions(plan=one)) for one in (plan, BALANCED)
+    )
     assert int((frames.int() - expected.int()).abs().max()) <= 1

@@ -11,7 +11,7 @@ from sd_t2v.modelscope.memory.plan import LADDER, Plan
 from sd_t2v.modelscope.memory.plan_runner import PlanRunner, Task
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.network.autoencoder import to_uint8
-from sd_t2v.modelscope.pipeline import Conditions, decode, encode, generate, sample
+from sd_t2v.modelscope.pipeline import Conditions, RunOptions, decode, encode, generate, sample
 from sd_t2v.modelscope.progress import Step
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.helpers.support import CPU, golden, golden_json, max_error, small_model
@@ -47,7 +47,7 @@ def test_equals_the_original_from_prompt_to_frames(run: dict[str, object], plan:
     with PlanRunner(residency, Task(model.unet, "sampling"), plan, CPU) as unet:
         latents = sample(residency, request, Conditions(*texts), lambda: vectors["noise"], unet)
     assert max_error(latents, vectors["x0"]) < 5e-3
-    frames = decode(Residency(model), latents, plan=plan)
+    frames = decode(Residency(model), latents, RunOptions(plan=plan))
     difference = (frames.int() - vectors["frames_u8"].int()).abs()
     assert int(difference.max()) <= 1
     assert float((difference > 0).float().mean()) < 0.01
@@ -100,7 +100,7 @@ def test_without_guidance_the_negative_prompt_is_not_asked() -> None:
 
 def test_reports_every_step_in_order() -> None:
     steps: list[Step] = []
-    generate(Residency(small_model()), small_request(sampler="DDIM", steps=6), steps.append)
+    generate(Residency(small_model()), small_request(sampler="DDIM", steps=6), RunOptions(on_step=steps.append))
     assert [(step.phase, step.done, step.total) for step in steps] == [
         ("encode", 1, 1),
         *(("sample", i, 7) for i in range(1, 8)),
@@ -124,7 +124,7 @@ def test_raising_from_on_step_interrupts_at_once(phase: str) -> None:
             raise Stop
 
     with pytest.raises(Stop):
-        generate(Residency(small_model()), small_request(), on_step)
+        generate(Residency(small_model()), small_request(), RunOptions(on_step=on_step))
     assert seen.count(phase) == 1
     assert seen[-1] == phase
 

@@ -31,7 +31,7 @@ from sd_t2v.modelscope.memory.residency import Residency, use_weights
 from sd_t2v.modelscope.model import Model, outline
 from sd_t2v.modelscope.network.streamable import tensors_of
 from sd_t2v.modelscope.network.unet3d import UNet3D
-from sd_t2v.modelscope.pipeline import encode, generate
+from sd_t2v.modelscope.pipeline import RunOptions, encode, generate
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.helpers.loras import RENAMED, layers, renamed, write
 from sd_t2v.tests.helpers.support import CPU, golden, golden_json, max_error, small_model, write_model_folder
@@ -129,15 +129,18 @@ def at_rest(model: Model) -> dict[str, Tensor]:
 def test_nothing_is_left_of_it_bit_for_bit(half: Model, plan: Plan, eight_bits: bool) -> None:
     plan = replace(plan, eight_bits=eight_bits)
     before = at_rest(half)
-    copies, without = {name: x.clone() for name, x in before.items()}, generate(Residency(half), REQUEST, plan=plan)
+    copies, without = (
+        {name: x.clone() for name, x in before.items()},
+        generate(Residency(half), REQUEST, RunOptions(plan=plan)),
+    )
     both = [read_lora(write(folder(), "cloneofsimo"), half), read_text_lora(half)]
-    changed = generate(Residency(half), REQUEST, plan=plan, loras=join_loras(both))
+    changed = generate(Residency(half), REQUEST, RunOptions(plan=plan, loras=join_loras(both)))
     assert not torch.equal(changed, without)
     after = at_rest(half)
     assert all(
         after[name].data_ptr() == x.data_ptr() and torch.equal(after[name], copies[name]) for name, x in before.items()
     )
-    assert torch.equal(generate(Residency(half), REQUEST, plan=plan), without)
+    assert torch.equal(generate(Residency(half), REQUEST, RunOptions(plan=plan)), without)
 
 
 def test_single_precision_at_rest_is_copied_before_anything_is_added() -> None:
@@ -155,10 +158,10 @@ def test_an_error_on_the_way_leaves_nothing_behind(half: Model) -> None:
 
 def test_a_model_that_stayed_on_the_device_leaves_it_first(half: Model) -> None:
     residency, loras = Residency(half), join_loras([lora("cloneofsimo")])
-    exact = generate(Residency(half), REQUEST, loras=loras)
+    exact = generate(Residency(half), REQUEST, RunOptions(loras=loras))
     without = generate(Residency(half), REQUEST)
     residency.keep(everything=True)
-    assert torch.equal(generate(residency, REQUEST, loras=loras), exact)
+    assert torch.equal(generate(residency, REQUEST, RunOptions(loras=loras)), exact)
     assert not residency.bytes_kept(half.unet, CPU.device)
     residency.keep(everything=True)
     assert torch.equal(generate(residency, REQUEST), without)

@@ -14,7 +14,7 @@ from sd_t2v.modelscope.lora.turbo import scale_condition, scale_embedding
 from sd_t2v.modelscope.memory.lora_deltas import Delta, LoraDeltas
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, SMALLEST
 from sd_t2v.modelscope.memory.residency import Residency
-from sd_t2v.modelscope.pipeline import generate
+from sd_t2v.modelscope.pipeline import RunOptions, generate
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.modelscope.sampling.catalogue import get_sampler
 from sd_t2v.modelscope.sampling.denoiser import make_denoiser
@@ -129,11 +129,13 @@ def request(**changes: Any) -> VideoRequest:
 @pytest.mark.parametrize("plan", [FAST, SMALLEST], ids=lambda plan: plan.name)
 def test_one_pass_per_step_under_any_plan(turbo: LoraDeltas, plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
-    frames = generate(Residency(small_model()), request(), plan=plan, loras=join_loras([turbo]))
+    frames = generate(Residency(small_model()), request(), RunOptions(plan=plan, loras=join_loras([turbo])))
     assert [count for count, _ in spy.calls] == [1] * 4
     assert all(condition is not None for _, condition in spy.calls)
     other = generate(
-        Residency(small_model()), request(negative_prompt="blurry"), plan=BALANCED, loras=join_loras([turbo])
+        Residency(small_model()),
+        request(negative_prompt="blurry"),
+        RunOptions(plan=BALANCED, loras=join_loras([turbo])),
     )
     assert int((frames.int() - other.int()).abs().max()) <= 1
 
@@ -145,7 +147,7 @@ def test_the_scale_reaches_the_network_and_afterwards_the_model_is_guided_again(
     few = {"steps": 1, "frames": 1}
     assert not torch.equal(
         *(
-            generate(Residency(small_model()), request(cfg_scale=scale, **few), loras=join_loras([turbo]))
+            generate(Residency(small_model()), request(cfg_scale=scale, **few), RunOptions(loras=join_loras([turbo])))
             for scale in (1, 9)
         )
     )

@@ -9,6 +9,7 @@ import torch
 from sd_t2v.modelscope.config import ModelConfig, UNetConfig
 from sd_t2v.modelscope.device import Place
 from sd_t2v.modelscope.errors import OutOfMemory, RequestError
+from sd_t2v.modelscope.memory.batching import positions_per_weight
 from sd_t2v.modelscope.memory.choice import Limits, choose_plan
 from sd_t2v.modelscope.memory.estimate import (
     TOKENS,
@@ -209,7 +210,23 @@ def test_the_hosts_switches_and_the_settings_have_the_last_word() -> None:
 def test_nothing_is_claimed_of_memory_that_nobody_knows() -> None:
     choice = choose_plan(model(), request(), Limits(None))
     assert choice.plan == BALANCED and "free" not in str(choice)
-    assert choose_plan(outline(ModelConfig(), CPU, CPU), request(), Limits(10**11)).plan == BALANCED
+
+
+@pytest.mark.parametrize(("frames", "side", "plan"), [(8, 128, FAST), (16, 192, FAST), (24, 256, BALANCED)])
+def test_a_cpu_batches_both_passes_where_weights_cost_more_than_activations(frames: int, side: int, plan: Plan) -> None:
+    wanted = request(frames=frames, width=side, height=side)
+    assert choose_plan(outline(ModelConfig(), CPU, CPU), wanted, Limits(10**11)).plan == plan
+    assert choose_plan(model(), wanted, Limits(10**11)).plan == FAST
+
+
+def test_positions_per_weight() -> None:
+    """With one level, all of them; with the levels below, as many as their share of the weights leaves."""
+    with torch.device("meta"):
+        flat, deep = (UNet3D(UNetConfig(dim=64, dim_mult=mult, num_res_blocks=1)) for mult in ([1], [1, 1]))
+    clip = Clip(3, 8, 6)
+    assert positions_per_weight(flat, clip) == clip.pixels
+    assert clip.pixels / 4 < positions_per_weight(deep, clip) < clip.pixels
+    assert positions_per_weight(deep, Clip(6, 8, 6)) == 2 * positions_per_weight(deep, clip)
 
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:

@@ -18,7 +18,7 @@ from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, SMALL, Plan
 from sd_t2v.modelscope.memory.residency import Residency, use_weights
 from sd_t2v.modelscope.network.streamable import tensors_of
 from sd_t2v.modelscope.network.unet3d import PassOptions
-from sd_t2v.modelscope.pipeline import generate
+from sd_t2v.modelscope.pipeline import RunOptions, generate
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.helpers.support import CPU, small_model
 
@@ -99,10 +99,11 @@ def test_the_miniature_passes_its_judge() -> None:
 def test_going_down_the_ladder_keeps_them() -> None:
     request = VideoRequest(prompt="a red ball", steps=1, frames=2, width=40, height=24, seed=7)
     streamed, resident = (
-        generate(Residency(small_model()), request, plan=replace(plan, eight_bits=True)) for plan in (SMALL, BALANCED)
+        generate(Residency(small_model()), request, RunOptions(plan=replace(plan, eight_bits=True)))
+        for plan in (SMALL, BALANCED)
     )
     assert int((streamed.int() - resident.int()).abs().max()) <= 1
-    exact = generate(Residency(small_model()), request, plan=BALANCED)
+    exact = generate(Residency(small_model()), request, RunOptions(plan=BALANCED))
     assert not torch.equal(exact, resident)
 
 

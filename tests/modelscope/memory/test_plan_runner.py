@@ -21,7 +21,7 @@ from sd_t2v.modelscope.memory.streaming import stream_weights
 from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.network.slices import ChunkBudget
 from sd_t2v.modelscope.network.streamable import tensors_of
-from sd_t2v.modelscope.pipeline import generate
+from sd_t2v.modelscope.pipeline import RunOptions, generate
 from sd_t2v.modelscope.progress import Step
 from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.tests.helpers.live_bytes import LiveBytes
@@ -65,7 +65,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def peak(model: Model, plan: Plan) -> int:
     with LiveBytes() as live:
-        generate(Residency(model), REQUEST, plan=plan)
+        generate(Residency(model), REQUEST, RunOptions(plan=plan))
     return live.peak
 
 
@@ -85,10 +85,10 @@ def ladder(monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, ...]:
 
 @pytest.mark.parametrize("end", [1, 3])
 def test_a_run_goes_down_to_the_first_plan_that_fits(model: Model, ladder: tuple[Plan, ...], end: int) -> None:
-    roomy = generate(Residency(model), REQUEST, plan=ladder[0])
+    roomy = generate(Residency(model), REQUEST, RunOptions(plan=ladder[0]))
     messages = Messages()
     with SmallDevice(1.02 * peak(model, ladder[end])):
-        frames = generate(Residency(model), REQUEST, plan=ladder[0], notify=messages)
+        frames = generate(Residency(model), REQUEST, RunOptions(plan=ladder[0], notify=messages))
     assert [message.split("'")[3] for message in messages] == [plan.name for plan in ladder[1 : end + 1]]
     assert int((frames.int() - roomy.int()).abs().max()) <= 1
     assert at_rest(model)
@@ -96,7 +96,7 @@ def test_a_run_goes_down_to_the_first_plan_that_fits(model: Model, ladder: tuple
 
 def test_a_device_too_small_for_any_plan_is_an_error_that_says_what_helps(model: Model) -> None:
     with SmallDevice(10_000), pytest.raises(OutOfMemory, match=r"even with the plan 'smallest'\. Ask for fewer"):
-        generate(Residency(model), REQUEST, plan=FAST, notify=Messages())
+        generate(Residency(model), REQUEST, RunOptions(plan=FAST, notify=Messages()))
     assert at_rest(model)
 
 
@@ -112,7 +112,7 @@ def test_steps_that_were_done_are_not_done_again(model: Model, ladder: tuple[Pla
 
     messages = Messages()
     with device:
-        frames = generate(Residency(model), REQUEST, on_step, ladder[0], messages)
+        frames = generate(Residency(model), REQUEST, RunOptions(on_step=on_step, plan=ladder[0], notify=messages))
     assert [done for phase, done in steps if phase == "sample"] == [1, 2, 3]
     assert len(messages) == 2
     assert int((frames.int() - generate(Residency(model), REQUEST).int()).abs().max()) <= 1
@@ -127,7 +127,7 @@ def test_a_model_that_stayed_on_the_device_leaves_it_when_memory_is_short(
         residency = Residency(model)
         residency.keep(everything=True)
         device.size = limit
-        generate(residency, REQUEST, plan=ladder[0], notify=messages)
+        generate(residency, REQUEST, RunOptions(plan=ladder[0], notify=messages))
     assert messages
     assert at_rest(model)
 
@@ -145,7 +145,7 @@ def test_a_model_that_stayed_on_the_device_leaves_it_for_a_plan_that_has_no_room
         at_hand = step.phase == "decode" or at_rest(model)
         left.append(at_hand and not residency.bytes_kept(model.unet, CPU.device))
 
-    generate(residency, REQUEST, on_step, plan)
+    generate(residency, REQUEST, RunOptions(on_step=on_step, plan=plan))
     assert all(left)
     assert at_rest(model)
 
@@ -163,7 +163,7 @@ def test_decoding_that_fits_nowhere_on_the_device_goes_on_on_the_cpu(
     expected, messages = generate(Residency(model), REQUEST), Messages()
     monkeypatch.setattr(Residency, "use", use_full_card)
     elsewhere = replace(model, vae_place=Place(torch.device("cuda"), torch.float16))
-    assert torch.equal(generate(Residency(elsewhere), REQUEST, notify=messages), expected)
+    assert torch.equal(generate(Residency(elsewhere), REQUEST, RunOptions(notify=messages)), expected)
     assert messages[-1] == "Memory ran out while decoding; going on on the CPU."
 
 
@@ -174,7 +174,7 @@ def test_a_run_frees_its_memory_without_the_garbage_collector(model: Model, plan
     gc.disable()
     try:
         with LiveBytes() as live:
-            generate(Residency(model), REQUEST, plan=plan)
+            generate(Residency(model), REQUEST, RunOptions(plan=plan))
             assert live.now < 100_000
     finally:
         gc.enable()
@@ -192,11 +192,11 @@ def test_an_interruption_leaves_the_weights_at_rest(model: Model, plan: Plan) ->
 
     with LiveBytes() as live:
         with pytest.raises(Stop):
-            generate(Residency(model), REQUEST, on_step, plan)
+            generate(Residency(model), REQUEST, RunOptions(on_step=on_step, plan=plan))
         gc.collect()
         assert live.now < 100_000
     assert at_rest(model)
-    assert generate(Residency(model), REQUEST, plan=SMALLEST).shape == (2, 40, 40, 3)
+    assert generate(Residency(model), REQUEST, RunOptions(plan=SMALLEST)).shape == (2, 40, 40, 3)
 
 
 HALF = Place(torch.device("cpu"), torch.float16)
@@ -223,7 +223,7 @@ def test_black_frames_in_half_precision_become_the_video(model: Model, monkeypat
     for part, name in ((half.unet, "predict_noise"), (half.autoencoder, "latents_to_frames")):
         monkeypatch.setattr(part, name, overflowing(getattr(part, name)))
     messages = Messages()
-    frames = generate(Residency(half), REQUEST, notify=messages)
+    frames = generate(Residency(half), REQUEST, RunOptions(notify=messages))
     assert len(messages) == 2
     difference = (frames.int() - generate(Residency(model), REQUEST).int()).abs().float()
     assert difference.mean() < 8  # of 255; bfloat16 has three digits

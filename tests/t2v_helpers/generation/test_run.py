@@ -21,6 +21,7 @@ from sd_t2v.modelscope import device as device_module
 from sd_t2v.modelscope.device import Place
 from sd_t2v.modelscope.errors import ModelError, RequestError
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, plan_named
+from sd_t2v.modelscope.network.tiny_decoder import TinyDecoder
 from sd_t2v.modelscope.prompts import tokens
 from sd_t2v.t2v_helpers.generation import lora_tags, save
 from sd_t2v.t2v_helpers.generation import run as module
@@ -43,9 +44,11 @@ from sd_t2v.t2v_helpers.settings import (
     OUTPUT_FOLDER,
     PLAN,
     PREVIEW,
+    PREVIEW_DECODER,
     SAVE_INFOTEXT,
     SAVE_TEXT,
     SAVE_UNFINISHED,
+    TAESD_PREVIEW,
     Setting,
 )
 from sd_t2v.t2v_helpers.video.ffmpeg import OutputError
@@ -87,7 +90,7 @@ class Person(ConsoleHost):
 
 SETTINGS: dict[str, Setting] = {
     "plan": PLAN, "budget": BUDGET, "keep": KEEP, "text": SAVE_TEXT, "infotext": SAVE_INFOTEXT,
-    "unfinished": SAVE_UNFINISHED, "preview": PREVIEW,
+    "unfinished": SAVE_UNFINISHED, "preview": PREVIEW, "preview_decoder": PREVIEW_DECODER,
 }  # fmt: skip
 
 
@@ -310,6 +313,50 @@ def test_the_preview_shows_the_clip(shows: str, size: tuple[int, int], tmp_path:
     run(person, MODEL, request())
     assert [image.size for image in person.previews] == [size]
     assert len(set(person.previews[0].getdata())) > 10
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A TAESD decoder with random weights, where the WebUI has it."""
+    monkeypatch.setattr(Person, "models_folder", lambda _: tmp_path / "models")
+    path = tmp_path / "models" / "VAE-taesd" / "taesd_decoder.pth"
+    path.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    # Larger than by default, so that something is seen.
+    state = {name: 2 * x for name, x in TinyDecoder().state_dict().items()}
+    names = {name: name.removeprefix("layers.").split(".", 1) for name in state}
+    torch.save({f"{int(names[name][0]) + 1}.{names[name][1]}": x for name, x in state.items()}, path)
+    return path
+
+
+def test_the_preview_can_show_details(tiny: Path, tmp_path: Path) -> None:
+    sizes = []
+    for number, there in enumerate((True, False)):
+        if not there:
+            tiny.unlink()
+        person = Person(tmp_path / str(number), preview=MIDDLE_FRAME, preview_decoder=TAESD_PREVIEW)
+        assert not run(person, MODEL, request(width=320, height=320, frames=2, steps=2)).error
+        sizes += [image.size for image in person.previews]
+        assert len(set(person.previews[0].getdata())) > 100
+    # As large as the video; and without the decoder, its latents enlarged.
+    assert sizes == [(320, 320), (280, 280)]
+
+
+def test_a_video_can_be_decoded_by_taesd(tiny: Path, tmp_path: Path) -> None:
+    full, quick, unfinished = (
+        run(Person(tmp_path / str(number), at, unfinished=True), MODEL, request(decoder=decoder))
+        for number, (decoder, at) in enumerate((("full", "-"), ("TAESD", "-"), ("TAESD", "sampling 2/3")))
+    )
+    assert "Decoder: TAESD" in quick.videos[0].infotext and "Decoder" not in full.videos[0].infotext
+    frames = [read_frame(outcome.videos[0].files[0], 0) for outcome in (full, quick, unfinished)]
+    spread = [float(torch.tensor(list(frame.convert("L").getdata())).float().std()) for frame in frames]
+    # Random weights show something, but hardly the ball.
+    assert spread[0] > 2 * max(spread[1:])
+    assert all(one > 0.5 for one in spread)
+    tiny.unlink()
+    outcome = run(Person(tmp_path / "none"), MODEL, request(decoder="TAESD"))
+    assert isinstance(outcome.error, RequestError) and "taesd_decoder.pth" in str(outcome.error)
+    assert not names(tmp_path / "none")
 
 
 def test_infotext_goes_where_the_settings_say(tmp_path: Path) -> None:

@@ -19,13 +19,17 @@ REPORT = Path(__file__).resolve().parent.parent / "outputs" / "benchmark.md"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables and write them to outputs/."""
     parser = argparse.ArgumentParser(prog="run.py bench", description=__doc__)
-    parser.add_argument("--runs", type=_positive, default=5, help="guided steps per network (default: %(default)s)")
-    parser.add_argument("--extension", type=Path, metavar="DIR", help="a checkout of the 2023 extension, to take part")
-    parser.add_argument("--skip-full-size", action="store_true", help="leave out what needs 12 GB of memory and disk")
+    parser.add_argument("--runs", type=_positive, default=3, help="guided steps per network (default: %(default)s)")
+    parser.add_argument(
+        "--extension", type=Path, metavar="DIR", help="a checkout of the 2023 extension to compare with"
+    )
+    parser.add_argument("--skip-full-size", action="store_true", help="skip what needs 12 GB of memory and disk space")
     parser.add_argument("--card", action="store_true", help="measure a CUDA card instead of the processor")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="for --card; cpu is for a rehearsal")
-    parser.add_argument("--small", action="store_true", help="for --card: small networks and clips, for a rehearsal")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="for --card: where rows go (JSON), and are found")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="for --card; cpu is for a trial run")
+    parser.add_argument("--small", action="store_true", help="for --card: small networks and clips, for a trial run")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="for --card: JSON file to collect rows in, and to resume from"
+    )
     options = parser.parse_args(arguments)
     return _measure_card(options) if options.card else _measure_processor(options)
 

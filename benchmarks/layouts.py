@@ -21,7 +21,7 @@ from ..modelscope.network.streamable import assign
 from .load import peak_gigabytes
 from .rivals import diffusers_config
 
-HEADER = ("layout", "on disk GB", "ready after s", "peak memory GB", "of it beyond the imports")
+HEADER = ("layout", "on disk GB", "ready after s", "peak memory GB", "of which after the imports")
 CPU = Place(torch.device("cpu"), torch.float32)
 
 Write = Callable[[dict[str, Tensor], Path, str], None]

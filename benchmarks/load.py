@@ -18,7 +18,7 @@ from ..modelscope.config import ModelConfig, UNetConfig
 from ..modelscope.network.unet3d import UNet3D
 from .rivals import diffusers_config, modelscope_unet
 
-HEADER = ("way", "ready after s", "every weight read after s", "peak memory GB", "of it beyond the imports")
+HEADER = ("way", "ready after s", "every weight read after s", "peak memory GB", "of which after the imports")
 WAYS = ("this project", "diffusers", "modelscope's own")
 PTH, DIFFUSERS = "text2video_pytorch_model.pth", "unet"
 

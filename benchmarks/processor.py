@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import layouts, load, step, whole_run
+from . import crowded, layouts, load, step, whole_run
 from .table import markdown
 
 
@@ -31,10 +31,12 @@ def measure(options: Options) -> str:
     report = [_machine()]
     if options.full_size:
         report += _files()
-    for name, case in step.CASES.items():
-        if options.full_size or not case.full_size:
-            rows = step.measure(name, options.runs, options.extension)
-            report.append(markdown(f"A guided step, {name}", step.HEADER, rows))
+    report.append(markdown("A video of the miniature in 10 steps", crowded.HEADER, crowded.measure()))
+    for case in step.CASES:
+        if case.is_full_size and not options.full_size:
+            continue
+        if table := step.measure(case, options.runs, options.extension):
+            report.append(f"{markdown(f'A guided step, {case}', step.HEADER, table.rows)}\n{table.limits}\n")
     return "\n".join(report)
 
 

@@ -75,7 +75,7 @@ def extension_unet(checkout: Path, config: UNetConfig, state: dict[str, Tensor])
     spec = importlib.util.spec_from_file_location("extension_of_2023", source)
     if spec is None or spec.loader is None or not source.is_file():
         raise SystemExit(
-            f"{checkout} is no checkout of the 2023 extension: scripts/modelscope/t2v_model.py is missing."
+            f"{checkout} is not a checkout of the 2023 extension: scripts/modelscope/t2v_model.py is missing."
         )
     module = importlib.util.module_from_spec(spec)
     with _webui_of_2023():

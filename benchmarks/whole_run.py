@@ -21,7 +21,7 @@ from ..modelscope.request import VideoRequest
 from .load import peak_gigabytes
 from .weights import random_weights
 
-HEADER = ("run", "plan", "needs by the estimate, GB", "seconds", "peak memory GB", "of it beyond the imports")
+HEADER = ("run", "plan", "estimated need GB", "seconds", "peak memory GB", "of which after the imports")
 REQUEST: dict[str, Any] = {"prompt": "a red ball", "frames": 2, "width": 64, "height": 64, "steps": 2, "seed": 0}
 NAME = "load, and make 2 frames of 64 x 64 in 2 steps"
 CPU = Place(torch.device("cpu"), torch.float32)

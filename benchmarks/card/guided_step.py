@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from ..flops import count_flops
 from .rows import Case
 from .sizes import Sizes
 
@@ -38,9 +38,7 @@ def draw_inputs(case: Case, sizes: Sizes) -> Inputs:
 
 def measure_step(step: Step, sizes: Sizes) -> dict[str, Any]:
     """Return the figures of a step. The first, which finds the kernels, is counted, and later ones are timed."""
-    with FlopCounterMode(display=False) as counter:
-        step()
-    tflop = counter.get_total_flops() / 1e12
+    tflop = count_flops(step)[1] / 1e12
     for _ in range(WARM):
         # Passes of a short clip are recorded after the second pass.
         step()

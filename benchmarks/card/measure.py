@@ -35,7 +35,9 @@ class Options(NamedTuple):
 def main(options: Options) -> int:
     """Measure all rows that are missing, and print the tables."""
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("torch finds no CUDA card here. To rehearse without one: bench --card --device cpu --small")
+        raise SystemExit(
+            "torch finds no CUDA card here. For a trial run without one: bench --card --device cpu --small"
+        )
     results = Results(options.results, _machine(options))
     with Children(lambda network: _command(network, options)) as children:
         measure_rows(list_rows(extension=options.extension is not None), children, results)
@@ -47,7 +49,7 @@ def measure_rows(rows: Sequence[Row], children: Children, results: Results) -> N
     """Measure the missing rows, and write each to the file as soon as it is known."""
     start = time.perf_counter()
     missing = [row for row in rows if not results.has(row)]
-    _report(start, f"{len(missing)} rows to measure, {len(rows) - len(missing)} are there")
+    _report(start, f"{len(missing)} rows to measure, {len(rows) - len(missing)} already measured")
     for number, row in enumerate(missing, 1):
         begun = time.perf_counter()
         outcome = children.ask(row)

@@ -70,7 +70,7 @@ def measure_run(residency: Residency, case: str, run: Run, sizes: Sizes) -> Outc
         forget_memory(sizes.place.device)
     clock, messages = _make_video(residency, case, run, sizes)
     if messages:
-        return {"failure": f"went on differently: {messages[0]}"}
+        return {"failure": f"the run changed its plan or precision: {messages[0]}"}
     return {"figures": clock.figures() | peak_memory(sizes.place.device)}
 
 

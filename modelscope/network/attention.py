@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from .clip_norm import measure_clip_norm, normalise_frames
 from .clips import to_clip, to_frames
+from .linear import Linear, linear
 from .slices import WHOLE, ChunkBudget, Slices, add_into, add_slices, map_slices, repeat_rows
 
 # CUDA's fused kernels put batch and heads into grid dimensions of at most 65,535.
@@ -60,10 +61,10 @@ class Attention(nn.Module):
         super().__init__()
         inner = heads * head_dim
         self.heads = heads
-        self.to_q = nn.Linear(dim, inner, bias=False)
-        self.to_k = nn.Linear(context_dim or dim, inner, bias=False)
-        self.to_v = nn.Linear(context_dim or dim, inner, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(inner, dim), nn.Dropout(dropout))
+        self.to_q = Linear(dim, inner, bias=False)
+        self.to_k = Linear(context_dim or dim, inner, bias=False)
+        self.to_v = Linear(context_dim or dim, inner, bias=False)
+        self.to_out = nn.Sequential(Linear(inner, dim), nn.Dropout(dropout))
 
     def keys_values(self, context: Tensor) -> KeysValues:
         """Project a context [n, tokens, context_dim] once, for use in every frame and every step."""
@@ -101,7 +102,7 @@ class GEGLU(nn.Module):
 
     def __init__(self, dim: int, inner: int):
         super().__init__()
-        self.proj = nn.Linear(dim, inner * 2)
+        self.proj = Linear(dim, inner * 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., dim] -> [..., inner]."""
@@ -110,9 +111,9 @@ class GEGLU(nn.Module):
             return value * F.gelu(gate)
         # The halves are computed separately, so that both are contiguous and can be overwritten.
         (value_weight, gate_weight), (value_bias, gate_bias) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
-        gate = F.linear(x, gate_weight, gate_bias)
+        gate = linear(x, gate_weight, gate_bias)
         gate = torch.ops.aten.gelu_(gate) if gate.device.type in FUSED else F.gelu(gate)
-        return gate.mul_(F.linear(x, value_weight, value_bias))
+        return gate.mul_(linear(x, value_weight, value_bias))
 
 
 class FeedForward(nn.Module):
@@ -120,7 +121,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, dropout: float = 0.0):
         super().__init__()
-        self.net = nn.Sequential(GEGLU(dim, dim * 4), nn.Dropout(dropout), nn.Linear(dim * 4, dim))
+        self.net = nn.Sequential(GEGLU(dim, dim * 4), nn.Dropout(dropout), Linear(dim * 4, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., dim] -> the same shape."""
@@ -170,9 +171,9 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         inner = heads * head_dim
         self.norm = nn.GroupNorm(32, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, inner)
+        self.proj_in = Linear(channels, inner)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(inner, heads, head_dim, context_dim, dropout)])
-        self.proj_out = nn.Linear(inner, channels)
+        self.proj_out = Linear(inner, channels)
 
     def keys_values(self, context: Tensor) -> KeysValues:
         """Project a text [b, tokens, context_dim] once, for use in every frame and every step."""
@@ -219,7 +220,7 @@ class PointwiseConv1d(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., i] -> [..., o]."""
-        return F.linear(x, self.weight.squeeze(-1), self.bias)
+        return linear(x, self.weight.squeeze(-1), self.bias)
 
 
 class TemporalTransformer(nn.Module):
@@ -250,7 +251,8 @@ class TemporalTransformer(nn.Module):
         normalise = measure_clip_norm(self.norm, clip, budget)
 
         def run(part: slice) -> Tensor:
-            tokens = rearrange(normalise(clip[..., part]), "b c f p -> (b p) f c")
+            # In one piece: CPUs are slow at products of numbers that lie apart.
+            tokens = rearrange(normalise(clip[..., part]), "b c f p -> (b p) f c").contiguous()
             return rearrange(self._attend(tokens, budget), "(b p) f c -> b c f p", b=b)
 
         out = add_slices(clip, run, budget.slices(pixels, ATTENTION_VALUES * b * c * f), dim=3)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..config import TextConfig
 from ..device import Place
+from .linear import Linear
 from .streamable import Streamable
 
 MLP_RATIO = 4
@@ -63,9 +64,9 @@ class TextBlock(nn.Module):
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.ln_2 = nn.LayerNorm(width)
         layers = (
-            ("c_fc", nn.Linear(width, MLP_RATIO * width)),
+            ("c_fc", Linear(width, MLP_RATIO * width)),
             ("gelu", nn.GELU()),
-            ("c_proj", nn.Linear(MLP_RATIO * width, width)),
+            ("c_proj", Linear(MLP_RATIO * width, width)),
         )
         self.mlp = nn.Sequential(OrderedDict(layers))
 

@@ -1,0 +1,39 @@
+"""The benchmark of a processor: what it counts, and that each network computes the same."""
+
+import pytest
+import torch
+
+from sd_t2v.benchmarks.flops import count_flops
+from sd_t2v.benchmarks.step import CASES, OURS, Case, compare
+from sd_t2v.modelscope.config import UNetConfig
+from sd_t2v.modelscope.memory.estimate import Clip
+from sd_t2v.modelscope.network.attention import FeedForward
+from sd_t2v.modelscope.network.linear import Linear
+
+# modelscope's decoder takes only contexts of width 1024.
+SMALL = UNetConfig(dim=32, head_dim=16, num_res_blocks=1)
+
+
+@torch.inference_mode()
+def test_linear_layers_are_counted_whoever_computes_them() -> None:
+    x = torch.ones(2, 3, 16)
+    # The first product of a process tries whether oneDNN's can be used.
+    Linear(16, 5)(x)
+    assert count_flops(lambda: Linear(16, 5)(x))[1] == 2 * 6 * 16 * 5
+    assert count_flops(lambda: Linear(16, 5).double()(x.double()))[1] == 2 * 6 * 16 * 5
+    # The first layer is eight times as wide as its input, the second takes four times as much.
+    assert count_flops(lambda: FeedForward(16)(x))[1] == 2 * 6 * 16 * (8 * 16) + 2 * 6 * (4 * 16) * 16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_networks_compute_the_same_and_take_part(dtype: torch.dtype) -> None:
+    table = compare(Case(SMALL, Clip(2, 8, 8), dtype), 1, None)
+    names, differences = [row[0] for row in table.rows], {row[0]: float(row[-1]) for row in table.rows}
+    assert names[0] == OURS and "diffusers" in names and ("modelscope" in names) == (dtype == torch.float32)
+    assert differences["diffusers"] < (1e-3 if dtype == torch.float32 else 0.5)
+    assert "GB/s" in table.limits
+
+
+def test_every_case_has_a_name_of_its_own() -> None:
+    assert len({str(case) for case in CASES}) == len(CASES)
+    assert str(CASES[1]) == "mid-size, 16 frames of 32 x 32 latents, float32, used process"

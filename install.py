@@ -39,7 +39,7 @@ def install(packages: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         held = Path(folder, "held.txt")
         held.write_text("\n".join(sorted(list_installed())), encoding="utf-8")
-        run_pip(f'install -c "{held}" {" ".join(packages)}', f"what text2video needs: {', '.join(packages)}")
+        run_pip(f'install -c "{held}" {" ".join(packages)}', f"packages for text2video: {', '.join(packages)}")
 
 
 def list_installed() -> list[str]:

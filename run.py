@@ -13,7 +13,7 @@ ENDINGS = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SI
 INTERRUPTED = 130
 
 
-def leave(number: int, _: object = None, words: str = "the command had not begun") -> None:
+def leave(number: int, _: object = None, words: str = "the command had not started") -> None:
     """End immediately, with one line. The next start repeats an installation that was interrupted."""
     try:
         os.write(2, f"\nInterrupted; {words}.\n".encode())
@@ -80,33 +80,33 @@ def launch(name: str) -> tuple[tuple[str, ...], ...]:
 
 COMMANDS = {
     "demo": Command("make a video from a prompt with the bundled miniature", ENGINE, launch("demo")),
-    "ui": Command("serve the tab on a page of its own", (*ENGINE, "ui.txt"), launch("ui")),
+    "ui": Command("serve the tab as a web page, without a WebUI", (*ENGINE, "ui.txt"), launch("ui")),
     "test": Command("run the tests", (*ENGINE, "ui.txt", "rivals.txt", "test.txt"), PYTEST, at_root=True),
     "lint": Command("check style and types", (*ENGINE, "lint.txt"), LINT, at_root=True),
     "download": Command("list or download known models", ENGINE, launch("download")),
-    "doctor": Command("say what is right or wrong with each model", ENGINE, launch("doctor")),
+    "doctor": Command("check each model, and say what is wrong with it", ENGINE, launch("doctor")),
     "convert": Command("write a converted copy of a model (half precision, safetensors)", ENGINE, launch("convert")),
     "train": Command("train the miniature again", ENGINE, launch("train")),
     "train-lora": Command("train the miniature's LoRA again", ENGINE, launch("train-lora")),
     "judge": Command("judge the miniature's videos", ENGINE, launch("judge")),
-    "bench": Command("measure beside the rivals", (*ENGINE, "rivals.txt"), launch("bench")),
+    "bench": Command("compare speed and memory with other implementations", (*ENGINE, "rivals.txt"), launch("bench")),
 }
 
 HELP = """usage: python run.py [--own-torch] COMMAND [ARGUMENTS...]
 
 {commands}
 
-COMMAND --help lists a command's own arguments. The first start creates .venv beside run.py and installs what the
-command needs; later starts find it there. Delete .venv to start afresh. TEXT2VIDEO_VENV, an environment variable,
-names another folder for it, a new or an empty one.
+COMMAND --help lists a command's own arguments. The first start creates .venv next to run.py and installs what the
+command needs; later starts use it again. To start over, delete .venv. To put it elsewhere, set the environment
+variable TEXT2VIDEO_VENV to a new or empty folder.
 
-Whose torch:
-  The pinned one, for Python 3.10 to {newest}. On Linux it brings CUDA libraries, about 3 GB to download.
-  TORCH_COMMAND   an environment variable with the pip arguments that install another one, as for the WebUI:
+Which torch is used:
+  By default the pinned one, for Python 3.10 to {newest}. On Linux it includes CUDA libraries, a download of about 3 GB.
+  TORCH_COMMAND   environment variable with the pip arguments that install another torch, as for the WebUI:
                   TORCH_COMMAND="pip install torch torchvision --index-url ..." (pytorch.org shows them for a CPU,
-                  CUDA or ROCm). It stays until another is given or .venv is deleted.
-  --own-torch     use torch and all other packages of the Python that runs run.py, say the WebUI's own. To be given
-                  at each start.
+                  CUDA or ROCm). That torch is used until you set another one or delete .venv.
+  --own-torch     use torch and all other packages of the Python that runs run.py, for instance the WebUI's. Add this
+                  option at every start.
 """
 
 
@@ -149,7 +149,7 @@ def run_guarded(name: str, arguments: list[str], own_torch: bool) -> int:
     except Problem as problem:
         say(str(problem))
     except OSError as error:
-        say(f"{error}. May you write in {VENV.parent}, and is there space ({free_space()})?")
+        say(f"{error}. Check that you may write in {VENV.parent}, and that there is space ({free_space()}).")
     return 1
 
 
@@ -183,7 +183,7 @@ def run_to_end(line: list[str]) -> int:
     """Run a child to its end and return its exit code. It gets Ctrl-C from the console itself."""
     code, _ = attend(line, pass_on)
     if code in INTERRUPTED_CODES or code == -signal.SIGTERM:
-        leave(-code if code < 0 else signal.SIGINT, words="the command was not finished")
+        leave(-code if code < 0 else signal.SIGINT, words="the command did not finish")
     if code == INTERRUPTED:
         # The child has printed a message.
         sys.exit(code)

@@ -15,7 +15,7 @@
         random_seed: "A new seed for each run (-1)",
         reuse_seed: "Reuse the seed of the last video",
         interrupt: "End the run; finished videos are kept",
-        skip: "Skip this video and go on with the next one",
+        skip: "Skip this video and continue with the next one",
         open_folder: "Open the folder of the last video",
     };
 

@@ -65,7 +65,7 @@ def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER)
-    parser.add_argument("--seeds", type=int, default=2, help="per combination")
+    parser.add_argument("--seeds", type=int, default=2, help="seeds for each combination")
     parser.add_argument("--samplers", action="store_true", help="also judge every sampler at its default steps")
     options = parser.parse_args()
     device = best_device()

@@ -120,7 +120,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints to resume from")
-    parser.add_argument("--output", type=Path, default=MODEL_FOLDER, help="where the model goes")
+    parser.add_argument("--output", type=Path, default=MODEL_FOLDER, help="folder for the finished model")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     train(arguments.work, arguments.output, Recipe(), torch.device(arguments.device))

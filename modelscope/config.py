@@ -107,15 +107,15 @@ def read_config(folder: Path) -> ModelConfig:
         return _parse(_get_mapping(document, "model"))
     except MISTAKES as error:
         raise ModelError(
-            f"{path}: is not the model's configuration ({first_line(error)}). Delete it to use the 1.7B's, or download "
-            "it again as raw text: a saved web page will not do."
+            f"{path}: is not the model's configuration ({first_line(error)}). Delete it to use the 1.7B "
+            "model's configuration instead, or download the raw file again: a saved web page does not work."
         ) from error
 
 
 def _refuse_references(value: Any) -> None:
     """Refuse references, for instance to the environment: other readers of the file resolve them. Raises ValueError."""
     if isinstance(value, str) and "${" in value:
-        raise ValueError("it refers to something outside of itself")
+        raise ValueError("it refers to something outside itself")
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list):
@@ -129,7 +129,7 @@ def _parse(model: dict[str, Any]) -> ModelConfig:
     if str(parts.get("temporal_attention", True)) != "True":
         raise ValueError("temporal_attention must be True")
     if not isinstance(recommended, dict):
-        raise ValueError("recommended must hold names and values")
+        raise ValueError("recommended must be a set of names and values")
     return ModelConfig(
         files=_read_section(FilesConfig, _get_mapping(model, "model_args"), ""),
         unet=_read_section(UNetConfig, parts, "unet_"),
@@ -143,7 +143,7 @@ def _get_mapping(values: Any, key: str) -> dict[str, Any]:
     """Return the mapping under a key. Raises ValueError if the key is missing or holds no mapping."""
     found = values.get(key) if isinstance(values, dict) else None
     if not isinstance(found, dict):
-        raise ValueError(f"{key} must hold names and values")
+        raise ValueError(f"{key} must be a set of names and values")
     return found
 
 

@@ -22,7 +22,7 @@ def open_file(path: Path) -> io.BufferedReader:
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAITING))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return file
 
 
@@ -39,7 +39,7 @@ def read_at(file: io.BufferedReader, offset: int, size: int) -> bytes:
     file.seek(offset)
     data = file.read(size)
     if len(data) != size:
-        raise EOFError("it is shorter than it says")
+        raise EOFError("it ends too soon")
     return data
 
 
@@ -51,7 +51,7 @@ def read_array(file: io.BufferedReader, offset: int, size: int) -> bytearray:
     file.seek(offset)
     data = bytearray(size)
     if file.readinto(data) != size:
-        raise EOFError("it is shorter than it says")
+        raise EOFError("it ends too soon")
     return data
 
 

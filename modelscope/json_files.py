@@ -55,23 +55,23 @@ def _check_depth(data: bytes) -> None:
     bare = _TEXT.sub(b"", data)
     brackets = bare.translate(None, _NO_BRACKETS)
     if bare.count(b",") + len(brackets) > MAX_ENTRIES:
-        raise ValueError("it has more entries than any")
+        raise ValueError(f"it has more than {MAX_ENTRIES:,} entries")
     for _ in range(MAX_DEPTH):
         brackets = brackets.replace(b"[]", b"_").replace(b"{}", b"_").replace(b"_", b"")
     if brackets:
-        raise ValueError(f"it has lists in lists, more than {MAX_DEPTH} deep, or without an end")
+        raise ValueError(f"its brackets are more than {MAX_DEPTH} deep, or are not closed")
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("it has one name twice")
+        raise ValueError("it has the same name twice")
     return found
 
 
 def _parse_whole(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        raise ValueError("it has a number of too many digits")
+        raise ValueError("it has a number with too many digits")
     return int(text)
 
 
@@ -83,4 +83,4 @@ def _parse_number(text: str) -> float:
 
 
 def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"it has {text}, which is no number")
+    raise ValueError(f"it has {text} instead of a number")

@@ -124,7 +124,7 @@ class VideoRequest:
         FULL,
         "Decoder",
         choices=lambda: [FULL, TAESD],
-        info="TAESD is quicker and coarser; it needs taesd_decoder.pth in models/VAE-taesd",
+        info="TAESD is quicker but coarser; it needs taesd_decoder.pth in models/VAE-taesd",
         key="Decoder",
         advanced=True,
     )

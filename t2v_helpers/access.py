@@ -91,9 +91,10 @@ def check_host(headers: Mapping[str, str], names: Names) -> None:
     Somebody else may let their own name lead to this computer, and pass their page off as ours (DNS rebinding).
     """
     name = host_name(headers.get("host", ""))
+    if not name:
+        raise Refused("Refused: the request names no valid host.")
     if not names.includes(name):
-        shown = ascii(name[:_SHOWN]) if name else "nothing, which the request names as its host"
-        raise Refused(f"Refused: this page is not served as {shown}.{_remedy(names, name)}")
+        raise Refused(f"Refused: this page is not served as {name[:_SHOWN]!a}.{_remedy(names, name)}")
 
 
 def _remedy(names: Names, name: str) -> str:

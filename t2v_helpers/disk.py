@@ -19,7 +19,7 @@ def expand_home(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        message = f"{text!a} names the home of a user who is not known here. Write the full path instead."
+        message = f"{text!a} refers to the home of an unknown user. Write the full path instead."
         raise RequestError(message) from error
 
 
@@ -49,4 +49,4 @@ def find_shortage(folder: Path, size: int) -> str:
     free = free_space(folder)
     if free is None or size <= free:
         return ""
-    return f"needs {format_bytes(size, 2)}, and the disk has {format_bytes(free, 2)} free. Make room."
+    return f"needs {format_bytes(size, 2)}, but the disk has only {format_bytes(free, 2)} free. Free some space."

@@ -101,7 +101,7 @@ class PageHost(Host, Protocol):
     def reader(self, visit: Visit) -> Reader:
         """Return a visitor's rights to name files, other than uploaded ones."""
 
-    def queued(
+    def make_queued(
         self, function: Callable[..., Sequence[Any]], outputs: int, refuse: Callable[[str], Sequence[Any]]
     ) -> Callable[..., Any]:
         """Return a function for an event that waits for its turn, without a thread, and then runs with progress.

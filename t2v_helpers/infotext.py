@@ -51,11 +51,11 @@ def write_infotext(request: GenerationRequest, model: str, *, eight_bits: bool =
     lines = [request.prompt]
     if request.negative_prompt:
         lines.append(f"{NEGATIVE} {request.negative_prompt}")
-    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items()))
+    lines.append(", ".join(f"{key}: {_quote(value)}" for key, value in pairs.items()))
     return "\n".join(lines)
 
 
-def _quoted(value: Any) -> str:
+def _quote(value: Any) -> str:
     text = repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
     return json.dumps(text, ensure_ascii=False) if re.search(r"[,:\n\"]", text) else text
 
@@ -66,7 +66,7 @@ def read_infotext(text: str) -> dict[str, Any]:
     found = _PAIR.findall(last)
     if len(found) < _FEWEST_PAIRS:
         lines, found = [*lines, last], []
-    pairs = {key.strip(): _unquoted(value.strip()) for key, value in found}
+    pairs = {key.strip(): _unquote(value.strip()) for key, value in found}
     return fields_of_pairs(pairs) | _prompts(lines)
 
 
@@ -77,11 +77,11 @@ def fields_of_pairs(pairs: Mapping[str, str]) -> dict[str, Any]:
     fields = {names.get(key, key): value for key, value in pairs.items()}
     if size := _SIZE.fullmatch(fields.get("Size", "")):
         fields |= {"width": size[1], "height": size[2]}
-    found = _checked({name: value for name, value in fields.items() if name in known})
+    found = _keep_valid({name: value for name, value in fields.items() if name in known})
     return LEFT_OUT | found if found else {}
 
 
-def _unquoted(value: str) -> str:
+def _unquote(value: str) -> str:
     try:
         return str(json.loads(value)) if value.startswith('"') else value
     except ValueError:
@@ -94,7 +94,7 @@ def _prompts(lines: list[str]) -> dict[str, str]:
     return {"prompt": before.strip(), "negative_prompt": after.strip()} if mark or before.strip("\n") else {}
 
 
-def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _keep_valid(fields: Mapping[str, Any]) -> dict[str, Any]:
     usable: dict[str, Any] = {}
     for name, value in fields.items():
         try:

@@ -77,7 +77,7 @@ class Lock:
             note = parse_json(content)
             if note["by"] == "text2video":
                 return Note(bool(note["locked"]), str(note["source"]), str(note.get("goal", "")))
-        raise ValueError(f"{self.path}: not a mark of this program")
+        raise ValueError(f"{self.path}: not written by this program")
 
     def close(self) -> None:
         """Release the lock and close the file."""
@@ -164,18 +164,18 @@ def take(path: Path) -> Taken:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return Taken()
-        lock = Lock(path, _opened(path))
+        lock = Lock(path, _open(path))
     except FileNotFoundError:
         return Taken()
     except OSError as error:
         return Taken(why=error.strerror or str(error))
-    taken = _taken(lock)
+    taken = _take_if_ended(lock)
     if taken.lock is None:
         lock.close()
     return taken
 
 
-def _opened(path: Path) -> int:
+def _open(path: Path) -> int:
     """Open a file and return its descriptor. On most drives a file of another user can be locked read-only."""
     try:
         return os.open(path, _FLAGS)
@@ -183,7 +183,7 @@ def _opened(path: Path) -> int:
         return os.open(path, _FLAGS & ~os.O_RDWR | os.O_RDONLY)
 
 
-def _taken(lock: Lock) -> Taken:
+def _take_if_ended(lock: Lock) -> Taken:
     held = lock.holds()
     if held is False or not lock.is_in_place():
         return Taken()
@@ -192,14 +192,14 @@ def _taken(lock: Lock) -> Taken:
     except (ValueError, OSError):
         return Taken()
     if held is None or not _excludes(lock) or (note and not note.locked):
-        return Taken(why="the drive has no locks that would tell whether somebody works there")
+        return Taken(why="this drive has no locks, so a program may still be using it")
     return Taken(lock, note)
 
 
 def _excludes(lock: Lock) -> bool:
     """Return whether a lock excludes a second one: some network drives grant it to everyone."""
     try:
-        second = Lock(lock.path, _opened(lock.path))
+        second = Lock(lock.path, _open(lock.path))
     except OSError:
         return False
     try:

@@ -34,7 +34,7 @@ def find_readable(name: str, reader: Reader) -> Path:
     """Return the file with a name, links resolved. Raises RequestError if it does not exist or is not allowed."""
     shown = ascii(name[:_SHOWN])
     if is_url(name):
-        raise RequestError(f"{shown} looks like an address, and only files are read. Name a file with its folder.")
+        raise RequestError(f"{shown} looks like an address, but only files can be read. Give the path of a file.")
     # The name is checked first: merely looking at a file on another computer tells that computer who asks.
     if not (reader.everything or _is_below(os.path.abspath(name), reader.folders)):
         raise _not_allowed(shown)
@@ -44,7 +44,7 @@ def find_readable(name: str, reader: Reader) -> Path:
     except (OSError, ValueError):
         mode = 0
     if not stat.S_ISREG(mode):
-        raise RequestError(f"There is no file {shown}. Correct its path.")
+        raise RequestError(f"There is no file {shown}. Check the path.")
     if not (reader.everything or _is_below(real, map(os.path.realpath, reader.folders))):
         raise _not_allowed(shown)
     return Path(real)
@@ -66,6 +66,7 @@ def _is_below(path: str, folders: "Iterable[str | Path]") -> bool:
 
 def _not_allowed(shown: str) -> RequestError:
     return RequestError(
-        f"{shown} may not be read from here. Upload the file, or let its folder be read: in a WebUI by Settings > "
-        "Text2Video > Folders whose files visitors may name, on a page of its own by --readable-dir."
+        f"{shown} is not in a folder that you may read from here. Upload the file, or allow its folder: in a WebUI "
+        "with Settings > Text2Video > Folders from which visitors may open files, on the standalone page with "
+        "--readable-dir."
     )

@@ -23,7 +23,7 @@ class GenerationRequest(VideoRequest):
         AUTOMATIC,
         "Precision",
         choices=lambda: list(PRECISIONS),
-        info="automatic is what the settings say; the settings of a video name what it was made in",
+        info="automatic follows the settings; the settings of a saved video name the precision it was made in",
         key="Precision",
         advanced=True,
     )

@@ -50,13 +50,16 @@ SAVE_INFOTEXT = Setting(
     "drop the video on the tab to get them back",
 )
 OUTPUT_FOLDER = Setting(
-    "text2video_output_folder", "", "Output folder for videos", "empty: the folder text2video among the other outputs"
+    "text2video_output_folder",
+    "",
+    "Output folder for videos",
+    "leave empty for the folder text2video among the other outputs",
 )
 FOLDER_PATTERN = Setting(
     "text2video_folder_pattern",
     "[date]",
     "Subfolder name pattern",
-    "the same patterns as for file names below; empty: no subfolders",
+    "takes the same patterns as the file name below; leave empty for no subfolders",
 )
 NAME_PATTERN = Setting(
     "text2video_name_pattern",
@@ -69,68 +72,68 @@ PREVIEW = Setting(
     "text2video_preview",
     CONTACT_SHEET,
     "Live preview shows",
-    "in a WebUI, Settings > Live previews says how often",
+    "how often is set in the WebUI's Settings > Live previews",
     (CONTACT_SHEET, MIDDLE_FRAME),
 )
 PREVIEW_DECODER = Setting(
     "text2video_preview_decoder",
     COLOURS_PREVIEW,
-    "Live preview is made with",
-    "TAESD shows details; it takes more time, and needs taesd_decoder.pth in models/VAE-taesd",
+    "Live preview method",
+    "TAESD shows details, but takes more time and needs taesd_decoder.pth in models/VAE-taesd",
     (COLOURS_PREVIEW, TAESD_PREVIEW),
 )
 SAVE_UNFINISHED = Setting(
     "text2video_save_unfinished",
     False,
     "Interrupt also saves the video that is being made",
-    "as far as it has got",
+    "as far as it got",
 )
 PLAN = Setting(
     "text2video_plan",
     AUTOMATIC,
     "Memory plan",
-    "automatic takes the quickest that fits; small and smallest bring the model to the card part by part, which is "
-    "slower",
+    "automatic takes the quickest plan that fits; small and smallest load the model onto the card piece by piece, "
+    "which is slower",
     (AUTOMATIC, "fast", "balanced", "small", "smallest"),
 )
 BUDGET = Setting(
     "text2video_memory",
     0.0,
     "Memory that a video may use, in GB",
-    "0: all that is free; only the automatic plan keeps to it",
+    "0 means all free memory; only the automatic plan keeps to this limit",
 )
 EIGHT_BITS = Setting(
     "text2video_eight_bits",
     False,
     "Store weights in 8 bits",
-    "they take half the memory, and the video is nearly the same; they do not stay in VRAM between runs",
+    "the weights take half the memory, and the video is nearly the same; they are not kept in VRAM between runs",
 )
 PRECISION = Setting(
     "text2video_precision",
     AUTOMATIC,
     "Precision of the model",
-    "automatic: the WebUI's own, and without a WebUI the quickest that the device has; a processor with bfloat16 takes "
-    "half the time with it",
+    "automatic means the WebUI's precision or, without a WebUI, the quickest one that the device has; with bfloat16, "
+    "processors that have it take half the time",
     PRECISIONS,
 )
 FURTHER_MODELS = Setting(
     "text2video_models_folders",
     "",
     "Extra folders with models",
-    "each holds folders of models; separate several with semicolons",
+    "folders that contain model folders; separate them with semicolons",
 )
 READABLE_FOLDERS = Setting(
     "text2video_readable_folders",
     "",
-    "Folders whose files visitors may name",
-    "for visitors on other computers, who otherwise have to upload files; separate several with semicolons",
+    "Folders from which visitors may open files",
+    "for visitors on other computers, who otherwise have to upload files; separate the folders with semicolons",
 )
 PUBLIC_NAMES = Setting(
     "text2video_public_names",
     ".gradio.live, .trycloudflare.com, .ngrok-free.app, .ngrok.app, .ngrok.io, .proxy.runpod.net",
     "Names that lead to this WebUI",
-    "the names of a proxy or tunnel, besides this computer's own; requests under any other name are refused. A name "
-    "that begins with a dot stands for all names below it",
+    "names of a proxy or tunnel, in addition to this computer's own; requests to any other name are refused. A name "
+    "that begins with a dot includes all names below it",
 )
 """The setting for public names. Only a tunnel's provider can let names below its own lead to this computer, but other
 people have such names, too."""

@@ -27,7 +27,7 @@ class _State:
 
     def __init__(self) -> None:
         self.received = 0
-        self.line = "Interrupted; nothing was begun."
+        self.line = "Interrupted; nothing had been started."
         self.respond: Callable[[], None] | None = None
         self.holders = 0
         self.waits = False
@@ -54,7 +54,7 @@ def ignore() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def say_at_the_end(line: str) -> None:
+def set_last_line(line: str) -> None:
     """Set the line that the next signal prints. It has to be true at any moment from now on."""
     _state.line = line
 
@@ -72,7 +72,7 @@ def leave() -> NoReturn:
 
 
 @contextmanager
-def answered_by(respond: Callable[[], None]) -> Iterator[None]:
+def call_on_signal(respond: Callable[[], None]) -> Iterator[None]:
     """Make the first signal call a function in the main thread instead of ending the process; a second one ends it."""
     before, _state.respond = _state.respond, respond
     try:
@@ -86,7 +86,7 @@ def raising() -> Iterator[None]:
     """Make the first signal raise Ended, for code that cleans up on exceptions; a second one ends the process."""
     before, sys.unraisablehook = sys.unraisablehook, _raise_again
     try:
-        with answered_by(_raise):
+        with call_on_signal(_raise):
             yield
     finally:
         sys.unraisablehook = before
@@ -118,7 +118,7 @@ def check() -> None:
 
 def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
     if _state.received:
-        _state.line = "Interrupted twice; what was not finished may have been left behind."
+        _state.line = "Interrupted twice; unfinished files may have been left behind."
         leave()
     _state.received = number
     if _state.respond:

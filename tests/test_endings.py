@@ -76,7 +76,7 @@ from sd_t2v.t2v_helpers.video.write import write_video
 
 folder, wait = Path(sys.argv[1]), float(sys.argv[2])
 signals.guard()
-signals.say_at_the_end("Interrupted; no file was left behind.")
+signals.set_last_line("Interrupted; no file was left behind.")
 clip = torch.randint(0, 255, (60, 256, 256, 3), dtype=torch.uint8)
 for number in range(10**6):
     with signals.held(), reserved_stem(folder, "[number]", {}) as stem:
@@ -111,7 +111,7 @@ PROGRAM = """
 import os, signal, sys, time
 from sd_t2v.t2v_helpers import signals
 signals.guard()
-signals.say_at_the_end("Interrupted; ended in words.")
+signals.set_last_line("Interrupted; ended in words.")
 {body}
 """
 
@@ -162,7 +162,7 @@ finally:
 def test_a_server_is_asked_to_end_and_can_end_in_its_own_time() -> None:
     body = """
 ending = []
-with signals.answered_by(lambda: ending.append(1)):
+with signals.call_on_signal(lambda: ending.append(1)):
     os.kill(os.getpid(), signal.SIGTERM)
     while not ending: time.sleep(0.01)
     print("served to the end", flush=True)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCHER = [sys.executable, "-m", "sd_t2v.t2v_helpers.commands.launcher"]
-OUTCOMES = ("as it should be", "had finished", "traceback", "wrong exit code", "not one line", "left something")
+OUTCOMES = ("correct", "already finished", "traceback", "wrong exit code", "not one line", "left something")
 LONGEST = 120
 """Maximum number of seconds that a command may take."""
 
@@ -118,10 +118,10 @@ def _judge(said: str, code: int, number: signal.Signals, left: bool) -> str:
     verdicts = {
         "traceback": "Traceback" in said or "Exception ignored" in said,
         "left something": left,
-        "had finished": code in (0, 1) and not lines,
+        "already finished": code in (0, 1) and not lines,
         "wrong exit code": code != (-number if killed else 128 + number),
         "not one line": not killed and lines != 1,
-        "as it should be": True,
+        "correct": True,
     }
     return next(verdict for verdict, holds in verdicts.items() if holds)
 

@@ -82,7 +82,7 @@ def dotted(version: tuple[int, int]) -> str:
 def free_space() -> str:
     """Return the free space for .venv as text."""
     folder = next(folder for folder in VENV.parents if folder.exists())
-    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB are free there"
+    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free"
 
 
 def prepare(name: str, requirements: tuple[str, ...], own_torch: bool) -> None:
@@ -103,7 +103,7 @@ def prepare(name: str, requirements: tuple[str, ...], own_torch: bool) -> None:
     needed = {file: _hash(file) for file in (*requirements, CONSTRAINTS)}
     if not _is_ready(needed, own_torch):
         _check_place(own_torch)
-        with locked(LOCK, lambda: say("another start is still setting up .venv; waiting for it.")):
+        with locked(LOCK, lambda: say("another start is still setting up .venv; waiting for it to finish.")):
             if not _is_ready(needed, own_torch):
                 _install(name, _repair(own_torch), needed)
     if os.pathsep in str(ROOT):
@@ -160,11 +160,11 @@ def find_defect(stamp: Stamp | None, own_torch: bool) -> str:
     """Return the reason why .venv cannot be used as it is, or an empty string."""
     torch = _choose_torch(stamp, own_torch)
     if not stamp or not stamp.complete:
-        return "an earlier start was cut off while it set up .venv"
+        return "an earlier start was interrupted while setting up .venv"
     if stamp.torch != torch:
-        return f"torch is to be {torch}, and .venv has {stamp.torch}"
+        return f"torch should be {torch}, but .venv has {stamp.torch}"
     if {stamp.python, _ask_python("-S", "-c", PRINT_TAG).strip()} != {sys.implementation.cache_tag}:
-        return "the Python that .venv was made with is gone, or another one runs now"
+        return "the Python that created .venv is gone, or another one is running now"
     return ""
 
 
@@ -181,15 +181,17 @@ def _check_place(own_torch: bool) -> None:
     """Refuse a path at which .venv cannot be, before a lock is left next to it. Raises Problem."""
     if os.pathsep in str(VENV):
         raise Problem(
-            f"Python cannot create an environment at {VENV}, because of the {os.pathsep!r} in that path. Rename the "
-            "folder, or let the environment variable TEXT2VIDEO_VENV name another one for it."
+            f"Python cannot create an environment at {VENV}, because that path contains {os.pathsep!r}. Rename the "
+            "folder, or set the environment variable TEXT2VIDEO_VENV to another one."
         )
     if NAMED.startswith("~") and os.path.expanduser(NAMED) == NAMED:  # noqa: PTH111 - raises nothing
-        raise Problem(f"TEXT2VIDEO_VENV names {NAMED}, and no such user is known here. Let it name the full path.")
+        raise Problem(f"TEXT2VIDEO_VENV is {NAMED}, but there is no such user. Set it to a full path.")
     if not VENV.name:
-        raise Problem(f"TEXT2VIDEO_VENV names {VENV}. Let it name a new or an empty folder.")
+        raise Problem(f"TEXT2VIDEO_VENV is {VENV}. Set it to a new or empty folder.")
     if NAMED and find_defect(read_stamp(), own_torch) and _is_foreign():
-        raise Problem(f"{VENV} holds what run.py did not put there. Let TEXT2VIDEO_VENV name a new or an empty folder.")
+        raise Problem(
+            f"{VENV} contains files that run.py did not create. Set TEXT2VIDEO_VENV to a new or empty folder."
+        )
 
 
 def _is_foreign() -> bool:
@@ -220,16 +222,16 @@ def _check_python(torch: str) -> None:
     """Check that this Python can create the new .venv, before the old one is removed. Raises Problem."""
     version = dotted(sys.version_info[:2])
     if Path(sys.prefix).resolve() == VENV:
-        raise Problem("the Python inside .venv cannot create it again: leave it (deactivate) and start again.")
+        raise Problem("the Python inside .venv cannot recreate it. Leave it (deactivate), then start again.")
     if not (find_spec("venv") and find_spec("ensurepip")):
         raise Problem(
             f"{sys.executable} lacks the modules venv and ensurepip. On Debian and Ubuntu: sudo apt install "
-            f"python{version}-venv. Without such rights: use a Python from python.org or Miniforge."
+            f"python{version}-venv. Without administrator rights, use a Python from python.org or Miniforge."
         )
     if torch == PINNED and sys.version_info[:2] > NEWEST_PYTHON:
         raise Problem(
             f"the pinned torch has no build for Python {version}. Run run.py with Python 3.10 to "
-            f"{dotted(NEWEST_PYTHON)}, or bring a torch of your own (run.py --help)."
+            f"{dotted(NEWEST_PYTHON)}, or use a torch of your own (see run.py --help)."
         )
 
 
@@ -237,10 +239,10 @@ def _make_room(reason: str) -> None:
     """Empty a .venv that run.py made; move one that somebody else made aside."""
     if _is_foreign():
         aside = VENV.with_name(time.strftime(".venv-%Y%m%d-%H%M%S"))
-        say(f"the .venv here was not made by run.py; it is now {aside.name}.")
+        say(f"the .venv here was not created by run.py; it was renamed to {aside.name}.")
         VENV.rename(aside)
     elif STAMP.exists():
-        say(f"{reason}; creating it again.")
+        say(f"{reason}; recreating it.")
         # The stamp goes last: without it a half-deleted .venv would look like somebody else's.
         for path in sorted(VENV.iterdir(), key=STAMP.__eq__):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -278,7 +280,7 @@ def _install(name: str, stamp: Stamp, needed: dict[str, str]) -> None:
     """Install what a command needs together with what is already installed, so that all of it stays consistent."""
     hint = ""
     if stamp.torch == PINNED and TORCH not in stamp.installed:
-        linux = "with CUDA about 3 GB to download, less with TORCH_COMMAND (see run.py --help)"
+        linux = "about 3 GB to download with CUDA, less with TORCH_COMMAND (see run.py --help)"
         hint = "; " + (linux if sys.platform == "linux" else "about 200 MB to download")
     say(f"installing what {name!r} needs into .venv. This happens once{hint}.")
     _write_stamp(replace(stamp, complete=False))
@@ -288,8 +290,8 @@ def _install(name: str, stamp: Stamp, needed: dict[str, str]) -> None:
     _write_stamp(replace(stamp, complete=True, installed=wanted if done else stamp.installed))
     if not done:
         raise Problem(
-            f"pip could not install what {name!r} needs; its lines above say why. Is there a network, and space "
-            f"({free_space()})? Then run the same command again. Where no torch fits: see run.py --help."
+            f"pip could not install what {name!r} needs; its messages above say why. Check the network and the free "
+            f"space ({free_space()}), then run the same command again. If no torch fits, see run.py --help."
         )
 
 
@@ -310,7 +312,7 @@ def _install_torch(stamp: Stamp) -> bool:
             return False
     kept = _ask_python("-c", PRINT_KEPT)
     if "torch==" not in kept:
-        raise Problem(f"there is no torch after {stamp.torch}. Correct it, or unset it for the pinned torch.")
+        raise Problem(f"{stamp.torch} installed no torch. Correct it, or unset it to use the pinned torch.")
     KEPT.write_text(kept, encoding="utf-8")
     return True
 

@@ -34,8 +34,8 @@ def _read(path: Path, parse: Callable[[dict[str, Any]], Any], default: Any) -> A
         return validate(parse(read_json(path)))
     except MISTAKES as error:
         raise ModelError(
-            f"{path}: is not this part's configuration ({first_line(error)}). Delete it to use the 1.7B's, or download "
-            "it again as raw text: a saved web page will not do."
+            f"{path}: is not this part's configuration ({first_line(error)}). Delete it to use the 1.7B "
+            "model's configuration instead, or download the raw file again: a saved web page does not work."
         ) from error
 
 
@@ -81,5 +81,5 @@ def _parse_text(values: dict[str, Any]) -> TextConfig:
 
 def _divide_widths(widths: list[int]) -> list[int]:
     if any(width % widths[0] for width in widths):
-        raise ValueError(f"the widths {widths} are no multiples of the first")
+        raise ValueError(f"the widths {widths} are not all multiples of the first")
     return [width // widths[0] for width in widths]

@@ -103,7 +103,7 @@ def find_part(part: Part, model: Path, config: ModelConfig, library: Library) ->
 def _find_in_file(part: Part, model: Path, library: Library) -> Iterator[Source]:
     """Yield the model's single file, unless the autoencoder is asked for and not in it. Raises ModelError."""
     if model.suffix.lower() not in WEIGHTS:
-        raise ModelError(f"{model}: is a file, and not one of weights. Choose the folder of the model's files.")
+        raise ModelError(f"{model}: is a file, but not a weight file. Choose the folder with the model's files.")
     names = read_tensors(_check_inside(model, library.root))
     if part is not VAE or detect_format(VAE, names) or not detect_format(UNET, names):
         yield Source(model, (model,))
@@ -125,10 +125,12 @@ def _check_folder(folder: Path) -> None:
         os.listdir(folder)
     except FileNotFoundError as error:
         raise ModelError(
-            f"{folder}: there is no such folder. Put the model's files there or choose another."
+            f"{folder}: there is no such folder. Put the model's files there, or choose another folder."
         ) from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: cannot be read ({error}). Choose a folder that you may read.") from error
+        raise ModelError(
+            f"{folder}: cannot be read ({error}). Choose a folder that you have permission to read."
+        ) from error
 
 
 def _find_sources(
@@ -171,22 +173,24 @@ def _list_shards(path: Path) -> tuple[Path, ...]:
     try:
         names = {_check_beside(name) for name in read_json(path)["weight_map"].values()}
         if not names:
-            raise ValueError("it names no files beside itself")
+            raise ValueError("it lists no files")
         if len(names) > MAX_SHARDS:
-            raise ValueError(f"it names more than {MAX_SHARDS} files")
+            raise ValueError(f"it lists more than {MAX_SHARDS} files")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         words = first_line(error)
         raise ModelError(f"{path}: is not an index of weight files ({words}). Download it again.") from error
     # False for an invalid path, too.
     missing = sorted(name for name in names if not os.path.isfile(path.parent / name))  # noqa: PTH113
     if missing:
-        raise ModelError(f"{path}: of its {len(names)} files {shorten(missing, 4)} are missing. Download them, too.")
+        raise ModelError(
+            f"{path}: lists {len(names)} files, but these are missing: {shorten(missing, 4)}. Download them too."
+        )
     return tuple(path.parent / name for name in sorted(names))
 
 
 def _check_beside(name: Any) -> str:
     if not isinstance(name, str) or Path(name).name != name:
-        raise ValueError("it names no files beside itself")
+        raise ValueError("it lists something other than files in its own folder")
     return name
 
 
@@ -215,8 +219,8 @@ def _check_inside(path: Path, *roots: Path) -> Path:
             if os.path.commonpath([top, real]) == top:
                 return path
     raise ModelError(
-        f"{path}: leads to {real}, outside of {roots[0]}. Put the file into the model's folder, or link the whole "
-        f"folder; if {CONFIGURATION} names it, delete that."
+        f"{path}: points to {real}, which is outside {roots[0]}. Put the file into the model's folder, or link the "
+        f"whole folder instead of the file. If {CONFIGURATION} names this path, delete {CONFIGURATION}."
     )
 
 
@@ -225,13 +229,13 @@ def _explain_missing(part: Part, model: Path, config: ModelConfig, unread: list[
     present = _list_names(where)
     remedy = "Download it into this folder."
     if part is VAE:
-        remedy = "Download it into this folder, or install a model that has one: it is borrowed then."
+        remedy = "Download it into this folder, or install another model that has one; that one is then used."
     if growing := next((one for one in present if one.startswith(name) and one.endswith(UNFINISHED)), None):
-        remedy = f"{growing} is the download as far as it came: wait for it, or begin it again."
+        remedy = f"{growing} is an unfinished download. Wait until it has finished, or start it again."
     if any("-of-" in one for one in present):
-        remedy = f"It is split here: download its list {name}.index.json, too."
+        remedy = f"Here it is split into several files: download their index {name}.index.json too."
     if unread:
-        remedy += f" If it is this one: {unread[0]}"
+        remedy += f" It may be this file, which cannot be used: {unread[0]}"
     return ModelError(f"{where / name}: is missing (the folder holds {', '.join(present[:8]) or 'nothing'}). {remedy}")
 
 

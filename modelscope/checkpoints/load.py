@@ -86,7 +86,7 @@ def _build(part: Part, path: Path, config: ModelConfig) -> nn.Module:
         config_file = path.with_name(CONFIG if path.with_name(CONFIG).exists() else CONFIGURATION)
         raise ModelError(
             f"{config_file}: describes a network that cannot be built ({first_line(error)}). Delete it to use the "
-            "1.7B's."
+            "1.7B model's configuration instead."
         ) from error
 
 
@@ -94,13 +94,14 @@ def check_parts_agree(config: ModelConfig) -> None:
     """Check that the parts' shapes fit each other. Raises ModelError."""
     if config.text.width != config.unet.context_dim:
         raise ModelError(
-            f"The text encoder's features are {config.text.width} wide, the UNet wants {config.unet.context_dim}: they "
-            "are parts of different models. Download the text encoder that comes with the UNet."
+            f"The text encoder's features are {config.text.width} wide, but the UNet expects "
+            f"{config.unet.context_dim}: they belong to different models. Download the text encoder that comes with "
+            "the UNet."
         )
     if config.autoencoder.embed_dim != config.unet.in_dim:
         raise ModelError(
-            f"The autoencoder's latents have {config.autoencoder.embed_dim} channels, the UNet's {config.unet.in_dim}: "
-            "they are parts of different models. Download the autoencoder that comes with the UNet."
+            f"The autoencoder's latents have {config.autoencoder.embed_dim} channels, but the UNet's have "
+            f"{config.unet.in_dim}: they belong to different models. Download the autoencoder that comes with the UNet."
         )
 
 
@@ -109,17 +110,19 @@ def _check_match(path: Path, part: Part, expected: dict[str, Tensor], found: dic
     problems = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [name for name in found if name not in expected],
-        "of another shape": [
+        "with another shape": [
             f"{name} {list(tensor.shape)} instead of {list(expected[name].shape)}"
             for name, tensor in common.items()
             if tensor.shape != expected[name].shape
         ],
-        "without numbers": [name for name, x in common.items() if x.is_meta or not x.is_floating_point()],
+        "without floating-point numbers": [
+            name for name, x in common.items() if x.is_meta or not x.is_floating_point()
+        ],
     }
     differences = [f"{len(names)} {kind} ({shorten(names, SHOWN_KEYS)})" for kind, names in problems.items() if names]
     if differences:
         differs = (
-            f"does not fit the {part.title} that the configuration describes. It belongs to another model, or to "
-            f"another {CONFIGURATION}: of {len(expected)} tensors {'; '.join(differences)}."
+            f"does not fit the {part.title} that the configuration describes. Either the file or the configuration "
+            f"belongs to another model. Compared with the {len(expected)} expected tensors: {'; '.join(differences)}."
         )
         raise ModelError(f"{path}: {seems or differs}")

@@ -73,8 +73,8 @@ _OTHERS = {
     r"control_model\.": "a ControlNet",
     r"init_attn\.": "a VideoCrafter model",
     r"lora_": "a LoRA, which belongs in the LoRA folder",
-    r"model\.diffusion_model\.": "a Stable Diffusion checkpoint, which makes pictures, not videos",
-    r"^down_blocks\.": "a network for pictures",
+    r"model\.diffusion_model\.": "a Stable Diffusion checkpoint, which makes images, not videos",
+    r"^down_blocks\.": "the network of an image model",
 }
 """Patterns in weights' names that identify other kinds of model, the most certain first."""
 
@@ -144,12 +144,12 @@ def describe_mismatch(names: Iterable[str], wanted: Part) -> str:
     """
     listed = list(names)
     if not detect_format(UNET, listed) and (kind := _recognize_other(listed)):
-        return f"looks like {kind}. Nothing of a ModelScope model is in it."
+        return f"looks like {kind}. It contains no part of a ModelScope model."
     if detect_format(wanted, listed):
         return ""
     parts = [part.title for part in PARTS if detect_format(part, listed)]
     if parts:
-        return f"holds the {' and the '.join(parts)}, not the {wanted.title}. Put the {wanted.title}'s file there."
+        return f"holds the {' and the '.join(parts)}, not the {wanted.title}. Put the file of the {wanted.title} there."
     return ""
 
 

@@ -108,9 +108,9 @@ def parse_storage(name: Any) -> StoredNumbers:
     """Return the storage that a pickle describes. Raises ValueError."""
     word, kind, key, _, count, *view = name if isinstance(name, tuple) and len(name) in (5, 6) else (None,) * 5
     if word != "storage" or not isinstance(kind, StorageKind) or any(view):
-        raise ValueError("it has a storage of a kind that torch does not write")
+        raise ValueError("it has a kind of storage that torch does not write")
     if not isinstance(key, str) or len(key) > _MAX_STORAGE_KEY or not is_size(count):
-        raise ValueError("it has a storage without a name or a size")
+        raise ValueError("it has a storage without a valid name and size")
     return StoredNumbers(kind.dtype, key, count)
 
 
@@ -120,7 +120,7 @@ def fill(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
         if isinstance(key, str) and len(key) <= MAX_KEY:
             target[key] = value
         elif isinstance(key, tuple) and _is_deep(key):
-            raise ValueError("a name in it is neither text nor a number")
+            raise ValueError("a name in it is nested too deeply")
 
 
 def _is_deep(key: Any) -> bool:
@@ -141,7 +141,7 @@ def _build_dictionary(arguments: tuple[Any, ...], _: Build) -> dict[str, Any]:
     if arguments:
         (pairs,) = arguments
         if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
-            raise ValueError("it has a dictionary of no pairs")
+            raise ValueError("it has a dictionary that is not made of pairs")
         fill(found, pairs)
         # Each list can be used only once: a pickle could name a long one again and again.
         pairs.clear()
@@ -155,7 +155,7 @@ def _build_tensor(arguments: tuple[Any, ...], build: Build) -> Any:
     """
     stored, *layout = arguments[:4]
     if len(arguments) > _BEFORE_MEANING and isinstance(arguments[6], dict) and arguments[6]:
-        raise UnusableTensor("torch._utils._rebuild_tensor_v2 with a changed meaning")
+        raise UnusableTensor("torch._utils._rebuild_tensor_v2 with metadata")
     if not isinstance(stored, StoredNumbers):
         raise ValueError("a tensor has no storage")
     return build(TensorDescription(stored, stored.dtype, _check_layout(*layout)))
@@ -175,7 +175,7 @@ def _check_layout(offset: Any, shape: Any, strides: Any) -> Layout:
         raise ValueError("a tensor has no shape")
     # Checked before they are copied: a pickle could name long ones again and again.
     if max(len(shape), len(strides)) > MAX_DIMENSIONS:
-        raise ValueError("a tensor has more dimensions than any")
+        raise ValueError(f"a tensor has more than {MAX_DIMENSIONS} dimensions")
     return Layout(offset, tuple(shape), tuple(strides))
 
 
@@ -188,7 +188,7 @@ def _build_subclass(arguments: tuple[Any, ...], build: Build) -> Any:
     """Build the tensor of _rebuild_from_type_v2(function, type, arguments, state), without its attributes."""
     function, _, inner, _ = arguments
     if not isinstance(function, Function) or function.result is _build_subclass or not isinstance(inner, tuple):
-        raise ValueError("a tensor is of no kind that torch writes")
+        raise ValueError("a tensor is of a kind that torch does not write")
     return function.result(inner, build)
 
 

@@ -29,9 +29,9 @@ def read_safetensors(file: WeightFile) -> dict[str, Tensor]:
     header, start = _read_header(file)
     listed = [(name, entry) for name, entry in header.items() if name != METADATA]
     if len(listed) > MAX_TENSORS:
-        raise ValueError("it has more tensors than any model")
+        raise ValueError(f"it lists more than {MAX_TENSORS} tensors")
     if not all(_is_entry(entry) for _, entry in listed):
-        raise ValueError("a tensor has no place or no shape")
+        raise ValueError("a tensor lacks a valid type, shape or position")
     places = sorted((entry["data_offsets"][0], entry["data_offsets"][1]) for _, entry in listed)
     if any(end > following for (_, end), (following, _) in pairwise(places)):
         raise ValueError("its tensors overlap")
@@ -42,7 +42,7 @@ def read_metadata(file: WeightFile) -> dict[str, Any]:
     """Return the file's metadata. Raises as `read_safetensors` does."""
     found = _read_header(file)[0].get(METADATA, {})
     if not isinstance(found, dict):
-        raise ValueError("its metadata is none")
+        raise ValueError("its metadata is not a JSON object")
     return found
 
 
@@ -50,7 +50,7 @@ def _read_header(file: WeightFile) -> tuple[dict[str, Any], int]:
     """Return the header, and the position at which the numbers begin."""
     (length,) = _LENGTH.unpack(file.read(Piece(0, _LENGTH.size)))
     if length > MAX_HEADER:
-        raise ValueError("its list of tensors is longer than any model's")
+        raise ValueError(f"its list of tensors is larger than {MAX_HEADER >> 20} MB")
     header = parse_json(file.read(Piece(_LENGTH.size, length)), MAX_HEADER)
     if not isinstance(header, dict):
         raise ValueError("it has no list of tensors")
@@ -72,13 +72,13 @@ def _read_tensor(file: WeightFile, start: int, name: str, entry: Any) -> Tensor:
     if dtype is None:
         raise UnusableTensor(str(entry["dtype"])[:MAX_KEY])
     if len(name) > MAX_KEY:
-        raise ValueError("a name in it is longer than any weight's")
+        raise ValueError(f"a name in it is longer than {MAX_KEY} characters")
     shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
     if end < begin:
-        raise ValueError("a tensor has no place or no shape")
+        raise ValueError("a tensor ends before it begins")
     storage = file.storage(Piece(start + begin, end - begin), dtype.itemsize)
     if storage.nbytes() != math.prod(shape) * dtype.itemsize:
-        raise ValueError("a tensor has fewer numbers than it says, or more")
+        raise ValueError("the size of a tensor does not match its shape")
     return view_tensor(storage, dtype, Layout(0, shape, _strides(shape)))
 
 

@@ -25,7 +25,7 @@ def read_tiny_decoder(path: Path) -> TinyDecoder:
     if wrong:
         raise ModelError(
             f"{path}: is not TAESD's decoder for Stable Diffusion 1 ({len(wrong)} of {len(expected)} tensors are "
-            "missing or of another shape). Download taesd_decoder.pth from https://github.com/madebyollin/taesd."
+            "missing or have another shape). Download taesd_decoder.pth from https://github.com/madebyollin/taesd."
         )
     assign(decoder, found)
     return decoder.eval().requires_grad_(requires_grad=False)

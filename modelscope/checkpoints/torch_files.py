@@ -49,7 +49,7 @@ class _Storages:
     def _make(self, stored: StoredNumbers) -> torch.UntypedStorage:
         piece, size = self._pieces.get(stored.key), stored.length * stored.dtype.itemsize
         if piece is None or piece.size < size:
-            raise ValueError("a tensor has fewer numbers than it says")
+            raise ValueError("the numbers of a tensor are missing or incomplete")
         return self._file.storage(piece._replace(size=size), stored.dtype.itemsize)
 
 
@@ -88,7 +88,7 @@ def _piece(member: Member) -> Piece:
 
 def _check_length(piece: Piece) -> Piece:
     if piece.size > _MOST_PICKLE:
-        raise ValueError("its list of tensors is longer than any model's")
+        raise ValueError(f"its list of tensors is larger than {_MOST_PICKLE >> 20} MB")
     return piece
 
 
@@ -118,13 +118,13 @@ def _find_old_pieces(
     file: WeightFile, start: int, keys: Any, storages: Mapping[str, StoredNumbers]
 ) -> dict[str, Piece]:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
-        raise ValueError("it has no list of its storages")
+        raise ValueError("it has no valid list of its storages")
     pieces = {}
     for key in keys:
         (count,) = _SIZE.unpack(file.read(Piece(start, _SIZE.size)))
         stored = storages.get(key)
         if stored is None or stored.length != count:
-            raise ValueError("a tensor has fewer numbers than it says")
+            raise ValueError("its list of storages does not match its tensors")
         pieces[key] = Piece(start + _SIZE.size, count * stored.dtype.itemsize)
         start += _SIZE.size + pieces[key].size
     return pieces

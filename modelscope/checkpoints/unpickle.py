@@ -63,7 +63,7 @@ def unpickle(data: bytes, start: int, build: Build) -> Unpickled:
     try:
         value = machine.run()
     except (IndexError, KeyError, UnicodeDecodeError, struct.error) as error:
-        raise PickleDamage("it does not begin or go on as a pickle does") from error
+        raise PickleDamage("it is not a valid pickle") from error
     return Unpickled(value, machine.at, machine.storages)
 
 
@@ -86,12 +86,12 @@ class _Machine:
             if code == pickle.STOP[0]:
                 return self._stack.pop()
             _STEPS[code](self)
-        raise PickleDamage("it goes on for longer than any list of weights")
+        raise PickleDamage(f"it takes more than {MAX_STEPS:,} steps to read")
 
     def take(self, count: int) -> bytes:
         end = self.at + count
         if end > len(self._data):
-            raise PickleDamage("it ends in the middle")
+            raise PickleDamage("it ends too soon")
         taken, self.at = self._data[self.at : end], end
         return taken
 
@@ -101,7 +101,7 @@ class _Machine:
     def line(self) -> str:
         end = self._data.find(b"\n", self.at, self.at + MAX_KEY)
         if end < 0:
-            raise PickleDamage("it names something without an end")
+            raise PickleDamage("a name in it is too long or has no end")
         text = self._data[self.at : end].decode()
         self.at = end + 1
         return text
@@ -155,7 +155,7 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if len(items) % 2 or not isinstance(target, dict | Inert):
-            raise PickleDamage("it puts something into what is no dictionary")
+            raise PickleDamage("it adds an entry to something that is not a dictionary")
         if isinstance(target, dict):
             fill(target, zip(items[::2], items[1::2], strict=True))
 
@@ -164,7 +164,7 @@ class _Machine:
         if isinstance(target, list):
             target += items
         elif not isinstance(target, Inert):
-            raise PickleDamage("it puts something into what is no list")
+            raise PickleDamage("it adds an item to something that is not a list")
 
     def find(self, module: str, name: str) -> None:
         self._stack.append(function_named(module, name))
@@ -172,19 +172,19 @@ class _Machine:
     def find_named(self) -> None:
         name, module = self._stack.pop(), self._stack.pop()
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_KEY:
-            raise PickleDamage("it names something by what is no name")
+            raise PickleDamage("it refers to something by an invalid name")
         self.find(module, name)
 
     def call(self) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         if not isinstance(arguments, tuple) or not isinstance(function, Function | Inert):
-            raise PickleDamage("it calls what is no function")
+            raise PickleDamage("it calls something that is not a function")
         self._stack.append(function.result(arguments, self.build) if isinstance(function, Function) else INERT)
 
     def build(self, description: Any) -> Any:
         self._tensors += 1
         if self._tensors > MAX_TENSORS:
-            raise PickleDamage("it has more tensors than any model")
+            raise PickleDamage(f"it has more than {MAX_TENSORS} tensors")
         return self._build(description)
 
     def set_state(self) -> None:
@@ -195,7 +195,7 @@ class _Machine:
         state, target = self._stack.pop(), self._stack[-1]
         harmless = isinstance(target, dict) and isinstance(state, dict) and not any(name in state for name in _METHODS)
         if not harmless and not isinstance(target, Inert):
-            raise PickleDamage("it changes what it has made")
+            raise PickleDamage("it changes an object after creating it")
 
     def find_storage(self) -> None:
         stored = parse_storage(self._stack.pop())
@@ -205,7 +205,7 @@ class _Machine:
 
 def _protocol(machine: _Machine) -> None:
     if machine.number(1) > _NEWEST:
-        raise PickleDamage("it is of a newer kind than any that torch writes")
+        raise PickleDamage("it uses a newer pickle protocol than torch does")
 
 
 def _integer(data: bytes) -> int:

@@ -84,7 +84,7 @@ class WeightFile:
 
     def _check(self, piece: Piece) -> None:
         if piece.start + piece.size > self.size:
-            raise EOFError("it is shorter than it says")
+            raise EOFError("it ends too soon")
 
 
 def view_tensor(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layout) -> Tensor:
@@ -97,15 +97,15 @@ def view_tensor(storage: torch.UntypedStorage, dtype: torch.dtype, layout: Layou
     offset, shape, strides = layout
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS or not all(map(is_size, numbers)):
-        raise ValueError("a tensor has no shape that can be")
+        raise ValueError("a tensor has an impossible shape")
     if math.prod(max(1, side) for side in shape) > MAX_NUMBERS:
-        raise ValueError("a tensor is larger than any memory")
+        raise ValueError("a tensor is larger than any computer's memory")
     count, held = math.prod(shape), storage.nbytes() // dtype.itemsize
     last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
     if count and last >= held:
-        raise ValueError("a tensor has fewer numbers than it says")
+        raise ValueError("a tensor has fewer numbers than its shape requires")
     if count > held:
-        raise UnusableTensor("one that repeats its numbers")
+        raise UnusableTensor("a tensor that repeats its numbers")
     if not count:
         return torch.empty(shape, dtype=dtype)
     return torch.empty(0, dtype=dtype).set_(storage, offset, shape, strides)

@@ -47,7 +47,7 @@ def read_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
     state = read_state(path, mapped=mapped)
     tensors = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(tensors, dict) or not any(isinstance(value, Tensor) for value in tensors.values()):
-        raise ModelError(f"{path}: holds no weights by name. It is not a ModelScope text2video file.")
+        raise ModelError(f"{path}: contains no named weights. It is not a ModelScope text2video file.")
     named = {name: value for name, value in tensors.items() if isinstance(name, str) and isinstance(value, Tensor)}
     check_shared(path, named.values())
     return named
@@ -57,7 +57,7 @@ def check_shared(path: Path, tensors: Iterable[Tensor]) -> None:
     """Refuse tensors that share numbers so often that copies would be many times the file's size. Raises ModelError."""
     with _explain_damage(path):
         if sum(x.numel() * x.element_size() for x in tensors) > _MOST_SHARED * size_of(path) + _SHARED_ANYWAY:
-            raise ValueError("its tensors are the same numbers again and again")
+            raise ValueError("its tensors repeat the same numbers too often")
 
 
 def read_state(path: Path, *, mapped: bool = True) -> Any:
@@ -80,7 +80,7 @@ def verify(path: Path) -> bool:
         if file.read(Piece(0, min(file.size, len(ZIP)))) != ZIP:
             return False
         if spoilt := find_damaged(file.descriptor):
-            raise ModelError(f"{path}: {spoilt} in it does not match its checksum. Download the file again.")
+            raise ModelError(f"{path}: {spoilt} inside it does not match its checksum. Download the file again.")
         return True
 
 
@@ -91,26 +91,24 @@ def _explain_damage(path: Path) -> Iterator[None]:
         yield
     except ForeignCode as error:
         raise ModelError(
-            f"{path}: names {error}, code that weights have no need of. Nothing in it was run. "
-            "Delete the file and download it from a source you trust."
+            f"{path}: refers to {error}, which is code that weights do not need. Nothing in it was run. "
+            "Delete the file, and download it from a source that you trust."
         ) from error
     except UnusableTensor as error:
         raise ModelError(
-            f"{path}: holds tensors that are no plain numbers ({error}), such as sparse or quantized ones. They cannot "
-            "be used here; download the file in another precision."
+            f"{path}: contains tensors that are not plain numbers ({error}), such as sparse or quantized ones. They "
+            "cannot be used here. Download the file in another precision."
         ) from error
     except ForeignByteOrder as error:
         raise ModelError(
-            f"{path}: was written by a computer that orders bytes the other way round. Download it from elsewhere."
+            f"{path}: was written on a computer with the opposite byte order. Download it from another source."
         ) from error
     except ProgramFile as error:
-        raise ModelError(
-            f"{path}: is a program or an archive, not a file of weights. Nothing in it was run."
-        ) from error
+        raise ModelError(f"{path}: is a program or an archive, not a weight file. Nothing in it was run.") from error
     except PackedFile as error:
         raise ModelError(
-            f"{path}: is packed, which torch never does. Unpack it if it is an archive of files; else download it "
-            "again."
+            f"{path}: is compressed, but torch never compresses its files. If it is an archive, unpack it; otherwise "
+            "download it again."
         ) from error
     except NoDirectory as error:
         raise ModelError(
@@ -125,7 +123,7 @@ def _describe_damage(path: Path, error: Exception) -> ModelError:
     size = size_of(path)
     # A small file that needs a lot of memory claims to hold more than it does: it is damaged.
     if is_memory_error(error) and 2 * size > (free_memory(torch.device("cpu")) or 0):
-        return ModelError(f"{path}: too little memory to read it. The file may be fine; close other programs.")
+        return ModelError(f"{path}: there is too little memory to read it. The file may be fine. Close other programs.")
     return ModelError(
         f"{path}: damaged or not fully downloaded ({size:,} bytes; {first_line(error)}). Download it again."
     )
@@ -145,7 +143,9 @@ def _open(path: Path, *, mapped: bool) -> WeightFile:
         return WeightFile(path, mapped=mapped)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise ModelError(f"{path}: cannot be read ({reason}). Check that it is a file you may read.") from error
+        raise ModelError(
+            f"{path}: cannot be read ({reason}). Check that it is a file, and that you have permission to read it."
+        ) from error
 
 
 def _refuse(path: Path, start: bytes) -> None:
@@ -173,5 +173,7 @@ def _is_safetensors(path: Path, start: bytes) -> bool:
     """
     named = path.suffix.lower() == ".safetensors"
     if named and start.startswith(_TORCHS) and start[8:9] != b"{":
-        raise ModelError(f"{path}: is in torch's format, not in that of its name. Rename it to {path.stem}.pth.")
+        raise ModelError(
+            f"{path}: is in torch's format, although its name says safetensors. Rename it to {path.stem}.pth."
+        )
     return named or start[8:9] == b"{"

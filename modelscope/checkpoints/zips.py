@@ -41,13 +41,13 @@ def read_members(file: BufferedReader) -> dict[str, Member]:
     """Return all members by name. Raises NoDirectory; ValueError, EOFError or struct.error for damage; OSError."""
     start, size = _find_directory(file)
     if size > _MOST_DIRECTORY:
-        raise ValueError("its table of contents is longer than any model's")
+        raise ValueError(f"its table of contents is larger than {_MOST_DIRECTORY >> 20} MB")
     data, at, found = read_at(file, start, size), 0, {}
     taken: list[tuple[int, int]] = [(start, start + size)]
     while at < size:
         member, header, at = _read_entry(file, data, at)
         if member.name in found:
-            raise ValueError("it has one member twice")
+            raise ValueError("it has the same member twice")
         found[member.name] = member
         taken.append((header, member.start + member.size))
     taken.sort()
@@ -70,14 +70,14 @@ def _find_directory(file: BufferedReader) -> tuple[int, int]:
         place = _WHERE_END_64.unpack_from(tail, before)[2]
         mark, *_, size, start = _END_64.unpack(read_at(file, _check_within(place, length), _END_64.size))
         if mark != b"PK\6\6":
-            raise ValueError("the end of its table of contents is not where it says")
+            raise ValueError("its table of contents does not end where it should")
     return _check_within(start, length), _check_within(size, length)
 
 
 def _check_within(number: int, length: int) -> int:
     """Return a position or size if it is within the file: larger ones may be more than seek takes. Raises EOFError."""
     if number > length:
-        raise EOFError("it is shorter than it says")
+        raise EOFError("it ends too soon")
     return number
 
 
@@ -113,7 +113,7 @@ def _find_start(file: BufferedReader, header: int) -> int:
     """Return the position at which a member's bytes begin."""
     mark, *_, name_size, extra_size = _HEADER.unpack(read_at(file, header, _HEADER.size))
     if mark != b"PK\3\4":
-        raise ValueError("a member is not where it says")
+        raise ValueError("a member is not where the table of contents says")
     return header + _HEADER.size + int(name_size) + int(extra_size)
 
 

@@ -30,7 +30,7 @@ def read_alphas(path: Path) -> Alphas:
             return _parse_settings(read_json(beside))
         return _parse_metadata(parse_json(_read_metadata(path).encode(), MAX_HEADER))
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise ModelError(f"{path}: its adapter's settings cannot be read. It is damaged.") from error
+        raise ModelError(f"{path}: the settings of its adapter are damaged. Download it again.") from error
 
 
 def _read_metadata(path: Path) -> str:
@@ -63,7 +63,7 @@ def _check_ending(key: str) -> str:
     PEFT accepts patterns as well, but matching one from a file could take for ever.
     """
     if not re.fullmatch(r"[\w.]+", key):
-        raise ValueError(f"{key} is no module's name")
+        raise ValueError(f"{key} is not a module's name")
     return key
 
 

@@ -9,12 +9,12 @@ _SIGNS = {
     r"lora_te2_|lora_unet_(input|output|middle)_block|^text_encoder_2\.|transformer_blocks[._][1-9]": "is an image "
     "LoRA for Stable Diffusion XL",
     r"joint_blocks|context_block": "is a LoRA for Stable Diffusion 3",
-    r"\.(hada|lokr|oft|boft)_|\.dora_scale$|^lycoris_": "is a LyCORIS of another kind than pairs of matrices",
+    r"\.(hada|lokr|oft|boft)_|\.dora_scale$|^lycoris_": "is a LyCORIS that is not made of pairs of matrices",
     r"^model\.diffusion_model\.|^first_stage_model\.": "is a whole model, not a LoRA",
     r"string_to_param|^emb_params$|^clip_[lg]$": "is a textual inversion embedding, not a LoRA",
     r"^(diffusion_model|transformer)\.(?!resblocks|text_model)|^(lora_unet_)?blocks[._]\d|^lora_transformer_": "is a "
     "LoRA for a model built of transformers only, such as Wan, HunyuanVideo, LTX or Stable Diffusion 3",
-    r"^lora_(unet|te)": "is an image LoRA for Stable Diffusion (kohya's naming): it knows nothing of time",
+    r"^lora_(unet|te)": "is an image LoRA for Stable Diffusion, with kohya's names and no temporal layers",
 }
 _TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 2048: "Stable Diffusion XL"}
 _KOHYAS = re.compile(r"^lora_(unet|te)")

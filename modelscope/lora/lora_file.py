@@ -71,13 +71,15 @@ def _find_targets(path: Path, pairs: Sequence[Pair], targets: Targets) -> dict[s
     if unknown:
         raise ModelError(
             f"{path}: {len(unknown)} of its {len(found)} modules are not in this model ({shorten(unknown, SHOWN)}). It "
-            "was made for another model. Nothing of it was used."
+            "was made for another model. None of it was used."
         )
     known = {module: target for module, target in found.items() if target}
     first: dict[Target, str] = {}
     for module, target in known.items():
         if first.setdefault(target, module) != module:
-            raise ModelError(f"{path}: is for one weight twice, as {first[target]} and as {module}. It is damaged.")
+            raise ModelError(
+                f"{path}: changes the same weight twice, as {first[target]} and as {module}. It is damaged."
+            )
     return known
 
 
@@ -90,7 +92,7 @@ def _check_fit(path: Path, pairs: Sequence[Pair], found: Mapping[str, Target]) -
     if misfits:
         raise ModelError(
             f"{path}: was made for another model: {len(misfits)} of its {len(pairs)} modules do not fit this one "
-            f"({shorten(misfits, SHOWN)}). Nothing of it was used."
+            f"({shorten(misfits, SHOWN)}). None of it was used."
         )
 
 
@@ -108,8 +110,8 @@ def _check_numbers(path: Path, pairs: Sequence[Pair]) -> None:
     ]
     if bad:
         raise ModelError(
-            f"{path}: holds values that are no finite numbers ({shorten(bad, SHOWN)}). Its training went wrong, or it "
-            "is damaged. Nothing of it was used."
+            f"{path}: contains values that are not finite numbers ({shorten(bad, SHOWN)}). Its training went wrong, or "
+            "it is damaged. None of it was used."
         )
 
 

@@ -41,7 +41,7 @@ def find_tensors(path: Path, content: Any) -> dict[str, Tensor]:
     numbers = {name: torch.tensor(_number(x)) for name, x in items if isinstance(x, int | float) and _is_alpha(name)}
     tensors = {str(name): x for name, x in {**dict(items), **numbers}.items() if isinstance(x, Tensor)}
     if not tensors:
-        raise ModelError(f"{path}: holds no LoRA. Nothing of it was used.")
+        raise ModelError(f"{path}: contains no LoRA. None of it was used.")
     return tensors
 
 
@@ -68,7 +68,7 @@ def read_pairs(path: Path, tensors: dict[str, Tensor]) -> list[Pair]:
         ModelError: Some tensors do not belong to a pair.
     """
     if what := recognise_foreign(tensors):
-        raise ModelError(f"{path}: {what}, not for ModelScope's text2video. Nothing of it was used.")
+        raise ModelError(f"{path}: {what}, not for ModelScope's text2video. None of it was used.")
     modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
     adapters, unknown = set(), []
     for name, tensor in tensors.items():
@@ -78,14 +78,16 @@ def read_pairs(path: Path, tensors: dict[str, Tensor]) -> list[Pair]:
         else:
             unknown.append(name)
     if unknown:
-        whole = "It is no LoRA." if len(unknown) == len(tensors) else "Nothing of it was used."
-        raise ModelError(f"{path}: holds what no LoRA format has ({shorten(unknown, SHOWN)}). {whole}")
+        whole = "It is not a LoRA." if len(unknown) == len(tensors) else "None of it was used."
+        raise ModelError(
+            f"{path}: contains tensors that belong to no known LoRA format ({shorten(unknown, SHOWN)}). {whole}"
+        )
     if len(several := sorted(filter(None, adapters))) > 1:
-        raise ModelError(f"{path}: holds several LoRAs ({shorten(several, SHOWN)}). Save each to a file of its own.")
+        raise ModelError(f"{path}: holds several LoRAs ({shorten(several, SHOWN)}). Save each in its own file.")
     if halves := [module for module, factors in modules.items() if not {"up", "down"} <= factors.keys()]:
         raise ModelError(
             f"{path}: {len(halves)} of its {len(modules)} modules lack one of their two matrices "
-            f"({shorten(halves, SHOWN)}). It was saved in part, or is damaged. Nothing of it was used."
+            f"({shorten(halves, SHOWN)}). It is incomplete or damaged. None of it was used."
         )
     alphas = read_alphas(path)
     return [_make_pair(path, module, alphas, **factors) for module, factors in modules.items()]
@@ -115,8 +117,11 @@ def _make_pair(
     path: Path, module: str, alphas: Alphas, *, up: Tensor, down: Tensor, alpha: Tensor | None = None
 ) -> Pair:
     if up.ndim < 2 or down.ndim < 2 or not down.shape[0]:
-        raise ModelError(f"{path}: {module} has no matrices ({list(up.shape)}, {list(down.shape)}). It is damaged.")
+        raise ModelError(
+            f"{path}: the matrices of {module} have invalid shapes ({list(up.shape)}, {list(down.shape)}). It is "
+            "damaged."
+        )
     up, down = up.flatten(1), down.flatten(1)
     if alpha is not None and (alpha.numel() != 1 or alpha.is_complex()):
-        raise ModelError(f"{path}: the alpha of {module} is not one number. It is damaged.")
+        raise ModelError(f"{path}: the alpha of {module} is not a single number. It is damaged.")
     return Pair(module, up, down, alphas(module, len(down)) if alpha is None else float(alpha) / len(down))

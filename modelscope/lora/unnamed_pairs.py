@@ -33,7 +33,7 @@ def name_pairs(path: Path, tensors: list[Any], targets: Targets) -> list[Pair]:
         ModelError: The file is not such a list, or was made for another model.
     """
     if len(tensors) % 2 or not tensors or not all(isinstance(x, Tensor) and x.ndim > 1 and x.numel() for x in tensors):
-        raise ModelError(f"{path}: holds a list, but not of pairs of matrices. It is no LoRA.")
+        raise ModelError(f"{path}: contains a list, but not one of matrix pairs. It is not a LoRA.")
     matrices = [x.flatten(1) for x in tensors]
     ups, downs = matrices[::2], matrices[1::2]
     lists = list(_possible_lists(targets))
@@ -43,9 +43,9 @@ def name_pairs(path: Path, tensors: list[Any], targets: Targets) -> list[Pair]:
             return [Pair(module, up, down) for module, up, down in zip(listed, ups, downs, strict=True)]
     counts = ", ".join(map(str, sorted({len(listed) for listed in lists})))
     raise ModelError(
-        f"{path}: holds {len(ups)} pairs of matrices without names, which do not fit this model's layers in their "
+        f"{path}: contains {len(ups)} pairs of matrices without names, which do not match this model's layers in "
         f"order (its lists have {counts} pairs). It was made for another model, for instance T2V-Turbo for "
-        "VideoCrafter2. Nothing of it was used."
+        "VideoCrafter2. None of it was used."
     )
 
 

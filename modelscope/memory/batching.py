@@ -25,7 +25,7 @@ def positions_per_weight(unet: UNet3D, clip: Clip) -> float:
     """Return how many positions each weight is multiplied with in one pass, on average. clip: size of the latents."""
     sizes = [clip]
     for block in unet.input_blocks[1:]:
-        sizes.append(sizes[-1].halved() if isinstance(block, Downsample) else sizes[-1])
+        sizes.append(sizes[-1].halve() if isinstance(block, Downsample) else sizes[-1])
     blocks: list[nn.Module] = [*unet.input_blocks, unet.middle_block, *unet.output_blocks]
     weights = [count_numbers(block) for block in blocks]
     products = [size.pixels * count for size, count in zip([*sizes, sizes[-1], *reversed(sizes)], weights, strict=True)]

@@ -164,6 +164,6 @@ class _Chooser:
         )
         least = format_bytes(self._needed(smallest) + self._reserve)
         return (
-            f"{request.frames} frames of {request.width} x {request.height} need at least {least}, but only "
+            f"{request.frames} frames of {request.width} x {request.height} need at least about {least}, but only "
             f"{format_bytes(available)} is available. {remedy}"
         )

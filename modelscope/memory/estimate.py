@@ -55,7 +55,7 @@ class Clip(NamedTuple):
         """Number of pixels of all frames together."""
         return self.frames * self.height * self.width
 
-    def halved(self) -> "Clip":
+    def halve(self) -> "Clip":
         """Return a clip with sides half as long, rounded up."""
         return Clip(self.frames, -(-self.height // 2), -(-self.width // 2))
 
@@ -220,10 +220,10 @@ class _Walk:
                 case SpatialTransformer() | TemporalTransformer():
                     channels = self._transformer(layer, clip, given[0])
                 case Downsample():
-                    channels, clip = given[0], self._resampled(given[0], clip, clip.halved(), 1)
+                    channels, clip = given[0], self._resample(given[0], clip, clip.halve(), 1)
                 case Upsample():
                     assert size
-                    channels, clip = given[0], self._resampled(given[0], clip, size, 2)
+                    channels, clip = given[0], self._resample(given[0], clip, size, 2)
                 case _:
                     # This is the stem's convolution.
                     channels = self._unet.config.dim
@@ -261,7 +261,7 @@ class _Walk:
         self._note(values + prompts, attention, feed_forward, norm)
         return channels
 
-    def _resampled(self, channels: int, clip: Clip, size: Clip, held: int) -> Clip:
+    def _resample(self, channels: int, clip: Clip, size: Clip, held: int) -> Clip:
         goal = Clip(clip.frames, size.height, size.width)
         slices = self._slice_values(clip.frames, held * channels * goal.pixels)
         self._note(channels * (clip.pixels + goal.pixels), slices)

@@ -53,7 +53,7 @@ def sampler(name: str, *, grid: Grid, default_steps: int = 25, uses_eta: bool = 
 def get_sampler(name: str) -> Sampler:
     """Return the sampler with this name. Raises RequestError, which lists the known names, if there is none."""
     if name not in _SAMPLERS:
-        raise RequestError(f"Sampler {name!r} is not known. Known are: {', '.join(_SAMPLERS)}.")
+        raise RequestError(f"Sampler {name!r} is unknown. Choose one of: {', '.join(_SAMPLERS)}.")
     return _SAMPLERS[name]
 
 

@@ -136,9 +136,7 @@ def consistency_levels(steps: int) -> list[NoiseLevel]:
     For 4 steps these are 999, 759, 519, 279. Raises RequestError for steps outside 1..50.
     """
     if _check_steps(steps) > CONSISTENCY_STEPS:
-        raise RequestError(
-            f"The sampler LCM takes {CONSISTENCY_STEPS} steps at the most, not {steps}. 4 to 8 are good."
-        )
+        raise RequestError(f"The sampler LCM takes at most {CONSISTENCY_STEPS} steps, not {steps}. 4 to 8 work well.")
     stride = TRAIN_STEPS // CONSISTENCY_STEPS
     falling = range(TRAIN_STEPS - 1, 0, -stride)[:: CONSISTENCY_STEPS // steps][:steps]
     return [*map(level_at, falling), END]

@@ -31,7 +31,10 @@ def find_half_downloads(folder: Path, models: Path, loras: Path) -> Iterator[Lef
             taken.lock.close()
         elif taken.why:
             yield Leftover(
-                staging, measure(staging), "a download, cut off or under way", advice=advise_keeping(taken.why)
+                staging,
+                measure(staging),
+                "a download that was interrupted or is still running",
+                advice=advise_keeping(taken.why),
             )
             return
         else:
@@ -40,7 +43,7 @@ def find_half_downloads(folder: Path, models: Path, loras: Path) -> Iterator[Lef
     for path in parts:
         yield _describe_half(path, _find_resuming(path, models, loras))
     if not parts and set(os.listdir(staging)) <= {LOCK}:
-        yield Leftover(staging, 0, "the empty folder of a download that has ended", partial(_remove, staging, None))
+        yield Leftover(staging, 0, "the empty folder of an earlier download", partial(_remove, staging, None))
 
 
 def _list_parts(staging: Path) -> list[Path]:
@@ -49,13 +52,13 @@ def _list_parts(staging: Path) -> list[Path]:
 
 def _describe_half(path: Path, model: KnownModel | None) -> Leftover:
     if model is None:
-        about = "half a download that no known model goes on with"
+        about = "an unfinished download that no known model would resume"
         return Leftover(path, measure(path), about, partial(_remove, path.parent, path))
     advice = (
-        f"It stays: the next download of {model.key} (`python run.py download {model.key}`, or the fold Models) goes "
-        "on with it, or removes it if the file is there."
+        f"It stays: the next download of {model.key} (`python run.py download {model.key}`, or Download under Models) "
+        "resumes it, or removes it if the file is already there."
     )
-    return Leftover(path, measure(path), f"half a download of {model.label}", advice=advice, wrong=False)
+    return Leftover(path, measure(path), f"an unfinished download of {model.label}", advice=advice)
 
 
 def _find_resuming(part: Path, models: Path, loras: Path) -> KnownModel | None:

@@ -26,7 +26,8 @@ _UNFINISHED = re.compile(rf"(.+)({_SUFFIXES})\.partial\2")
 _CONVERTED = {Path(name).stem + ".safetensors" for name in vars(FilesConfig()).values()} | {CONFIGURATION}
 """The names of all files that a conversion's folder may hold."""
 _EMPTY = "the empty folder of a conversion or move"
-_BY_HAND = "Delete it yourself if nothing that works there needs it."
+_BY_HAND = "Delete it yourself if no running program needs it."
+_AFTER_A_LOOK = "Take out what you need, then delete it yourself."
 
 
 class Leftover(NamedTuple):
@@ -34,7 +35,7 @@ class Leftover(NamedTuple):
 
     size: in bytes; about: a description for people.
     remove: removes it, and returns False if it is in use or gone; None for what this program must not remove.
-    advice: what to do instead; wrong: whether its presence is a fault, unlike a half download that can be continued.
+    advice: what to do instead.
     """
 
     path: Path
@@ -42,11 +43,15 @@ class Leftover(NamedTuple):
     about: str
     remove: Callable[[], bool] | None = None
     advice: str = _BY_HAND
-    wrong: bool = True
 
-    def what_next(self, removal: str) -> str:
+    @property
+    def is_useless(self) -> bool:
+        """True if this program may remove it. Anything else is to be kept, and its presence is not a fault."""
+        return self.remove is not None
+
+    def advise(self, removal: str) -> str:
         """Return advice for a person. removal: says how to let this program remove the leftover, if it may."""
-        return removal if self.remove else self.advice
+        return removal if self.is_useless else self.advice
 
     def __str__(self) -> str:
         return visible(f"{self.path}: {self.about}, {format_bytes(self.size, 2)}.")
@@ -85,7 +90,7 @@ def _remove(one: Leftover) -> str:
         return f"{one} {one.advice}"
     if one.remove():
         return f"{one.path}: removed, {format_bytes(one.size, 2)}."
-    return f"{one.path} stays: somebody works there now, or has removed it already."
+    return f"{one.path} was not removed: another program is using it now, or has already removed it."
 
 
 def skip_unreadable(found: Iterator[Leftover]) -> Iterator[Leftover]:
@@ -93,7 +98,7 @@ def skip_unreadable(found: Iterator[Leftover]) -> Iterator[Leftover]:
     try:
         yield from found
     except OSError as error:
-        log.info("Some leftovers could not be looked for: %s", error)
+        log.info("Some folders could not be searched for leftovers: %s", error)
 
 
 def find_ended_runs(videos: Path) -> Iterator[Leftover]:
@@ -103,8 +108,8 @@ def find_ended_runs(videos: Path) -> Iterator[Leftover]:
             yield from skip_unreadable(_examine_run(path))
         # `is_file` comes last: a running process renames its file before it releases its mark.
         elif _is_markless(path) and path.is_file():
-            about = "an unfinished video with nothing that says whose it is"
-            yield Leftover(path, measure(path), about, wrong=False)
+            about = "an unfinished video of an unknown run"
+            yield Leftover(path, measure(path), about)
 
 
 def _is_markless(path: Path) -> bool:
@@ -148,7 +153,7 @@ def find_ended_copies(parent: Path) -> Iterator[Leftover]:
     """Yield what killed conversions and moves left in a folder."""
     for path in list_stagings(parent):
         if path.is_symlink():
-            yield Leftover(path, 0, "a link with the name of a half copy", partial(_unlink, path))
+            yield Leftover(path, 0, "a link that is named like an unfinished copy", partial(_unlink, path))
         elif not os.path.lexists(path / LOCK):
             yield from skip_unreadable(_examine_unlocked(path))
         else:
@@ -162,13 +167,13 @@ def _examine_copy(path: Path) -> Iterator[Leftover]:
     elif not taken.why:
         return
     source = taken.note.source if taken.note else ""
-    about, size = f"half a copy of {source}" if source else "half a conversion", measure(path)
+    about, size = f"an unfinished copy of {source}" if source else "an unfinished conversion", measure(path)
     if taken.lock is None:
         yield Leftover(path, size, about, advice=advise_keeping(taken.why))
     elif not os.path.lexists(path / CONTENT):
         yield Leftover(path, size, _EMPTY, partial(remove_staging, path))
     elif is_only_copy(path / CONTENT, taken.note):
-        advice = "It stays: what it was copied from is not there, so that its content may be all there is of it."
+        advice = f"It stays: no original was found, so this may be the only copy. {_AFTER_A_LOOK}"
         yield Leftover(path, size, about, advice=advice)
     else:
         yield Leftover(path, size, about, partial(remove_staging, path))
@@ -177,10 +182,10 @@ def _examine_copy(path: Path) -> Iterator[Leftover]:
 def _examine_unlocked(path: Path) -> Iterator[Leftover]:
     """Examine a folder that an earlier version left. It locked nothing and moved files: this may be the only copy."""
     if not path.is_dir() or not _CONVERTED.issuperset(os.listdir(path)):
-        advice = f"It stays: it may be the only copy of a model. {_BY_HAND}"
-        yield Leftover(path, measure(path), "what a move by an earlier version left", advice=advice)
+        advice = f"It stays: it may be the only copy of a model. {_AFTER_A_LOOK}"
+        yield Leftover(path, measure(path), "left by an earlier version that moved something", advice=advice)
     elif os.listdir(path):
-        about = "half a conversion by an earlier version, unless such a one is still at work"
+        about = "an unfinished conversion by an earlier version, unless that version is still running"
         yield Leftover(path, measure(path), about, partial(_remove_unlocked, path))
     else:
         yield Leftover(path, 0, _EMPTY, partial(remove_staging, path))

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_type_hints
 
-from ..signals import say_at_the_end
+from ..signals import set_last_line
 from .launcher import launch
 
 METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", tuple[str, ...]: "NAMES"}
-EXIT_CODES = """Exit code: 0 when all that was asked for has been made, whether or not its output could be read; 1 when
-anything is missing, be it one of several formats, with the reason said; 2 for an option that there is not; 130 after
-Ctrl-C, 143 after SIGTERM."""
+EXIT_CODES = """Exit code: 0 if everything that you asked for was made, even if its output could not be printed; 1 if
+anything is missing, for instance one of several formats (the reason is printed); 2 for an invalid option; 130 after
+Ctrl-C; 143 after SIGTERM."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,17 +40,17 @@ def _parser() -> argparse.ArgumentParser:
     from ..settings import BUDGET, EIGHT_BITS, PLAN
 
     parser = argparse.ArgumentParser(prog="run.py demo", description="Makes a video from a prompt.", epilog=EXIT_CODES)
-    parser.add_argument("prompt", nargs="?", default="", help="what the video shows")
-    parser.add_argument("--model", type=Path, default=MODEL_FOLDER, metavar="DIR", help="folder of the model's files")
-    parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("prompt", nargs="?", default="", help="what the video should show")
+    parser.add_argument("--model", type=Path, default=MODEL_FOLDER, metavar="DIR", help="folder with the model's files")
     parser.add_argument(
-        "--lora-dir", type=Path, metavar="DIR", help="where <lora:name:weight> is; default: models/Lora"
+        "--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="folder for videos; default: %(default)s"
     )
-    parser.add_argument("--device", help="where to compute: cpu, cuda, mps; default: the best there is")
+    parser.add_argument("--lora-dir", type=Path, metavar="DIR", help="folder with LoRA files; default: models/Lora")
+    parser.add_argument("--device", help="device to compute on: cpu, cuda or mps; default: the best available")
     parser.add_argument("--plan", default=PLAN.default, choices=PLAN.choices, help=f"{PLAN.label}: {PLAN.info}")
     parser.add_argument("--memory", type=_gigabytes, default=0.0, metavar="GB", help=BUDGET.label)
     parser.add_argument("--eight-bits", action="store_true", help=f"{EIGHT_BITS.label}: {EIGHT_BITS.info}")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     _add_fields(parser)
     return parser
 
@@ -114,8 +114,8 @@ class _Finished:
 
     def add(self, path: Path) -> None:
         self._count += 1
-        files = "1 finished file stays" if self._count == 1 else f"{self._count} finished files stay"
-        say_at_the_end(f"Interrupted; {files} in {path.parent}, and nothing else was left behind.")
+        files = "1 finished file was kept" if self._count == 1 else f"{self._count} finished files were kept"
+        set_last_line(f"Interrupted; {files} in {path.parent}, and nothing else was left behind.")
 
 
 if __name__ == "__main__":

@@ -25,18 +25,18 @@ class Command(NamedTuple):
 
 
 MODELS_CLI = ".t2v_helpers.commands.models"
-AGAIN = "the same command goes on where it was."
+AGAIN = "run the same command again to continue."
 COMMANDS = {
     "demo": Command(".t2v_helpers.commands.demo", "no file was left behind."),
     "ui": Command(".t2v_helpers.commands.page", "the page is closed."),
-    "models": Command(MODELS_CLI, "what was done stays.", cleans_up=True),
-    "doctor": Command(MODELS_CLI, "what was done stays.", cleans_up=True, first=("doctor",)),
-    "convert": Command(MODELS_CLI, "no half of a new model was left behind.", cleans_up=True, first=("convert",)),
+    "models": Command(MODELS_CLI, "what was done so far is kept.", cleans_up=True),
+    "doctor": Command(MODELS_CLI, "what was done so far is kept.", cleans_up=True, first=("doctor",)),
+    "convert": Command(MODELS_CLI, "no unfinished model was left behind.", cleans_up=True, first=("convert",)),
     "download": Command(MODELS_CLI, AGAIN, cleans_up=True, first=("download",)),
     "train": Command(".miniature.train", AGAIN),
     "train-lora": Command(".miniature.train_lora", AGAIN),
-    "judge": Command(".miniature.evaluate", "the tables are not complete."),
-    "bench": Command(".benchmarks.bench", "the report is not complete.", cleans_up=True),
+    "judge": Command(".miniature.evaluate", "the tables are incomplete."),
+    "bench": Command(".benchmarks.bench", "the report is incomplete.", cleans_up=True),
 }
 
 
@@ -49,11 +49,11 @@ def launch(name: str, arguments: list[str]) -> NoReturn:
     """Run a command, and exit with its code."""
     signals.guard()
     _limit_spinning()
-    from .streams import steady_streams, tell_of_losses
+    from .streams import report_lost_output, steady_streams
 
     steady_streams()
     code = _obeying_signals(name, arguments)
-    tell_of_losses()
+    report_lost_output()
     signals.ignore()
     sys.exit(code)
 
@@ -79,7 +79,7 @@ def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     sys.argv[:] = [f"run.py {name}", *command.first, *arguments]
     main = import_module(command.module, "sd_t2v").main
-    signals.say_at_the_end(f"Interrupted; {command.interrupted}")
+    signals.set_last_line(f"Interrupted; {command.interrupted}")
     if not command.cleans_up:
         return main() or 0
     with signals.raising():

@@ -15,8 +15,8 @@ from ..settings import FURTHER_MODELS, OUTPUT_FOLDER
 from .launcher import launch
 
 EXIT_CODES = (
-    "Exit code: 0 if all is well; 1 if something is wrong with a model, if files lie in a wrong folder and --move was "
-    "not given, or if something useless was left and --clean was not given. A download that can go on does not count."
+    "Exit code: 0 if all is well; 1 if a model has a problem, if files are in a wrong folder and --move was not given, "
+    "or if there are leftovers to remove and --clean was not given. Leftovers that should be kept do not count."
 )
 
 if TYPE_CHECKING:
@@ -38,23 +38,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    doctor = commands.add_parser("doctor", help="say of each model what was found, or what is wrong", epilog=EXIT_CODES)
-    doctor.add_argument("models", nargs="*", metavar="MODEL", help="names or folders; default: all")
-    doctor.add_argument("--thorough", action="store_true", help="read every file whole and compare its checksums")
-    doctor.add_argument("--move", action="store_true", help="move files that lie in the wrong folder")
-    doctor.add_argument(
-        "--clean", action="store_true", help="remove what runs, conversions and downloads left that ended"
+    doctor = commands.add_parser(
+        "doctor", help="check each model, and report what was found or what is wrong", epilog=EXIT_CODES
     )
-    doctor.add_argument("--output-dir", metavar="DIR", default="", help="where videos go, if not to the default folder")
-    convert = commands.add_parser("convert", help="write a model again: half precision, safetensors")
-    convert.add_argument("model", metavar="MODEL", help="its name, its folder, or its file")
-    convert.add_argument("--output", type=_path, metavar="DIR", help="default: text2video/<name>-fp16 among the models")
+    doctor.add_argument("models", nargs="*", metavar="MODEL", help="names or folders; default: all")
+    doctor.add_argument("--thorough", action="store_true", help="read every file to its end and compare checksums")
+    doctor.add_argument("--move", action="store_true", help="move files from wrong folders to the right ones")
+    doctor.add_argument(
+        "--clean", action="store_true", help="remove what interrupted runs, conversions and downloads left behind"
+    )
+    doctor.add_argument("--output-dir", metavar="DIR", default="", help="folder for videos, if it is not the default")
+    convert = commands.add_parser("convert", help="write a copy of a model in half precision, as safetensors")
+    convert.add_argument("model", metavar="MODEL", help="its name, folder or file")
+    convert.add_argument(
+        "--output", type=_path, metavar="DIR", help="new folder; default: text2video/<name>-fp16 in the models folder"
+    )
     download = commands.add_parser("download", help="list known models, or download one")
-    download.add_argument("name", nargs="?", metavar="NAME", help="as listed; left out, all are listed")
-    download.add_argument("--yes", action="store_true", help="do not ask")
+    download.add_argument("name", nargs="?", metavar="NAME", help="a name from the list; without one, all are listed")
+    download.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     for command in (doctor, convert, download):
-        command.add_argument("--models-dir", type=_folder, default=MODELS, metavar="DIR", help="default: %(default)s")
-        command.add_argument("--lora-dir", type=_path, metavar="DIR", help="default: Lora in that folder")
+        command.add_argument(
+            "--models-dir", type=_folder, default=MODELS, metavar="DIR", help="models folder; default: %(default)s"
+        )
+        command.add_argument(
+            "--lora-dir", type=_path, metavar="DIR", help="folder with LoRA files; default: Lora in the models folder"
+        )
         command.add_argument("--further-models", default="", metavar="DIRS", help=FURTHER_MODELS.info)
     return parser
 
@@ -90,8 +98,8 @@ def _doctor(options: argparse.Namespace) -> int:
     models = [_model(host, name) for name in options.models] or find_models(host)
     if len(models) == 1 and not options.models:
         _say(
-            f"No weights yet: put a model's files into {base_folder(options.models_dir)}, or let "
-            "`python run.py download` bring them there."
+            f"No weights yet: put a model's files into {base_folder(options.models_dir)}, or download them with "
+            "`python run.py download`."
         )
     for diagnosis in examine(host, models, verify_files=options.thorough):
         _say("")
@@ -114,15 +122,15 @@ def _move_or_name(options: argparse.Namespace) -> bool:
 
 
 def _clean_or_name(options: argparse.Namespace, host: "ConsoleHost") -> bool:
-    """Remove leftovers, or list them. Return whether none that counts as a fault is left."""
+    """Remove leftovers, or list them. Return whether none is left that could be removed."""
     from ..cleanup.find_leftovers import find_leftovers
     from ..cleanup.leftovers import remove_leftovers
 
     left = find_leftovers(host)
     if options.clean:
         return _do(remove_leftovers, left)
-    _say_all(f"{one} {one.what_next('--clean removes it.')}" for one in left)
-    return not any(one.wrong for one in left)
+    _say_all(f"{one} {one.advise('--clean removes it.')}" for one in left)
+    return not any(one.is_useless for one in left)
 
 
 def _do(work: Callable[[Any], list[str]], files: Sequence[Any]) -> bool:
@@ -157,11 +165,11 @@ def _download(options: argparse.Namespace) -> int:
     if model is None:
         sys.stdout.writelines(f"{one.key:20} {describe_model(one, options.models_dir, loras)}\n" for one in KNOWN)
         if options.name:
-            sys.stderr.write(f"Error: there is no known model {options.name!r}; these are all.\n")
+            sys.stderr.write(f"Error: there is no known model {options.name!r}. The known models are listed above.\n")
         return 2 if options.name else 0
     goal = model.goal(options.models_dir, loras)
     _say(describe_model(model, options.models_dir, loras))
-    _say(f"It goes to {goal}.")
+    _say(f"It will be saved to {goal}.")
     if not (options.yes or _agreed()):
         return 1
     for line in download(model, goal, lambda _: None):
@@ -172,7 +180,7 @@ def _download(options: argparse.Namespace) -> int:
 def _agreed() -> bool:
     """Ask on the console whether to download, and return the answer."""
     if not sys.stdin.isatty():
-        sys.stderr.write("Nobody can be asked here; --yes downloads it.\n")
+        sys.stderr.write("There is no terminal to ask for confirmation. Add --yes to download it.\n")
         return False
     try:
         return input("Download it? [y/N] ").strip().lower() in ("y", "yes")

@@ -21,7 +21,7 @@ from .launcher import launch
 
 AUTH = "TEXT2VIDEO_AUTH"
 """The environment variable that holds a user and a password."""
-REMEDY = "If {name} leads here through a proxy or tunnel of yours, start the page with --allow-host {name}."
+REMEDY = "If {name} is your own proxy or tunnel, start the page with --allow-host {name}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,44 +50,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with listener, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
         os.chdir(empty)
         lines = [f"Open in a browser: {address}" for address in addresses(listener, entrance.prefix)]
-        return serve(host, build_app(host), listener, "\n".join([*lines, *_visitors(entrance), "Ctrl-C ends it."]))
+        return serve(
+            host, build_app(host), listener, "\n".join([*lines, *_visitors(entrance), "Press Ctrl-C to stop it."])
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py ui", description="Serves the text2video tab without a WebUI.")
-    parser.add_argument("--port", type=int, default=7861, help="default: %(default)s")
-    parser.add_argument("--models-dir", type=Path, default=MODELS, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--lora-dir", type=Path, metavar="DIR", help=f"default: {LORA_FOLDER} in that folder")
-    parser.add_argument("--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--port", type=int, default=7861, help="port of the page; default: %(default)s")
     parser.add_argument(
-        "--settings", type=Path, default=ROOT / "settings.json", metavar="FILE", help="default: %(default)s"
+        "--models-dir", type=Path, default=MODELS, metavar="DIR", help="models folder; default: %(default)s"
     )
-    parser.add_argument("--device", help="where to compute: cpu, cuda, mps; default: the best there is")
+    parser.add_argument(
+        "--lora-dir",
+        type=Path,
+        metavar="DIR",
+        help=f"folder with LoRA files; default: {LORA_FOLDER} in the models folder",
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="folder for videos; default: %(default)s"
+    )
+    parser.add_argument(
+        "--settings", type=Path, default=ROOT / "settings.json", metavar="FILE",
+        help="file that stores the settings; default: %(default)s",
+    )  # fmt: skip
+    parser.add_argument("--device", help="device to compute on: cpu, cuda or mps; default: the best available")
     _add_entrance(parser)
     return parser
 
 
 def _add_entrance(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("who comes in", "Without these, only browsers on this computer.")
+    group = parser.add_argument_group(
+        "visitors", "Without these options, only browsers on this computer can open the page."
+    )
     group.add_argument(
         "--listen", nargs="?", const=ANY_ADDRESS, default="", metavar="ADDRESS",
-        help="let other computers in, at all addresses of this one or at ADDRESS; needs a password",
+        help="let other computers in, on all addresses of this computer or on ADDRESS; needs a password",
     )  # fmt: skip
     group.add_argument(
         "--auth", metavar="USER:PASSWORD",
-        help=f"ask every visitor for these; the environment variable {AUTH} keeps them out of lists of processes",
+        help=f"ask every visitor for these; the environment variable {AUTH} does the same, hidden from process lists",
     )  # fmt: skip
-    group.add_argument("--no-password", action="store_true", help="let everybody in who reaches the page")
+    group.add_argument(
+        "--no-password", action="store_true", help="let in anyone who can reach the page, without a password"
+    )
     group.add_argument(
         "--allow-host", action="append", default=[], type=_host, metavar="NAME",
-        help="a public name that a proxy serves the page under; may be given more than once",
+        help="a host name under which a proxy serves the page; can be given more than once",
     )  # fmt: skip
     group.add_argument(
         "--readable-dir", action="append", default=[], type=Path, metavar="DIR",
-        help="a folder whose files visitors on other computers may name; may be given more than once",
+        help="a folder from which visitors on other computers may open files; can be given more than once",
     )  # fmt: skip
     group.add_argument(
-        "--root-path", type=_path, default="", metavar="/PATH", help="the path below which a proxy serves the page"
+        "--root-path", type=_path, default="", metavar="/PATH", help="the path under which a proxy serves the page"
     )
 
 
@@ -101,7 +117,9 @@ def _path(text: str) -> str:
 def _host(text: str) -> str:
     name = host_name(text)
     if not name or name != text.lower().rstrip("."):
-        raise argparse.ArgumentTypeError(f"{text!a} is no name such as video.example.org, without https:// and port")
+        raise argparse.ArgumentTypeError(
+            f"{text!a} is not a host name such as video.example.org. Leave out https:// and the port."
+        )
     return name
 
 
@@ -109,13 +127,13 @@ def _password_problem(options: argparse.Namespace, password: str, listens: str) 
     """Return what is wrong with the options for visitors, if anything. listens: the address for other computers."""
     user, colon, secret = password.partition(":")
     if options.no_password and password:
-        return f"--no-password contradicts the password of --auth or {AUTH}. Leave out one of them."
+        return f"--no-password conflicts with the password in --auth or {AUTH}. Remove one of them."
     if password and not (user and colon and secret and password.isprintable()):
-        return f"--auth and {AUTH} take USER:PASSWORD in plain characters, with a colon between the two."
+        return f"--auth and {AUTH} take USER:PASSWORD: printable characters, with a colon between the two."
     if listens and not password and not options.no_password:
         return (
-            "--listen lets other computers in, and there is no password. Set the environment variable "
-            f"{AUTH}=USER:PASSWORD, or give --auth USER:PASSWORD; --no-password lets everybody in."
+            "--listen lets other computers in, but there is no password. Set the environment variable "
+            f"{AUTH}=USER:PASSWORD, or add --auth USER:PASSWORD. To let everyone in, add --no-password."
         )
     return ""
 
@@ -124,7 +142,7 @@ def _visitors(entrance: Entrance) -> list[str]:
     if not entrance.names.listens:
         return []
     if not entrance.password:
-        return ["There is no password: whoever reaches the page can use it and change its settings."]
+        return ["There is no password: anyone who can reach the page can use it and change its settings."]
     return ["Visitors need the password."]
 
 

@@ -67,11 +67,11 @@ def _steady(stream: Any) -> Any:
     )
 
 
-def tell_of_losses() -> None:
+def report_lost_output() -> None:
     """Report on standard error if standard output could not be written."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Steady) and raw.error:
         reason = raw.error.strerror or raw.error
-        sys.stderr.write(f"Standard output could not be written ({reason}); what was said there is lost.\n")
+        sys.stderr.write(f"Standard output could not be written ({reason}); the rest of the output is lost.\n")
     sys.stderr.flush()

@@ -9,7 +9,7 @@ from ...modelscope.memory.choice import Limits, choose_plan
 from ...modelscope.model import Model, outline
 from ..host import Host
 from ..models.folders import ModelFolder
-from ..models.known import past_training
+from ..models.known import warn_beyond_training
 from ..places import Places, places
 from ..request import GenerationRequest
 from .model_store import ModelStore
@@ -31,7 +31,7 @@ class Forecast:
             choice = choose_plan(model, request, self._limits(where.model.device))
         except TextToVideoError as error:
             return str(error)
-        sentences = f"{request.frames} frames: {choice}", past_training(folder.path, request)
+        sentences = f"{request.frames} frames: {choice}", warn_beyond_training(folder.path, request)
         return ". ".join(filter(None, sentences))
 
     def _limits(self, device: torch.device) -> Limits:

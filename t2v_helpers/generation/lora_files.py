@@ -56,10 +56,10 @@ def lora_named(found: dict[str, list[Path]], name: str) -> Path:
     paths = found.get(name) or found.get(_without_ending(name), [])
     if len(paths) > 1:
         several = " and ".join(map(str, paths))
-        raise RequestError(f"The LoRA {name!r} could be any of {several}. Rename all but one.")
+        raise RequestError(f"Several files have the LoRA name {name!r}: {several}. Rename all but one.")
     if paths:
         return paths[0]
     close = difflib.get_close_matches(name.lower(), [known.lower() for known in found], CLOSE, 0.4)
     similar = [known for known in found if known.lower() in close][:CLOSE]
-    hint = f"Similar names: {', '.join(similar)}." if similar else f"There are {len(found)} files."
-    raise RequestError(f"There is no LoRA {name!r}. {hint} Put its file into the LoRA folder, or correct the name.")
+    hint = f"Similar names: {', '.join(similar)}." if similar else f"LoRA files found: {len(found)}."
+    raise RequestError(f"There is no LoRA {name!r}. {hint} Put its file into the LoRA folder, or check the name.")

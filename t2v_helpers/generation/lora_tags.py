@@ -54,12 +54,12 @@ def split_tags(prompt: str) -> tuple[str, list[LoraTag]]:
 
 def _parse_tag(kind: str, inside: str, tag: str) -> LoraTag:
     if kind.lower() == "hypernet":
-        raise RequestError(f"{tag}: hypernetworks are for Stable Diffusion; this model takes <lora:name:weight> only.")
+        raise RequestError(f"{tag}: hypernetworks are for Stable Diffusion; this model only takes <lora:name:weight>.")
     name, *rest = (part.strip() for part in inside.split(":"))
     if not name:
         raise RequestError(f"{tag} names no LoRA. Write <lora:name:weight>.")
     if re.search(r"[\\/]", name) or name in {".", ".."}:
-        raise RequestError(f"{tag}: a LoRA is named by its file's name alone, without folders and without its ending.")
+        raise RequestError(f"{tag}: give only the name of the LoRA's file, without folders or extension.")
     named = {key.strip(): value for key, mark, value in (part.partition("=") for part in rest) if mark}
     plain = [part for part in rest if "=" not in part]
     if named.keys() - {"te", "unet"} or len(plain) > 2:

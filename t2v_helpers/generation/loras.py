@@ -44,7 +44,9 @@ def choose_loras(folder: Path, prompts: Prompts) -> LoraChoice:
             notes.append(f"The LoRA {tag.name!r} is named more than once: its weights add up to {tag.unet:g}.")
         tags[path] = tag
     if prompts.has_useless_tags:
-        notes.append("LoRAs have no effect in the negative prompt; name them in the prompt, a weight may be below 0.")
+        notes.append(
+            "LoRAs have no effect in the negative prompt. Name them in the prompt instead; a weight may be negative."
+        )
     return LoraChoice(tags, notes)
 
 
@@ -95,19 +97,19 @@ def _misunderstandings(request: GenerationRequest, untouched: set[str]) -> list[
     notes = []
     if request.sampler != TURBO_SAMPLER and "sampler" not in untouched:
         notes.append(
-            f"T2V-Turbo works with the sampler {TURBO_SAMPLER} only, which was used instead of {request.sampler}."
+            f"T2V-Turbo works only with the sampler {TURBO_SAMPLER}, which was used instead of {request.sampler}."
         )
     if request.steps > MOST_STEPS and "steps" not in untouched:
-        notes.append(f"T2V-Turbo needs 4 to 8 steps: {GOOD_STEPS} were made instead of {request.steps}.")
+        notes.append(f"T2V-Turbo needs 4 to 8 steps: {GOOD_STEPS} were used instead of {request.steps}.")
     if not SCALES[0] <= request.cfg_scale <= SCALES[1] and "cfg_scale" not in untouched:
         notes.append(
             f"T2V-Turbo learned CFG scales from {SCALES[0]:g} to {SCALES[1]:g}: "
-            f"{request.cfg_scale:g} is outside of that range."
+            f"{request.cfg_scale:g} is outside that range."
         )
     if request.draft > 1:
-        notes.append("Draft was left out: T2V-Turbo's few steps differ too much.")
+        notes.append("Draft was turned off: T2V-Turbo's few steps differ too much from each other.")
     if idle := [about[name] for name in _WITHOUT_EFFECT if name not in untouched]:
-        notes.append(f"{', '.join(idle)}: no effect with T2V-Turbo, which is not guided by two passes.")
+        notes.append(f"{', '.join(idle)}: no effect with T2V-Turbo, which makes only one pass per step.")
     if request.negative_prompt.strip():
         notes.append("The negative prompt has no effect with T2V-Turbo.")
     return notes

@@ -24,7 +24,7 @@ def remove_dead_runs(folder: Path, names: Iterable[str]) -> bool:
         try:
             removed |= remove_run(mark)
         except OSError as error:
-            log.info("%s: what an ended run left could not be removed (%s)", mark, error.strerror or error)
+            log.info("%s: the leftovers of an ended run could not be removed (%s)", mark, error.strerror or error)
     return removed
 
 
@@ -50,7 +50,7 @@ def remove_run(mark: Path) -> bool:
         lock.close()
         raise
     lock.remove()
-    log.info("%s: what an ended run had left was removed", mark.with_suffix(""))
+    log.info("%s: the leftovers of an ended run were removed", mark.with_suffix(""))
     return True
 
 

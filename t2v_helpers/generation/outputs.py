@@ -61,7 +61,7 @@ def chosen_folder(text: str) -> Path:
 
 def make_folder(where: Destination, values: Mapping[str, str]) -> Path:
     """Return the folder for a request; create it if it is missing, and test that it is writable. Raises OutputError."""
-    parts = _SEPARATORS.split(_filled(where.folder_pattern, values))
+    parts = _SEPARATORS.split(_fill_pattern(where.folder_pattern, values))
     folder = where.root.joinpath(*(_name(part) for part in parts if part.strip(" .")))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,8 +96,8 @@ def _reserve(folder: Path, name: Callable[[str], str]) -> Lock:
     if remove_dead_runs(folder, files):
         files = os.listdir(folder)
     before = name(_NUMBER_HERE).partition(_NUMBER_HERE)[0]
-    numbered = re.compile(re.escape(_folded(before)) + r"(\d{1,9})(?!\d)")
-    numbers = [int(match[1]) for file in files if (match := numbered.match(_folded(file)))]
+    numbered = re.compile(re.escape(_fold_case(before)) + r"(\d{1,9})(?!\d)")
+    numbers = [int(match[1]) for file in files if (match := numbered.match(_fold_case(file)))]
     first = max(numbers, default=-1) + 1
     for attempt in range(100_000):
         stem = name(f"{first + attempt:05}")
@@ -124,13 +124,13 @@ def _is_taken(folder: Path, stem: str, mark: Lock) -> bool:
     return taken
 
 
-def _folded(name: str) -> str:
+def _fold_case(name: str) -> str:
     """Return the same spelling for all names that Windows and macOS treat as equal."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _has_stem(file: str, stem: str) -> bool:
-    file, stem = _folded(file), _folded(stem)
+    file, stem = _fold_case(file), _fold_case(stem)
     rest = file[len(stem) :] if file.startswith(stem) else None
     return rest == "" or (rest is not None and rest.startswith(".") and rest != MARK)
 
@@ -157,10 +157,10 @@ def pattern_values(request: GenerationRequest, model: str) -> dict[str, str]:
 
 def _expand(pattern: str, values: Mapping[str, str]) -> str:
     """Fill a pattern in, and return a file name that is valid on every system."""
-    return _name(_filled(pattern, values))
+    return _name(_fill_pattern(pattern, values))
 
 
-def _filled(pattern: str, values: Mapping[str, str]) -> str:
+def _fill_pattern(pattern: str, values: Mapping[str, str]) -> str:
     """Fill values into a pattern. Only a date's format may contain slashes; unknown names in brackets are kept."""
 
     def value(match: re.Match[str]) -> str:

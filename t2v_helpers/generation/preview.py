@@ -39,7 +39,7 @@ class Previews:
         except (MemoryError, RuntimeError) as error:
             if self._decoder is None or not is_memory_error(error):
                 raise
-            log.warning("Not enough memory for previews by TAESD; they are made from colours alone")
+            log.warning("Not enough memory for TAESD previews; continuing with plain colours")
             self._decoder = None
             image = preview_image(latents, shows)
         self._host.show_preview(image)
@@ -49,7 +49,7 @@ class Previews:
         try:
             return load_tiny_decoder(self._host.models_folder())
         except (ModelError, RequestError) as error:
-            log.warning("Previews are made from colours alone. %s", error)
+            log.warning("Previews show plain colours. %s", error)
             return None
 
 

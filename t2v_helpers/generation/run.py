@@ -15,7 +15,7 @@ from ...modelscope.pipeline import RunOptions, decode, generate
 from ...modelscope.request import TAESD
 from ..host import Host
 from ..models.folders import ModelFolder
-from ..models.known import good_values, past_training
+from ..models.known import good_values, warn_beyond_training
 from ..models.tiny_decoder import load_tiny_decoder
 from ..places import Places, asked_precisions, places
 from ..request import GenerationRequest
@@ -80,7 +80,7 @@ class _Batch:
 
     def make(self) -> None:
         """Make all videos. The model is loaded within the first one, so that a person can interrupt before that."""
-        if warning := past_training(self._job.folder.path, self._job.request):
+        if warning := warn_beyond_training(self._job.folder.path, self._job.request):
             self._builder.add_note(warning)
         count, loaded, previews = self._job.request.batch_count, None, Previews(self._host)
         for index in range(count):
@@ -105,7 +105,7 @@ class _Batch:
         choice = choose_for_run(self._host, residency, request, loras)
         self._builder.plan = choice.plan
         if model.lender:
-            self._builder.add_note(f"The model has no autoencoder; this is the one of {model.lender}.")
+            self._builder.add_note(f"The model has no autoencoder; the one of {model.lender} is used instead.")
         monitor.say(f"{request.frames} frames: {choice}")
         tiny = load_tiny_decoder(self._host.models_folder()) if request.decoder == TAESD else None
         return _Loaded(residency, request.batch(), loras, tiny)
@@ -122,7 +122,7 @@ class _Batch:
         """Return the request with the precision that is really used, so that its settings reproduce the video."""
         used = dtype_name(where.model.dtype)
         asked = next(iter(asked_precisions(self._host, request.precision)), used)
-        note = f"The device ({where.model.device.type}) does not have {asked}; the video is made in {used}."
+        note = f"The device ({where.model.device.type}) does not support {asked}; the video is made in {used}."
         if asked != used and self._builder.add_note(note):
             monitor.say(note)
         return replace(request, precision=used)

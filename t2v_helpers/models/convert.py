@@ -49,7 +49,7 @@ def convert(model: ModelFolder, goal: Path, say: Say) -> None:
         OutOfMemory: There is too little memory. Nothing is left behind.
     """
     if os.path.lexists(goal):
-        raise ModelError(f"{goal}: is there already. Choose another folder, or delete that one.")
+        raise ModelError(f"{goal}: already exists. Choose another folder, or delete this one.")
     try:
         # Hidden until it is complete: nobody should choose half a model.
         with memory_errors("converting the model", "Close other programs."), open_staging(goal) as folder:
@@ -58,9 +58,9 @@ def convert(model: ModelFolder, goal: Path, say: Say) -> None:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise ModelError(
-            f"{goal}: could not be written ({reason}). Is there space, and may you write there?"
+            f"{goal}: could not be written ({reason}). Check that there is space, and that you may write there."
         ) from error
-    say(f"All parts were read back and are the same. The new model is {goal}.")
+    say(f"All parts were read back and are intact. The new model is {goal}.")
 
 
 def _write_parts(model: ModelFolder, staging: Path, say: Say) -> None:
@@ -84,7 +84,7 @@ def _halve(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Ten
     for name, tensor in load_part(part, source, config, to_keep=True).state_dict().items():
         # Reading mapped bytes that are gone ends the process.
         if _measure_files(source) != sizes:
-            raise ModelError(f"{source.named}: was changed while it was read. Check the file, then try again.")
+            raise ModelError(f"{source.named}: changed while it was being read. Check the file, then try again.")
         # Tensors may share memory or be views in the file; safetensors needs each to have its own memory.
         half = tensor.to(torch.float16, memory_format=torch.contiguous_format, copy=True)
         if bool(half.isinf().any()) and not bool(tensor.isinf().any()):
@@ -93,7 +93,7 @@ def _halve(part: Part, model: ModelFolder, config: ModelConfig) -> dict[str, Ten
             )
         if bool(half.isnan().any()):
             raise ModelError(
-                f"{source.named}: {name} has values that are no numbers. It is damaged; download it again."
+                f"{source.named}: {name} has values that are not numbers (NaN). It is damaged; download it again."
             )
         found[prefix + name] = half
     return found
@@ -112,7 +112,7 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     back = read_tensors(path)
     if back.keys() != tensors.keys() or not all(torch.equal(back[name], x) for name, x in tensors.items()):
-        raise ModelError(f"{path}: holds something other than what was written. Check the disk, then try again.")
+        raise ModelError(f"{path}: does not contain what was written. Check the disk, then try again.")
 
 
 def _check_space(path: Path, size: int) -> None:

@@ -72,7 +72,7 @@ def _examine_safely(model: ModelFolder, where: Places, *, verify_files: bool) ->
     try:
         yield from _examine_model(model, where, verify_files=verify_files)
     except Exception as error:
-        log.exception("Unexpected error while looking at %s", model.path)
+        log.exception("Unexpected error while examining %s", model.path)
         words = f"{model.path}: cannot be examined ({type(error).__name__}: {first_line(error)}). Please report it."
         yield Finding("model", words, valid=False)
 
@@ -102,11 +102,13 @@ def _examine_model(model: ModelFolder, where: Places, *, verify_files: bool) -> 
 
 def _describe_config(model: Path) -> str:
     if not os.path.isdir(model):  # noqa: PTH112 - False for an invalid path, too
-        return "the 1.7B's, built in"
+        return "built-in values of the 1.7B model"
     if (model / CONFIGURATION).exists():
         return CONFIGURATION
     return (
-        "config.json of each part" if any(model.glob("*/config.json")) else f"the 1.7B's, built in: no {CONFIGURATION}"
+        "config.json of each part"
+        if any(model.glob("*/config.json"))
+        else f"built-in values of the 1.7B model, as there is no {CONFIGURATION}"
     )
 
 
@@ -124,7 +126,7 @@ def _examine_part(part: Part, model: Path, config: ModelConfig, library: Library
         return Finding(part.title, str(error), valid=False)
     except OSError as error:
         return Finding(
-            part.title, f"{error.filename}: disappeared meanwhile ({error.strerror}). Look again.", valid=False
+            part.title, f"{error.filename}: vanished during the check ({error.strerror}). Check again.", valid=False
         )
     how = detect_format(part, tensors)
     messages = [
@@ -135,7 +137,7 @@ def _examine_part(part: Part, model: Path, config: ModelConfig, library: Library
         _find_precision(tensors),
     ]
     if not all(look.known for look in looks):
-        messages.append("no checksum known to compare with")
+        messages.append("no known checksum to compare with")
     if source.lender:
         messages.append(f"borrowed from {source.lender}")
     return Finding(part.title, ", ".join(messages))
@@ -159,7 +161,7 @@ def _compare_checksums(path: Path) -> _Comparison:
         return _Comparison(True, str(error))
     known = [file.sha256 for model in KNOWN for file in model.files if file.sha256 and file.size == path.stat().st_size]
     if known and not any(hash_file(path).startswith(digits) for digits in known):
-        return _Comparison(True, f"{path}: has the size of a known file and another sha256. Download it again.")
+        return _Comparison(True, f"{path}: has the size of a known file, but another SHA-256. Download it again.")
     return _Comparison(has_checksums or bool(known))
 
 

@@ -80,7 +80,7 @@ def download(model: KnownModel, folder: Path, on_progress: OnProgress) -> list[s
             _remove_parts(item, keep=item in wanted)
         _check_space(folder, wanted)
         done = sum(item.size for item, there in present.items() if there)
-        messages = [f"{item.goal.name} was there already." for item, there in present.items() if there]
+        messages = [f"{item.goal.name} was already there." for item, there in present.items() if there]
         total = sum(item.size for item in items)
         for item in wanted:
             _fetch(item, functools.partial(_report, on_progress, done, total))
@@ -105,9 +105,9 @@ def _explain_disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DownloadError(
-            f"{folder}: could not be written to ({error.strerror or first_line(error)}). Is there space, may you write "
-            "there, and is none of its files in use, by a loaded model for instance? What was downloaded stays; try "
-            "again then."
+            f"{folder}: could not be written to ({error.strerror or first_line(error)}). Check that there is space, "
+            "that you may write there, and that none of its files is in use, for instance by a loaded model. Then try "
+            "again; what was downloaded is kept."
         ) from error
 
 
@@ -123,7 +123,7 @@ def _lock(staging: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise DownloadError(
-            f"{staging.parent}: another download into this folder is under way. Wait for it."
+            f"{staging.parent}: another download into this folder is running. Wait until it has finished."
         ) from error
     try:
         yield
@@ -140,12 +140,11 @@ def _ask_hub(file: RemoteFile, folder: Path, staging: Path) -> _Item:
     etag, size = told.etag or "", told.size
     if size is None or len(etag) not in (SHA256, SHA1):
         raise DownloadError(
-            f"{url}: answered with something other than the file, a login page perhaps. "
-            + _advise_by_hand(file, url, folder)
+            f"{url}: sent something other than the file, perhaps a login page. " + _advise_by_hand(file, url, folder)
         )
     if file.sha256 and not etag.startswith(file.sha256):
         raise DownloadError(
-            f"{url}: is another file than the known one (sha256 {etag[:12]}..., not {file.sha256}...). Nothing was "
+            f"{url}: is not the expected file (its SHA-256 is {etag[:12]}..., not {file.sha256}...). Nothing was "
             "downloaded."
         )
     return _Item(file, url, size, etag, folder / file.name, staging / f"{file.name}.{etag[:12]}.part")
@@ -155,7 +154,9 @@ def _import_hub() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise DownloadError("The package huggingface_hub is missing: pip install huggingface_hub.") from error
+        raise DownloadError(
+            "The package huggingface_hub is missing. Install it with: pip install huggingface_hub"
+        ) from error
     return huggingface_hub
 
 
@@ -185,17 +186,17 @@ def _is_http(error: BaseException) -> bool:
 def _explain(error: BaseException) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     reasons = {
-        401: "is not there, or only for people who are logged in; a token in HF_TOKEN may have expired.",
-        403: "may not be read: it has to be asked for on its page.",
-        404: "is not there any more.",
-        416: "changed while it was downloaded; try again.",
-        429: "the server asks for patience; try again later.",
+        401: "does not exist, or needs a login; a token in HF_TOKEN may have expired",
+        403: "needs permission; request access on the model's page",
+        404: "no longer exists",
+        416: "changed during the download; try again",
+        429: "the server is getting too many requests; try again later",
     }
     if status in reasons:
-        return f"{reasons[status]} (HTTP {status})"
+        return f"{reasons[status]} (HTTP {status})."
     if status:
         return f"the server had an error (HTTP {status}); try again later."
-    return f"could not be reached or was cut off ({_find_innermost(error)}); try again to go on."
+    return f"could not be reached, or the connection was lost ({_find_innermost(error)}). Try again to continue."
 
 
 def _find_innermost(error: BaseException) -> str:
@@ -207,8 +208,8 @@ def _find_innermost(error: BaseException) -> str:
 
 def _advise_by_hand(file: RemoteFile, url: str, folder: Path) -> str:
     return (
-        f"Or download it with a browser and put it into {folder} as {file.name}; the environment variable HF_ENDPOINT "
-        f"names a mirror. Address: {url}"
+        f"Or download it with a browser and put it into {folder} as {file.name}. To use a mirror, set the environment "
+        f"variable HF_ENDPOINT. Address: {url}"
     )
 
 
@@ -266,7 +267,7 @@ def _fetch(item: _Item, report: Callable[[str, int], None]) -> None:
     if not _is_whole(item.part, item, lambda progress: report(progress.name, progress.done)):
         item.part.unlink()
         raise DownloadError(
-            f"{item.url}: what arrived is not the file that was announced, and was deleted. Try again. "
+            f"{item.url}: what arrived was not the expected file, and was deleted. Try again. "
             + _advise_by_hand(item.file, item.url, item.goal.parent)
         )
 
@@ -308,9 +309,9 @@ def _put_in_place(item: _Item) -> str:
     """Move a complete file into its place, and return what was done. A file that is already there is renamed."""
     if not item.goal.exists():
         item.part.rename(item.goal)
-        return f"{item.goal.name} is there."
+        return f"{item.goal.name} was downloaded."
     names = (item.goal.with_name(f"{item.goal.name}.old{number}") for number in itertools.count(1))
     kept = next(path for path in names if not path.exists())
     item.goal.rename(kept)
     item.part.rename(item.goal)
-    return f"{item.goal.name} is there; another file of that name is now {kept.name}, to be deleted if not needed."
+    return f"{item.goal.name} was downloaded. The former file is now {kept.name}; delete it if you do not need it."

@@ -52,7 +52,8 @@ class Job:
         rate = (self._progress.done - self._first) / max(time.monotonic() - self._begun, 1e-3)
         if rate < 1:
             return ""
-        return f", {format_bytes(rate, 2)}/s, about {max(1, round(left / rate / 60))} minutes left"
+        minutes = max(1, round(left / rate / 60))
+        return f", {format_bytes(rate, 2)}/s, about {minutes} minute{'s' * (minutes != 1)} left"
 
     def _run(self) -> None:
         try:
@@ -62,11 +63,11 @@ class Job:
             self.error = error
         except Exception as error:
             log.exception("Unexpected error while downloading")
-            self.error = TextToVideoError(f"The download ended for an unexpected reason: {error!r}.")
+            self.error = TextToVideoError(f"The download failed unexpectedly: {error!r}.")
 
     def _report(self, progress: DownloadProgress) -> None:
         if self._stop.is_set():
-            raise DownloadStopped("DownloadStopped. What was downloaded stays; press Download to go on.")
+            raise DownloadStopped("Stopped. What was downloaded is kept; press Download to continue.")
         if not self._progress.total:
             self._begun, self._first = time.monotonic(), progress.done
         self._progress = progress

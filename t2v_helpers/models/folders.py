@@ -138,8 +138,8 @@ def find_named(host: Host, models: Sequence[ModelFolder], name: str) -> ModelFol
             return model
     known = ", ".join(model.name for model in models)
     raise ModelError(
-        f"The model {name!r} is not there any more, or never was. There are: {known}. Choose one of them, or put the "
-        f"model's files into {base_folder(host.models_folder())} and refresh the list."
+        f"There is no model {name!r}. Choose one of these: {known}. Or put the model's files into "
+        f"{base_folder(host.models_folder())} and refresh the list."
     )
 
 

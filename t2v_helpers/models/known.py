@@ -105,35 +105,35 @@ def _advice(width: int, height: int, frames: int = 24) -> Advice:
 
 KNOWN = (
     KnownModel(
-        "modelscope", "ModelScope, half precision", "the base model, 256 x 256; the one to begin with",
+        "modelscope", "ModelScope, half precision", "the base model, 256 x 256; start with this one",
         NON_COMMERCIAL, "",
         _list_original("kabachuha/modelscope-damo-text2video-pruned-weights", 2.82, 2.607657443, 1.97, VQGAN_SHA256),
         _advice(256, 256), aliases=("text-to-video-ms-1.7b",),
     ),
     KnownModel(
-        "modelscope-original", "ModelScope, the original's files", "the same in single precision: twice the size",
+        "modelscope-original", "ModelScope, original files", "the same in single precision: twice the size",
         NON_COMMERCIAL, "modelscope-original",
         _list_original("ali-vilab/modelscope-damo-text-to-video-synthesis", 5.65, 5.21, 3.94),
         _advice(256, 256),
     ),
     KnownModel(
-        "zeroscope-576w", "Zeroscope v2 576w", "wide pictures without watermark, 576 x 320",
+        "zeroscope-576w", "Zeroscope v2 576w", "widescreen videos without a watermark, 576 x 320",
         NON_COMMERCIAL, "zeroscope_v2_576w", _list_zeroscope("cerspense/zeroscope_v2_576w", "zs2_576w"),
         _advice(576, 320),
     ),
     KnownModel(
-        "zeroscope-xl", "Zeroscope v2 XL", "1024 x 576, made for enlarging videos of Zeroscope 576w",
+        "zeroscope-xl", "Zeroscope v2 XL", "1024 x 576, made for upscaling videos of Zeroscope 576w",
         NON_COMMERCIAL, "zeroscope_v2_XL", _list_zeroscope("cerspense/zeroscope_v2_XL", "zs2_XL"),
         _advice(1024, 576),
     ),
     KnownModel(
-        "potat1", "Potat1", "wide pictures, 1024 x 576",
+        "potat1", "Potat1", "widescreen videos, 1024 x 576",
         NON_COMMERCIAL, "potat1",
         _list_original("kabachuha/potat1-with-text-encoder-original-format", 2.82, 2.607657443, 1.97),
         _advice(1024, 576),
     ),
     KnownModel(
-        "animov", "Animov 0.1", "in the style of animation, 384 x 384",
+        "animov", "Animov 0.1", "animation style, 384 x 384",
         NON_COMMERCIAL, "animov-0.1",
         _list_original("kabachuha/animov-0.1-modelscope-original-format", 2.82, 2.607657443, 1.97, VQGAN_SHA256),
         _advice(384, 384, frames=16),
@@ -206,12 +206,12 @@ def good_values(model: Path) -> Mapping[str, Any]:
         GenerationRequest(**values)
     except RequestError as error:
         raise ModelError(
-            f"{model / CONFIGURATION}: what it recommends cannot be used. {error} Correct that line, or delete it."
+            f"{model / CONFIGURATION}: its recommended values are invalid. {error} Correct that line, or delete it."
         ) from error
     return values or (advice.recommended if advice else {})
 
 
-def past_training(model: Path, request: VideoRequest) -> str:
+def warn_beyond_training(model: Path, request: VideoRequest) -> str:
     """Say in what a request goes beyond a known model's training; an empty string if it does not."""
     advice = advice_for(model)
     return describe_excess(advice, request.width, request.height, request.frames) if advice else ""

@@ -159,11 +159,11 @@ def move(files: Sequence[Misplaced]) -> list[str]:
             messages.append(_move(path, goal))
         except OSError as error:
             if goal.exists() and not os.path.lexists(path):
-                messages.append(f"{path} is now {goal}: somebody else moved it meanwhile.")
+                messages.append(f"{path} has already been moved to {goal} by another program.")
                 continue
             failed = True
             messages.append(
-                f"{path} could not be moved to {goal} ({error.strerror or error}). Move it yourself, or free space."
+                f"{path} could not be moved to {goal} ({error.strerror or error}). Free space, or move it yourself."
             )
     if failed:
         raise ModelError(*messages)
@@ -173,9 +173,9 @@ def move(files: Sequence[Misplaced]) -> list[str]:
 def _move(path: Path, goal: Path) -> str:
     """Move a file or folder, and return what was done. A move to another disk makes a hidden copy. Raises OSError."""
     if goal.exists():
-        return f"{path} stays where it is: {goal} is there already."
+        return f"{path} was not moved: {goal} already exists."
     if path.is_symlink():
-        return f"{path} stays where it is, a link to {path.resolve()}: link that from {goal.parent} instead."
+        return f"{path} was not moved: it is a link to {path.resolve()}. Put a link to that into {goal.parent} instead."
     goal.parent.mkdir(parents=True, exist_ok=True)
     # This comes before the original is moved: without an original, a dead copy would stay.
     remove_dead_copies(goal.parent)
@@ -191,8 +191,8 @@ def _move(path: Path, goal: Path) -> str:
         except OSError as error:
             if os.path.lexists(path):
                 reason = error.strerror or error
-                return f"{goal} is there now; {path} could not be deleted ({reason}). Delete it yourself."
-    return f"{path} is now {goal}."
+                return f"{path} was copied to {goal}, but could not be deleted ({reason}). Delete it yourself."
+    return f"{path} was moved to {goal}."
 
 
 def _try_rename(path: Path, goal: Path) -> bool:
@@ -215,4 +215,4 @@ def _copy(path: Path, copy: Path) -> None:
     shutil.copy2(path, copy)
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise OSError("it was changed while it was copied")
+        raise OSError("it changed while it was being copied")

@@ -50,7 +50,7 @@ def _begin(parent: Path, note: Note) -> Lock:
         # Another process may have taken the empty folder for a dead process's, and removed it.
         with suppress(FileNotFoundError):
             return create(folder / LOCK, note)
-    raise OSError(f"{parent}: folders vanish there as soon as they are made")
+    raise OSError(f"{parent}: new folders disappear there immediately")
 
 
 def _end(lock: Lock, note: Note | None) -> None:
@@ -122,9 +122,9 @@ def remove_dead_copies(parent: Path) -> None:
     for folder in list_stagings(parent):
         try:
             if remove_staging(folder):
-                log.info("%s: what an ended process had left was removed", folder)
+                log.info("%s: the leftovers of an ended process were removed", folder)
         except OSError as error:
-            log.info("%s: what an ended process left could not be removed (%s)", folder, error.strerror or error)
+            log.info("%s: the leftovers of an ended process could not be removed (%s)", folder, error.strerror or error)
 
 
 def remove_staging(folder: Path) -> bool:

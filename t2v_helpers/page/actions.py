@@ -22,8 +22,8 @@ from .widgets import file_path
 
 MOST_ASKED = 100
 """Maximum number of a page's runs that one Interrupt may name."""
-TOO_MANY = "Too many runs are waiting. This one was not added; try again when some have ended."
-WITHDRAWN = "interrupted before it began"
+TOO_MANY = "Too many runs are waiting, so this one was not added. Try again when some have finished."
+WITHDRAWN = "interrupted before it started"
 
 
 class Actions:
@@ -94,7 +94,7 @@ class Actions:
         except TextToVideoError as error:
             return Frame(None, error_line(str(error)))
         except (TypeError, ValueError, OverflowError):
-            return Frame(None, error_line("The number of the frame must be a whole number."))
+            return Frame(None, error_line("The frame number must be a whole number."))
 
     def last_seed(self, made: list[dict[str, Any]], seed: Any) -> Any:
         """Return the seed of the last video, or the present seed if there is no video."""

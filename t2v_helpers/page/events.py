@@ -13,7 +13,7 @@ from ...modelscope.errors import TextToVideoError
 from ..access import Visit
 from ..host import PageHost
 from ..readable_files import Reader, find_readable
-from .real_headers import arrived_visit
+from .real_headers import recall_visit
 from .widgets import GRADIO_3
 
 
@@ -73,7 +73,7 @@ def _check(host: PageHost, request: gr.Request) -> None:
     try:
         host.check(visit_of(request))
         # gradio 3 takes headers from the request's body if there are any.
-        if GRADIO_3 and (outer := arrived_visit()):
+        if GRADIO_3 and (outer := recall_visit()):
             host.check(outer)
     except TextToVideoError as error:
         raise gr.Error(str(error)) from error
@@ -88,7 +88,7 @@ def visit_of(request: gr.Request) -> Visit:
 def _surest_visit(request: gr.Request) -> Visit:
     """Return the visit. With gradio 3, which believes a request's body, it is local only if the real request is."""
     visit = visit_of(request)
-    if GRADIO_3 and not ((outer := arrived_visit()) and outer.is_local):
+    if GRADIO_3 and not ((outer := recall_visit()) and outer.is_local):
         return visit._replace(client="")
     return visit
 
@@ -98,7 +98,7 @@ def accept_uploads_only(component: Any) -> None:
     preprocess = component.preprocess
     uploads = Reader(folders=(Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")),))
 
-    def checked(value: Any) -> Any:
+    def check_and_preprocess(value: Any) -> Any:
         try:
             for name in _named_files(value):
                 find_readable(name, uploads)
@@ -107,7 +107,7 @@ def accept_uploads_only(component: Any) -> None:
         return preprocess(value)
 
     if GRADIO_3:
-        component.preprocess = checked
+        component.preprocess = check_and_preprocess
 
 
 def _named_files(value: Any) -> list[str]:

@@ -20,7 +20,7 @@ class Latest:
         self._asked: OrderedDict[str, object] = OrderedDict()
         self._turn = asyncio.Lock()
 
-    async def ask(self, page: str, *values: Any) -> Any:
+    async def answer(self, page: str, *values: Any) -> Any:
         """Return the answer to a page's question."""
         question = self._asked[page] = object()
         self._asked.move_to_end(page)

@@ -31,7 +31,7 @@ class ModelActions:
         self._latest = Latest(self._forecast, overtaken=gr.update())
         self._needs = Forecast(host, STORE)
 
-    def model_chosen(self, previous: str, model: str, *values: Any) -> list[Any]:
+    def choose_model(self, previous: str, model: str, *values: Any) -> list[Any]:
         """Set fields that still have the previous model's good values to the new model's."""
         before, after = self._recommended(previous), self._recommended(model)
         updates, known = [], fields()
@@ -47,7 +47,7 @@ class ModelActions:
         except ModelError:
             return {}
 
-    def advised(self, model: str) -> list[Any]:
+    def advise(self, model: str) -> list[Any]:
         """Return the model's good values for the fields; other fields do not change."""
         values = self._recommended(str(model))
         return [values.get(name, gr.update()) for name in self._order]
@@ -76,7 +76,7 @@ class ModelActions:
 
         page: the page that asks; only its latest question is answered.
         """
-        return await self._latest.ask(str(page), *values)
+        return await self._latest.answer(str(page), *values)
 
     def _forecast(self, model: Any, *values: Any) -> str:
         try:

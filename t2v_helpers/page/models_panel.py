@@ -100,8 +100,8 @@ class ModelsPanel:
         models, loras = self._host.models_folder(), self._host.lora_folder()
         goal = model.goal(models, loras)
         free = free_space(models)
-        room = "" if free is None else f"; {format_bytes(free)} are free there"
-        return note(f"{describe_model(model, models, loras)}. It goes to {goal}{room}.")
+        room = "" if free is None else f", where {format_bytes(free)} is free"
+        return note(f"{describe_model(model, models, loras)}. It will be saved to {goal}{room}.")
 
     def download(self, key: str) -> Iterator[str]:
         """Download a known model, and yield its progress every second."""
@@ -123,7 +123,7 @@ class ModelsPanel:
             parts = [_misplaced_html(files), _leftovers_html(left), *map(_diagnosis_html, diagnoses)]
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update(), gr.update()]
-        removable = any(one.remove for one in left)
+        removable = any(one.is_useless for one in left)
         return ["".join(parts), gr.update(visible=bool(files)), gr.update(visible=removable)]
 
     def move(self) -> list[Any]:
@@ -137,7 +137,7 @@ class ModelsPanel:
     def clean(self) -> list[Any]:
         """Remove what killed processes left, and report what was done."""
         try:
-            messages = remove_leftovers([one for one in find_leftovers(self._host) if one.remove])
+            messages = remove_leftovers([one for one in find_leftovers(self._host) if one.is_useless])
         except TextToVideoError as error:
             return [error_line(str(error)), gr.update()]
         return [notes(messages), gr.update(visible=False)]
@@ -165,7 +165,7 @@ def _misplaced_html(files: list[Misplaced]) -> str:
 
 
 def _leftovers_html(left: list[Leftover]) -> str:
-    return notes([f"⚠ {one} {one.what_next('')}".strip() for one in left])
+    return notes([f"⚠ {one} {one.advise('')}".strip() for one in left])
 
 
 def _diagnosis_html(diagnosis: Diagnosis) -> str:

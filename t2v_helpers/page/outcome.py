@@ -94,7 +94,8 @@ def error_box(host: Host, error: Exception, settings: str = "") -> str:
 def _unexpected(error: Exception) -> str:
     return (
         f"Something unexpected went wrong: {type(error).__name__}: {visible(first_line(error))}. Nothing "
-        "that was saved is lost. The console shows where it happened; please report it together with the text below."
+        "that was saved has been lost. The console shows where it happened; please report that together with the text "
+        "below."
     )
 
 

@@ -24,6 +24,6 @@ class Arrivals:
         await self._app(scope, receive, send)
 
 
-def arrived_visit() -> Visit | None:
+def recall_visit() -> Visit | None:
     """Return the request that is being answered, or None if it was not remembered."""
     return _VISIT.get()

@@ -48,7 +48,9 @@ class Restore:
             )
         names = self._models.names()
         wanted = found.get("model", model)
-        missing = "" if wanted in names else f" The video was made with the model {wanted!r}, which is not here."
+        missing = (
+            "" if wanted in names else f" The video was made with the model {wanted!r}, which is not installed here."
+        )
         # Both the chosen and the previous model are set: the choice must not change restored fields.
         chosen = wanted if wanted in names else gr.update()
         updates = [found.get(name, gr.update()) for name in self._order]

@@ -178,7 +178,7 @@ class Tab:
         )
         # gradio passes the outputs to the script as well, which must return only as many values as there are inputs.
         submit = {JS: f"(...values) => text2videoSubmit(values.slice(0, {len(inputs)}))"}
-        run = self.host.queued(self.actions.generate, len(outputs), self.actions.refuse)
+        run = self.host.make_queued(self.actions.generate, len(outputs), self.actions.refuse)
         self._on(self.generate.click, run, inputs, outputs, **UNLIMITED, **submit)
         collect = self._hidden_button("collect")
         self._on(collect.click, self.actions.collect, [self.task], outputs, **{JS: "() => [text2videoReloaded]"})
@@ -194,17 +194,17 @@ class Tab:
     def _connect_model(self, values: list[Any]) -> None:
         chosen = [self.previous_model, self.model, *values]
         outputs = [self.previous_model, *values]
-        self._forecast_on(self._on(self.model.change, self.model_actions.model_chosen, chosen, outputs).then)
+        self._forecast_on(self._on(self.model.change, self.model_actions.choose_model, chosen, outputs).then)
         refreshed = Models(self.model, self.note)
         self._on(self.refresh.click, self.model_actions.refresh, [self.model], refreshed)
         everything = Changes(
             lambda name: [*self.model_actions.refresh(name), self.model_actions.refresh_loras()],
             [*refreshed, self.lora],
         )
-        self._models.connect(self.model, everything, Changes(self.model_actions.advised, values))
+        self._models.connect(self.model, everything, Changes(self.model_actions.advise, values))
         forecast = self._forecast_on(self._hidden_button("opened").click, OPENING)
         named = self._on(forecast.then, self.model_actions.refresh, [self.model], refreshed)
-        self.opened = self._on(named.then, self.model_actions.model_chosen, chosen, outputs)
+        self.opened = self._on(named.then, self.model_actions.choose_model, chosen, outputs)
 
     def _forecast_inputs(self) -> list[Any]:
         return [self.page, self.model, *(self.widgets[name] for name in FORECAST_FIELDS)]

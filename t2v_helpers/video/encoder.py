@@ -90,7 +90,7 @@ def _watch(process: "subprocess.Popen[bytes]", feeder: _Feeder, path: Path, pati
         if (now := (feeder.taken, _size(path))) != seen:
             seen, since = now, time.monotonic()
         elif time.monotonic() - since > patience:
-            raise FfmpegError(f"ffmpeg did nothing for {patience:.0f} seconds and was ended")
+            raise FfmpegError(f"ffmpeg did nothing for {patience:.0f} seconds and was stopped")
         with suppress(subprocess.TimeoutExpired):
             process.wait(POLL)
 

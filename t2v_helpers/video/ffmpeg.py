@@ -57,7 +57,7 @@ def find_ffmpeg() -> str:
         found = shutil.which("ffmpeg")
     if found is None:
         raise OutputError(
-            "There is no ffmpeg to write videos with. Install it with: "
+            "ffmpeg, which writes the videos, was not found. Install it with: "
             f'"{sys.executable}" -m pip install imageio-ffmpeg'
         )
     return found
@@ -71,8 +71,8 @@ def _absolute(program: str) -> str:
 def another_ffmpeg(ffmpeg: str) -> str:
     """Return a sentence about how to get another ffmpeg than this one."""
     if _absolute(os.environ.get(VARIABLE, "")) == ffmpeg:
-        return f"The environment variable {VARIABLE} names it: let that name a complete ffmpeg, or unset it."
-    return f'A complete one comes with: "{sys.executable}" -m pip install --force-reinstall imageio-ffmpeg'
+        return f"The environment variable {VARIABLE} points to it. Point that to a complete ffmpeg, or unset it."
+    return f'Install a complete one with: "{sys.executable}" -m pip install --force-reinstall imageio-ffmpeg'
 
 
 def input_file(path: Path) -> list[str]:
@@ -121,7 +121,7 @@ def ask_ffmpeg(path: Path, *output: str) -> bytes:
         with at_work([find_ffmpeg(), "-v", "error", *input_file(path), *output], **pipes) as process:
             answer = _answer(process)
     except ValueError as error:
-        raise OSError(f"{path} is no name of a file") from error
+        raise OSError(f"{path} is not a file name") from error
     if process.returncode:
         raise OSError(f"ffmpeg cannot read {path}")
     return answer

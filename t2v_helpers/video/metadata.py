@@ -86,13 +86,13 @@ def read_tags(path: Path) -> str:
     try:
         text = _from_gif(path) if _is_gif(path) else _from_image(path)
     except Image.DecompressionBombError as error:
-        raise UnreadableFile(f"{path.name} is a picture of more pixels than any video's.") from error
+        raise UnreadableFile(f"{path.name} has more pixels than any video.") from error
     except (OSError, SyntaxError, ValueError, struct.error):
         text = _from_video(path)
     if not text.strip():
         raise UnreadableFile(
-            f"{path.name} holds no settings. They are missing where saving them was turned off, or where another "
-            "program has saved the file again."
+            f"{path.name} contains no settings. They are missing if saving them was turned off, or if another program "
+            "has saved the file since."
         )
     return text
 
@@ -137,6 +137,6 @@ def _from_video(path: Path) -> str:
     try:
         metadata = ask_ffmpeg(path, "-f", "ffmetadata", "-").decode(errors="replace")
     except OSError as error:
-        raise UnreadableFile(f"{path.name} is neither an image nor a video that can be read.") from error
+        raise UnreadableFile(f"{path.name} is not an image or a video that can be read.") from error
     found = re.search(r"(?mis)^comment=((?:\\.|[^\\\n])*)$", metadata)
     return re.sub(r"(?s)\\(.)", r"\1", found[1]) if found else ""

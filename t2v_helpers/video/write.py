@@ -35,7 +35,7 @@ def cannot_write(folder: Path, error: OSError) -> OutputError:
 def _advice(folder: Path, error: OSError) -> str:
     """Return a remedy for a known cause, or general advice for others."""
     if error.errno in FORBIDDEN:
-        return "Check that you may write there, or choose another output folder."
+        return "Check that you have permission to write there, or choose another output folder."
     if error.errno in FULL or _is_full(folder):
         return "There is no free space: make room there, or choose another output folder."
     if error.errno == errno.EFBIG:
@@ -70,7 +70,7 @@ def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: 
         if not (soundtrack and kind.audio):
             raise
         _write(path, frames, kind, _command(frames, fps, kind, ""), infotext)
-        return f"{path.name} has no sound: the soundtrack {Path(soundtrack).name!r} could not be read any more."
+        return f"{path.name} has no sound: the soundtrack {Path(soundtrack).name!r} could no longer be read."
     return ""
 
 
@@ -147,8 +147,8 @@ def _try_format(ffmpeg: str, kind: Format) -> None:
         ) from error
     except OSError as error:
         raise OutputError(
-            f"The folder for temporary files cannot be used: {error}. Make room there, or let the environment variable "
-            "TMPDIR name another."
+            f"The folder for temporary files cannot be used: {error}. Make room there, or set the environment variable "
+            "TMPDIR to another folder."
         ) from error
 
 

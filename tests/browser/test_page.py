@@ -294,7 +294,7 @@ def test_a_model_that_vanished_is_an_error_in_the_page(page: Page, server: Serve
     weights.unlink()
     folder.rmdir()
     text = run(page)
-    assert "is not there any more" in text
+    assert "There is no model" in text
     assert page.locator("#text2video_status b").count() == 0
 
 
@@ -320,7 +320,7 @@ def test_two_pages_share_the_queue_and_not_their_results(page: Page, browser: Br
         sampling(page)
         page.click("#text2video_interrupt")
         wait_gone(page)
-        other.wait_for_selector("#text2video_status >> text=interrupted before it began")
+        other.wait_for_selector("#text2video_status >> text=interrupted before it started")
         page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('interrupted')")
         assert page.locator("#text2video_players video").count() == 0
 
@@ -482,11 +482,11 @@ def test_a_model_is_downloaded_stopped_and_downloaded_on(page: Page, potat1: Pat
     page.click("#text2video_stop_download")
     pause(page)
     hub.slow.set()
-    page.wait_for_function(f"{said}.includes('press Download to go on')")
+    page.wait_for_function(f"{said}.includes('press Download to continue')")
     assert not (potat1 / unet).exists()
     pause(page)
     page.click("#text2video_download")
-    page.wait_for_function(f"{said}.includes('is there.')")
+    page.wait_for_function(f"{said}.includes('was downloaded.')")
     assert (potat1 / unet).read_bytes() == (MODEL_FOLDER / unet).read_bytes()
     pick(page, "model", "potat1")
     page.click("#text2video_advise")
@@ -531,7 +531,7 @@ def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None
     assert "does not match its checksum" in page.inner_text("#text2video_models_report")
     pause(page)
     page.click("#text2video_move_files")
-    page.wait_for_function(f"{report}.includes('is now')")
+    page.wait_for_function(f"{report}.includes('was moved to')")
     assert (server.models / "ModelScope" / "t2v" / "text2video_pytorch_model.pth").is_file()
     pause(page)
     page.click("#text2video_clean_leftovers")
@@ -544,4 +544,4 @@ def test_the_doctor_finds_moves_and_converts(page: Page, server: Server) -> None
     assert (server.models / "text2video" / "miniature (bundled demo)-fp16" / "configuration.json").is_file()
     pause(page)
     page.click("#text2video_convert_model")
-    page.wait_for_function(f"{report}.includes('is there already')")
+    page.wait_for_function(f"{report}.includes('already exists')")

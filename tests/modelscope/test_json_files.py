@@ -67,7 +67,7 @@ def test_no_configuration_reads_the_environment(
     }[place]
     with pytest.raises(ModelError) as told:
         read_config(spoilt(tmp_path, place, new))
-    assert "it refers to something outside of itself" in str(told.value)
+    assert "it refers to something outside itself" in str(told.value)
     assert "hunter2" not in str(told.value)
 
 

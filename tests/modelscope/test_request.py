@@ -41,7 +41,7 @@ def test_seed_minus_one_is_resolved_once() -> None:
         ({"cfg_from": 0.6, "cfg_until": 0.5}, "CFG from (0.6) must not be more than CFG until (0.5)"),
         ({"seed": -2}, "Seed must be from -1"),
         ({"seed": 2**40}, "Seed must be from -1 to 4294967295, not 1099511627776"),
-        ({"sampler": "Nope"}, "Sampling method 'Nope' is not known. Known are: DDIM, "),
+        ({"sampler": "Nope"}, "Sampling method 'Nope' is unknown. Choose one of: DDIM, "),
     ],
 )
 def test_values_that_cannot_be_used_are_named(change: dict[str, object], message: str) -> None:

@@ -87,6 +87,12 @@ def test_the_refusal_says_how_to_let_a_name_in(headers: dict[str, str]) -> None:
         check_request(headers, Names(remedy="If {name} is yours: --allow-host {name}"))
 
 
+@pytest.mark.parametrize("headers", [{}, {"host": ""}, {"host": "127.0.0.1:abc"}])
+def test_a_request_without_a_valid_host_is_told_so(headers: dict[str, str]) -> None:
+    with pytest.raises(Refused, match=r"^Refused: the request names no valid host\.$"):
+        check_request(headers, Names(remedy="--allow-host {name}"))
+
+
 @pytest.mark.parametrize("origin", ["null", "http://127.0.0.1:3000", "http://localhost:3000"])
 def test_a_page_whose_name_would_not_help_gets_no_such_advice(origin: str) -> None:
     with pytest.raises(Refused, match=r"Nothing was done\.$"):

@@ -16,7 +16,7 @@ NOBODY = "~no-such-user-1f3a/videos"
 def test_a_home_is_expanded_and_that_of_nobody_is_refused() -> None:
     assert expand_home("~/videos") == Path.home() / "videos"
     assert expand_home("videos/~x") == Path("videos/~x")
-    with pytest.raises(RequestError, match=r"~no-such-user-1f3a/videos' names the home of a user who is not known"):
+    with pytest.raises(RequestError, match=r"~no-such-user-1f3a/videos' refers to the home of an unknown user"):
         expand_home(NOBODY)
 
 
@@ -25,7 +25,7 @@ def test_a_setting_leaves_out_the_folders_of_nobody_and_says_so(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         assert split_folders(f" {tmp_path} ;{NOBODY}; ;videos") == (tmp_path, Path("videos"))
-    assert "names the home of a user who is not known here" in caplog.text
+    assert "refers to the home of an unknown user" in caplog.text
 
 
 @pytest.mark.parametrize("option", ["--output", "--lora-dir"])
@@ -35,7 +35,7 @@ def test_no_folder_of_that_name_is_made(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         main(["convert", "miniature (bundled demo)", "--models-dir", str(tmp_path), option, NOBODY])
-    assert "names the home of a user who is not known here" in capsys.readouterr().err
+    assert "refers to the home of an unknown user" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -44,6 +44,6 @@ def test_space_is_said_where_it_is_known(tmp_path: Path, monkeypatch: pytest.Mon
     assert free_space(tmp_path / "none") is None
     assert not find_shortage(tmp_path, 1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**12, free=2 * 10**9))
-    assert find_shortage(tmp_path, 3 * 10**9) == "needs 3.00 GB, and the disk has 2.00 GB free. Make room."
+    assert find_shortage(tmp_path, 3 * 10**9) == "needs 3.00 GB, but the disk has only 2.00 GB free. Free some space."
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=0, free=0))
     assert free_space(tmp_path) is None and not find_shortage(tmp_path, 1)

@@ -59,7 +59,7 @@ def test_what_is_damaged_where_only_a_thorough_look_goes(
     data = (folder / UNET).read_bytes()
     entry = data.rindex(b"PK\1\2")
     (folder / UNET).write_bytes(data[: entry + 16] + b"\x11\x22\x33\x44" + data[entry + 20 :])
-    assert "in it does not match its checksum" in doctor(folder, capsys, "--thorough")
+    assert "inside it does not match its checksum" in doctor(folder, capsys, "--thorough")
     assert not caplog.records
 
 
@@ -108,7 +108,7 @@ def test_a_lora_whose_matrices_are_all_the_same_numbers_takes_no_more_memory(tmp
     one = torch.zeros(1_000_000)
     names = [name for name, _ in layers()]
     torch.save({f"unet.{name}.lora_{kind}.weight": one for name in names for kind in "AB"}, tmp_path / "x.pt")
-    with pytest.raises(ModelError, match="again and again"):
+    with pytest.raises(ModelError, match="repeat the same numbers"):
         read_lora(tmp_path / "x.pt", small_model())
 
 
@@ -129,7 +129,7 @@ def test_no_message_tells_of_the_environment(
     path = folder / "configuration.json"
     path.write_text(path.read_text().replace(UNET, reference))
     out = doctor(folder, capsys)
-    assert "it refers to something outside of itself" in out
+    assert "it refers to something outside itself" in out
     assert "hunter2" not in out
 
 
@@ -218,6 +218,6 @@ def test_a_file_that_is_changed_during_a_conversion_is_told(
         return part
 
     monkeypatch.setattr(convert, "load_part", shortened)
-    with pytest.raises(ModelError, match="was changed while it was read"):
+    with pytest.raises(ModelError, match="changed while it was being read"):
         convert_model(ModelFolder("m", folder), tmp_path / "new", lambda _: None)
     assert not (tmp_path / "new").exists()

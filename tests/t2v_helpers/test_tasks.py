@@ -145,7 +145,7 @@ def test_of_a_pages_questions_only_the_latest_is_answered() -> None:
 
     async def asked() -> list[str]:
         latest = Latest(answer, overtaken="-")
-        questions = [latest.ask(page, page, number) for number in range(20) for page in "ab"]
+        questions = [latest.answer(page, page, number) for number in range(20) for page in "ab"]
         return list(await asyncio.gather(*questions))
 
     answers = finished(asked())

@@ -11,7 +11,7 @@ from .seeds import Seed, seeds
 from .supervisor import GOOD, Supervisor, Verdict
 
 OUTCOMES = ("accepted", "refused", "traceback", "code", "hang", "crash", "memory")
-HEADER = ("reader", "files tried", "accepted", "refused in words", "traceback", "code run", "hang", "crash", "memory")
+HEADER = ("reader", "files tried", "accepted", "refused", "traceback", "code run", "hang", "crash", "memory")
 
 
 def main() -> int:
@@ -36,12 +36,14 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="fuzz.py", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="default: %(default)s")
-    parser.add_argument("--mutants", type=int, help="stop after so many files")
+    parser.add_argument("--mutants", type=int, help="stop after this many files")
     parser.add_argument(
-        "--seed", type=int, default=0, help="the same number makes the same files; default: %(default)s"
+        "--seed", type=int, default=0, help="the same number produces the same files; default: %(default)s"
     )
     parser.add_argument("--reader", help="one reader only, by its name in the table")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), metavar="DIR", help="where failures go")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("fuzz-failures"), metavar="DIR", help="folder for files that failed"
+    )
     return parser.parse_args()
 
 

@@ -60,21 +60,23 @@ def _tensors() -> dict[str, Tensor]:
 
 
 def _weights() -> Iterator[Seed]:
-    plain, old = _saved(_tensors(), zipped=True), _saved(_tensors(), zipped=False)
-    whole = _saved({"state_dict": _tensors(), "epoch": 3, "args": {1, 2}}, zipped=True)
+    plain, old = _save(_tensors(), zipped=True), _save(_tensors(), zipped=False)
+    whole = _save({"state_dict": _tensors(), "epoch": 3, "args": {1, 2}}, zipped=True)
     for data in (plain, whole):
-        yield Seed("weights, zip", "files/x.pth", data, (mutants.damage, mutants.damage_zip, _made(mutants.zip_pickle)))
-    yield Seed("weights, before torch 1.6", "files/y.pth", old, (mutants.damage, _made(mutants.write_old_file)))
+        yield Seed(
+            "weights, zip", "files/x.pth", data, (mutants.damage, mutants.damage_zip, _mutate_with(mutants.zip_pickle))
+        )
+    yield Seed("weights, before torch 1.6", "files/y.pth", old, (mutants.damage, _mutate_with(mutants.write_old_file)))
     yield Seed(
         "weights, safetensors", "files/z.safetensors", save(_tensors()), (mutants.damage, mutants.damage_safetensors)
     )
 
 
-def _made(wrap: Callable[[bytes], bytes]) -> Mutate:
+def _mutate_with(wrap: Callable[[bytes], bytes]) -> Mutate:
     return lambda random, _: wrap(mutants.any_pickle(random))
 
 
-def _saved(content: object, *, zipped: bool) -> bytes:
+def _save(content: object, *, zipped: bool) -> bytes:
     file = io.BytesIO()
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
     return file.getvalue()
@@ -89,8 +91,8 @@ def _loras() -> Iterator[Seed]:
     for content in (tensors, alphas):
         data = save(content, metadata)
         yield Seed("LoRA", "files/l.safetensors", data, (mutants.damage, mutants.damage_safetensors))
-        yield Seed("LoRA", "files/l.pt", _saved(content, zipped=True), (mutants.damage, mutants.damage_zip))
-    yield Seed("LoRA", "files/l.pt", _saved(list(tensors.values()), zipped=False), (mutants.damage,))
+        yield Seed("LoRA", "files/l.pt", _save(content, zipped=True), (mutants.damage, mutants.damage_zip))
+    yield Seed("LoRA", "files/l.pt", _save(list(tensors.values()), zipped=False), (mutants.damage,))
 
 
 def _documents() -> Iterator[Seed]:

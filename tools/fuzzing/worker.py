@@ -74,13 +74,13 @@ class Subject:
             "weights, before torch 1.6": _read_weights,
             "weights, safetensors": _read_weights,
             "LoRA": lambda path: read_lora(path, self._model),
-            "configuration": self._configured,
+            "configuration": self._read_configuration,
             "configuration, diffusers": lambda path: read_model_config(path.parents[1]),
             "index": lambda path: find_part(UNET, path.parents[1], ModelConfig(), find_library(path.parents[1])),
             "infotext": lambda path: read_infotext(read_tags(path)),
         }
 
-    def _configured(self, path: Path) -> None:
+    def _read_configuration(self, path: Path) -> None:
         good_values(path.parent)
         for diagnosis in examine(self._host, [ModelFolder("model", path.parent)]):
             for finding in diagnosis.findings:

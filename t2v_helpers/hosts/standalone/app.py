@@ -8,7 +8,7 @@ from ....modelscope.errors import RequestError
 from ...page.real_headers import Arrivals
 from ...readable_files import is_url
 from .gate import Gate
-from .short_errors import be_brief
+from .short_errors import shorten_errors
 from .stored_settings import build_settings
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def build_app(host: "StandaloneHost") -> Any:
     from ...page.tab import Tab
     from ...page.widgets import CONCURRENCY, JS
 
-    be_brief()
+    shorten_errors()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     # A coroutine, since all threads may be busy.
@@ -53,13 +53,13 @@ def build_app(host: "StandaloneHost") -> Any:
         return host.progress.report(str(body.get("id_task")), body.get("id_live_preview", -1))
 
     async def send_script() -> Response:
-        return Response(_joined(SCRIPTS), media_type="text/javascript")
+        return Response(_join_files(SCRIPTS), media_type="text/javascript")
 
     app.add_api_route("/internal/progress", progress, methods=["POST"])
     app.add_api_route("/text2video/page.js", send_script)
     add_file_route(app, host.check)
     theme = gr.themes.Default(font=list(FONTS), font_mono=list(MONOSPACED))
-    with gr.Blocks(title="text2video", css=_joined(STYLES), theme=theme, analytics_enabled=False) as page:
+    with gr.Blocks(title="text2video", css=_join_files(STYLES), theme=theme, analytics_enabled=False) as page:
         build_settings(host.settings, Tab(host).opened)
         page.load(None, None, None, **{JS: LOAD_SCRIPT})
     # gradio 4's limit of events handled at once in all.
@@ -72,7 +72,7 @@ def build_app(host: "StandaloneHost") -> Any:
     return mounted
 
 
-def _joined(paths: Iterable[Path]) -> str:
+def _join_files(paths: Iterable[Path]) -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
@@ -80,21 +80,21 @@ def _without_addresses(preprocess: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse addresses in an event's inputs: gradio would download from them, from anywhere that the server reaches."""
     import gradio as gr
 
-    def checked(function: Any, inputs: list[Any], *others: Any, **options: Any) -> Any:
+    def check_and_preprocess(function: Any, inputs: list[Any], *others: Any, **options: Any) -> Any:
         try:
             if any(is_url(name) for name in _named_files(inputs)):
-                raise RequestError("Files are uploaded; nothing is fetched from an address.")
+                raise RequestError("Upload the file instead: nothing is downloaded from addresses.")
         except RequestError as error:
             raise gr.Error(str(error)) from error
         return preprocess(function, inputs, *others, **options)
 
-    return checked
+    return check_and_preprocess
 
 
 def _named_files(value: Any, deeper: int = DEEPEST) -> list[str]:
     """Return everything in the inputs that gradio takes for a file's path. A file's `url` is only for the page."""
     if not deeper:
-        raise RequestError("The request's values lie too deep in one another.")
+        raise RequestError("The request's values are nested too deeply.")
     if isinstance(value, list):
         return [name for one in value for name in _named_files(one, deeper - 1)]
     if isinstance(value, dict):

@@ -48,7 +48,7 @@ def clean_prefix(text: str) -> str:
     """Return a path such as `/t2v`, without a slash at its end. Raises ValueError for any other text."""
     path = f"/{text.strip('/')}" if text.strip("/") else ""
     if not _PREFIX.fullmatch(path) or ".." in path:
-        raise ValueError(f"{text!a} is no path such as /t2v")
+        raise ValueError(f"{text!a} is not a path such as /t2v")
     return path
 
 
@@ -72,7 +72,7 @@ class Gate:
             return await _answer(scope, send, HTTPStatus.FORBIDDEN, str(error))
         if not self._knows_password(headers):
             challenge = (b"www-authenticate", b'Basic realm="text2video", charset="UTF-8"')
-            return await _answer(scope, send, HTTPStatus.UNAUTHORIZED, "This page asks for a password.", challenge)
+            return await _answer(scope, send, HTTPStatus.UNAUTHORIZED, "This page needs a password.", challenge)
         self._set_address(scope, visit)
         if scope["type"] == "http" and scope["path"] == "":
             target = (b"location", quote(f"{scope['root_path']}/").encode())
@@ -139,8 +139,8 @@ class Gate:
         found = {name: visit.headers[name] for name in FORWARDED if name in visit.headers}
         if found and not self._entrance.expects_proxy:
             self._explain(
-                f"A proxy passes requests on ({', '.join(found)}). What it says counts with --allow-host NAME or "
-                "--root-path /PATH only."
+                f"Requests come through a proxy ({', '.join(found)}). Its headers are ignored unless the page is "
+                "started with --allow-host NAME or --root-path /PATH."
             )
         return found if self._entrance.expects_proxy and is_loopback(visit.client) else {}
 

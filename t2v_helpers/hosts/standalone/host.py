@@ -84,7 +84,7 @@ class StandaloneHost(ConsoleHost):
     def stop_request(self) -> Stop | None:
         return self.progress.stop_request()
 
-    def queued(
+    def make_queued(
         self,
         function: Callable[..., Sequence[Any]],
         outputs: int,  # noqa: ARG002 - the interface's

@@ -55,7 +55,7 @@ def serve(host: "StandaloneHost", app: Any, listener: socket.socket, welcome: st
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, proxy_headers=False)
     server, ended = uvicorn.Server(config), threading.Event()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    with signals.answered_by(ended.set):
+    with signals.call_on_signal(ended.set):
         thread.start()
         say(welcome)
         while thread.is_alive() and not ended.wait(PAUSE):
@@ -72,7 +72,7 @@ def _end(host: "StandaloneHost", server: Any, thread: threading.Thread) -> None:
     server.should_exit = True
     ended = host.tasks.wait_until_idle(PATIENCE)
     thread.join(1)
-    left = "" if ended else " The run was cut off in the middle of a step."
+    left = "" if ended else " The run was stopped in the middle of a step."
     if signals.received():
-        signals.say_at_the_end(f"Interrupted; the page is closed, and saved videos stay.{left}")
+        signals.set_last_line(f"Interrupted; the page is closed, and saved videos are kept.{left}")
         signals.leave()

@@ -25,7 +25,7 @@ def is_foreseen(error: BaseException) -> bool:
     return not any(file.is_relative_to(HERE.parents[2]) for file in files - PASSING)
 
 
-def be_brief() -> None:
+def shorten_errors() -> None:
     """Make gradio and uvicorn log one line for a foreseen error. Other errors keep their traceback."""
     for name in ("routes", "queueing"):
         importlib.import_module(f"gradio.{name}").traceback = SimpleNamespace(print_exc=_print)  # type: ignore[attr-defined]
@@ -35,17 +35,17 @@ def be_brief() -> None:
 def _print(*_: Any, **__: Any) -> None:
     error = sys.exc_info()[1]
     if error is not None and is_foreseen(error):
-        log.warning("A request was not answered: %s", _described(error))
+        log.warning("A request was not answered: %s", _describe(error))
     else:
-        log.error("An event of the page failed", exc_info=error)
+        log.error("An event on the page failed", exc_info=error)
 
 
 def _shorten(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if error is not None and is_foreseen(error):
-        record.msg, record.args, record.exc_info = f"A request was not answered: {_described(error)}", (), None
+        record.msg, record.args, record.exc_info = f"A request was not answered: {_describe(error)}", (), None
     return True
 
 
-def _described(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return visible(f"{type(error).__name__}: {first_line(error)}")

@@ -17,7 +17,7 @@ DEFAULTS = {KEEP: KEEP_ALL}
 
 
 class StoredSettings:
-    """What a person chose, else the defaults."""
+    """The settings that a person has changed, and the defaults of the others."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, Lock()
@@ -30,14 +30,14 @@ class StoredSettings:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            log.warning("The settings in %s cannot be read (%s): the defaults hold", self._path, error)
+            log.warning("The settings in %s cannot be read (%s); using the defaults", self._path, error)
             return {}
 
     def __getitem__(self, setting: Setting) -> Any:
         return self._usable(setting, self._values.get(setting.key))
 
     def change(self, setting: Setting, value: Any) -> str:
-        """Use and store a value. Returns what keeps it from being stored, if anything does, as HTML."""
+        """Use and store a value. Return an error as HTML if it cannot be stored."""
         with self._lock:
             self._values[setting.key] = self._usable(setting, value)
             partial = self._path.with_suffix(".partial")
@@ -45,7 +45,9 @@ class StoredSettings:
                 partial.write_text(json.dumps(self._values, indent=2), encoding="utf-8")
                 partial.replace(self._path)
             except OSError as error:
-                message = f"This holds until the page's server ends: {self._path} cannot be written ({error.strerror})."
+                message = (
+                    f"This change is lost when the server stops: {self._path} cannot be written ({error.strerror})."
+                )
                 return error_line(message)
         return ""
 
@@ -54,22 +56,22 @@ class StoredSettings:
 
 
 def build_settings(stored: StoredSettings, opened: Any) -> None:
-    """The settings as a fold at the end of the page. opened: the event of a page that is opened."""
+    """Build the settings, under a fold at the end of the page. opened: the event of a page that is opened."""
     import gradio as gr
 
     with gr.Accordion("Settings", open=False, elem_id="settings_fold", visible=False) as fold:
         widgets = [_widget(setting, stored[setting]) for setting in SETTINGS]
         status = gr.HTML()
     for setting, widget in zip(SETTINGS, widgets, strict=True):
-        # By a person's hand only: gradio 4.40's page loses answers where several events begin and end together, as they
-        # would if each value that comes as the page opens were stored again. Text is stored when it is complete.
+        # Only changes by a person are stored: gradio 4.40's page loses answers if several events begin and end at once,
+        # as they would if every value that the opening page receives were stored again. Text is stored when complete.
         event = widget.blur if isinstance(widget, gr.Textbox) else widget.input
         event(_changer(stored, setting), [widget], [status], show_progress="hidden")
 
     def fill() -> list[Any]:
         return [*(stored[setting] for setting in SETTINGS), gr.update(visible=True)]
 
-    # Shown with its values: what a person changed before they have come would be overwritten.
+    # Shown together with its values, which would overwrite what a person had changed before.
     opened.then(fill, None, [*widgets, fold], show_progress="hidden")
 
 

@@ -130,13 +130,10 @@ class WebUIHost:
         """Return the names under which the WebUI is served, including the origins that its own option allows."""
         text = f"{self.setting(PUBLIC_NAMES)},{shared.cmd_opts.cors_allow_origins or ''}"
         names = (host_name(one.strip().rpartition("://")[2]) for one in text.split(","))
-        remedy = (
-            "If {name} leads here through a proxy or tunnel of yours, add it in Settings > "
-            f"{SECTION[1]} > {PUBLIC_NAMES.label}."
-        )
+        remedy = f"If {{name}} is your own proxy or tunnel, add it in Settings > {SECTION[1]} > {PUBLIC_NAMES.label}."
         return Names(tuple(filter(None, names)), _listens(), remedy)
 
-    def queued(
+    def make_queued(
         self, function: Callable[..., Sequence[Any]], outputs: int, refuse: Callable[[str], Sequence[Any]]
     ) -> Callable[..., Any]:
         import gradio as gr

@@ -42,7 +42,7 @@ def _tabs() -> list[tuple[Any, str, str]]:
 
         # Some packages are used only when a video is made; without this check they would be missed late.
         if names := find_missing():
-            raise ModuleNotFoundError(f"these packages are not there: {', '.join(names)}", name=names[0])
+            raise ModuleNotFoundError(f"these packages are missing: {', '.join(names)}", name=names[0])
         return [(build_tab(HOST), TAB, TAB)]
     except Exception as error:
         log.exception("The tab text2video could not be built")
@@ -77,4 +77,4 @@ def _add_routes(_demo: Any, app: Any) -> None:
         app.add_middleware(Arrivals)
         app.middleware_stack = app.build_middleware_stack()
     except Exception:
-        log.exception("The links to videos of text2video will not work")
+        log.exception("The links to text2video's videos will not work")

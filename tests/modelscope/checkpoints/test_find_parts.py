@@ -124,7 +124,7 @@ def test_what_is_wrong_with_a_file_of_any_name_is_told_with_what_is_missing(tmp_
     (folder / "clip.pt").write_text("<html>", encoding="utf-8")
     message = fails(folder)
     assert f"{folder / CLIP}: is missing" in message
-    assert f"If it is this one: {folder / 'clip.pt'}: is a web page" in message
+    assert f"It may be this file, which cannot be used: {folder / 'clip.pt'}: is a web page" in message
 
 
 def fails_to_find_autoencoder(folder: Path, library: Library) -> str:
@@ -162,7 +162,7 @@ def test_but_not_one_outside_of_the_models_folder(tmp_path: Path, up: str) -> No
     rename_in_configuration(folder, VAE, f"{up.replace('ABSOLUTE', str(tmp_path))}{VAE}")
     for library in (None, Library(tmp_path / "text2video")):
         message = fails(folder, library)
-        assert "outside of" in message
+        assert "is outside" in message
         assert "Put the file into the model's folder" in message
 
 
@@ -251,13 +251,13 @@ def test_files_in_the_other_format(tmp_path: Path) -> None:
     save_file(torch.load(folder / UNET, weights_only=True), folder / UNET)
     assert_golden_weights(folder)
     (folder / VAE).rename((folder / VAE).with_suffix(".safetensors"))
-    assert "is in torch's format, not in that of its name. Rename it to VQGAN_autoencoder.pth" in fails(folder)
+    assert "in torch's format, although its name says safetensors. Rename it to VQGAN_autoencoder.pth" in fails(folder)
 
 
 def test_split_files_without_their_list(tmp_path: Path) -> None:
     folder = write_diffusers(tmp_path / "model", as_shards, small_model())
     (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").unlink()
-    assert "download its list diffusion_pytorch_model.safetensors.index.json, too" in fails(folder)
+    assert "download their index diffusion_pytorch_model.safetensors.index.json too" in fails(folder)
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "no such folder"])
@@ -279,7 +279,7 @@ def test_parts_of_different_models_are_told(tmp_path: Path) -> None:
     folder = write_diffusers(tmp_path / "model", as_bin, small_model())
     path = folder / "unet" / "config.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"cross_attention_dim": 32', '"cross_attention_dim": 48'))
-    assert "of another shape" in fails(folder)
+    assert "with another shape" in fails(folder)
     shutil.rmtree(folder / "text_encoder")
     other = write_diffusers(tmp_path / "other", as_bin, small_model())
     values = json.loads((other / "text_encoder" / "config.json").read_text(encoding="utf-8"))
@@ -292,9 +292,9 @@ def test_parts_of_different_models_are_told(tmp_path: Path) -> None:
 def test_widths_of_different_models_are_told() -> None:
     config = small_config()
     check_parts_agree(config)
-    with pytest.raises(ModelError, match="text encoder's features are 48 wide, the UNet wants 32"):
+    with pytest.raises(ModelError, match="text encoder's features are 48 wide, but the UNet expects 32"):
         check_parts_agree(replace(config, text=replace(config.text, width=48)))
-    with pytest.raises(ModelError, match="autoencoder's latents have 8 channels, the UNet's 4"):
+    with pytest.raises(ModelError, match="autoencoder's latents have 8 channels, but the UNet's have 4"):
         check_parts_agree(replace(config, autoencoder=replace(config.autoencoder, embed_dim=8)))
 
 
@@ -305,7 +305,7 @@ def test_a_third_that_does_not_fit_is_told(tmp_path: Path, odd: Tensor) -> None:
     tensors = load_file(path)
     name = next(name for name in tensors if name.endswith("q_proj.weight"))
     save_file({**tensors, name: odd}, path)
-    assert "1 of another shape (transformer.resblocks.0.attn.in_proj_weight" in fails(folder)
+    assert "1 with another shape (transformer.resblocks.0.attn.in_proj_weight" in fails(folder)
 
 
 WIDTHS = '{"block_out_channels": %s, "cross_attention_dim": 32, "attention_head_dim": 32}'
@@ -324,10 +324,10 @@ def test_a_part_whose_configuration_is_none(tmp_path: Path, broken: str) -> None
     ("index", "told"),
     [
         ("{", "is not an index"),
-        ('{"weight_map": {}}', "names no files beside itself"),
-        ('{"weight_map": {"a": "../x.bin"}}', "names no files beside itself"),
-        ('{"weight_map": {"a": 3}}', "names no files beside itself"),
-        ('{"weight_map": {"a": "x.bin", "b": "y.bin"}}', "of its 2 files x.bin, y.bin are missing"),
+        ('{"weight_map": {}}', "it lists no files"),
+        ('{"weight_map": {"a": "../x.bin"}}', "something other than files in its own folder"),
+        ('{"weight_map": {"a": 3}}', "something other than files in its own folder"),
+        ('{"weight_map": {"a": "x.bin", "b": "y.bin"}}', "lists 2 files, but these are missing: x.bin, y.bin"),
     ],
 )
 def test_an_index_that_leads_nowhere(tmp_path: Path, index: str, told: str) -> None:

@@ -127,7 +127,7 @@ def test_a_folder_that_is_missing_empty_or_a_file(tmp_path: Path) -> None:
     assert "no such folder" in fails(tmp_path / "nothing")
     assert "is missing (the folder holds nothing)" in fails(tmp_path)
     (tmp_path / "file").touch()
-    assert "is a file, and not one of weights" in fails(tmp_path / "file")
+    assert "is a file, but not a weight file" in fails(tmp_path / "file")
     (tmp_path / "file.pth").touch()
     assert "file.pth: is empty" in fails(tmp_path / "file.pth")
 
@@ -155,8 +155,8 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "truncated": (break_truncated, "not complete"),
     "damaged": (break_inside, "damaged"),
     "noise": (lambda path: path.write_bytes(bytes(range(256)) * 9), "damaged"),
-    "list": (lambda path: torch.save([torch.zeros(2)], path), "holds no weights by name"),
-    "text": (lambda path: torch.save({"a": "b"}, path), "holds no weights by name"),
+    "list": (lambda path: torch.save([torch.zeros(2)], path), "contains no named weights"),
+    "text": (lambda path: torch.save({"a": "b"}, path), "contains no named weights"),
     "other": (lambda path: torch.save({"conv.weight": torch.zeros(2)}, path), "does not fit"),
 }
 
@@ -191,7 +191,7 @@ def test_a_mismatch_lists_the_first_keys_of_each_kind(folder: Path) -> None:
     assert "5 missing (input_blocks.0.0.weight, input_blocks.3.op.weight, " in message
     assert ", …)" in message
     assert "1 unexpected (stranger)" in message
-    assert "1 of another shape (out.2.weight [5, 32, 3, 3] instead of [4, 32, 3, 3])" in message
+    assert "1 with another shape (out.2.weight [5, 32, 3, 3] instead of [4, 32, 3, 3])" in message
 
 
 def test_a_file_of_another_model_is_named(folder: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_pickle_gets_no_memory_for_what_it_claims(tmp_path: Path, zipped: bool
     assert list(read_tensors(path)) == ["a"]
     claim, lie = (b"\x96" + size.to_bytes(8, "little") for size in (9, 10**12))
     path.write_bytes(path.read_bytes().replace(claim, lie))
-    with pytest.raises(ModelError, match="it ends in the middle"):
+    with pytest.raises(ModelError, match="it ends too soon"):
         read_tensors(path)
 
 
@@ -273,7 +273,7 @@ def test_every_truncation_of_an_old_file_is_an_error_in_words(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("tensor", "words"),
     [
-        (torch.zeros(4, dtype=torch.int8), "1 without numbers (out.2.bias)"),
+        (torch.zeros(4, dtype=torch.int8), "1 without floating-point numbers (out.2.bias)"),
         (torch.zeros(4, device="meta"), "meta_tensor"),
         (torch.zeros(1).expand(4), "repeats its numbers"),
         (torch.zeros(4).to_sparse(), "sparse"),

@@ -361,7 +361,7 @@ def test_metadata_that_cannot_be_read_is_an_error(text: str, tmp_path: Path) -> 
     module = "unet.down_blocks.0.temp_attentions.0.transformer_blocks.0.attn1.to_q"
     pair = {f"{module}.lora_B.weight": torch.ones(32, 4), f"{module}.lora_A.weight": torch.ones(4, 32)}
     save_file(pair, tmp_path / "x.safetensors", {"lora_adapter_metadata": text})
-    with pytest.raises(ModelError, match="adapter's settings cannot be read"):
+    with pytest.raises(ModelError, match="the settings of its adapter are damaged"):
         read_lora(tmp_path / "x.safetensors", small_model())
 
 

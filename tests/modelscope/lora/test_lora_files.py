@@ -54,7 +54,7 @@ FOREIGN: dict[str, tuple[dict[str, Tensor], str]] = {
     "loha": ({"lora_unet_x.hada_w1_a": torch.zeros(2, 2)}, "LyCORIS"),
     "checkpoint": ({"model.diffusion_model.out.0.weight": torch.zeros(2)}, "a whole model"),
     "embedding": ({"emb_params": torch.zeros(2, 768)}, "textual inversion"),
-    "something": ({"weight": torch.zeros(2)}, "holds what no LoRA format has"),
+    "something": ({"weight": torch.zeros(2)}, "belong to no known LoRA format"),
     "other_modules": (
         pair("unet.down_blocks.9.resnets.0.conv1"),
         r"1 of its 1 modules are not in this model \(unet\.down",
@@ -99,15 +99,15 @@ DAMAGED: dict[str, tuple[dict[str, Tensor], str]] = {
         changed(lambda x: x.update({f"{Q}.lora_A.weight": torch.zeros(2, 3)})),
         r"1 of its 12 modules do not fit",
     ),
-    "rank zero": (changed(lambda x: x.update({f"{Q}.lora_A.weight": torch.zeros(0, 64)})), "no matrices"),
-    "a number": (changed(lambda x: x.update({f"{Q}.lora_A.weight": torch.tensor(1.0)})), "no matrices"),
-    "not a number": (changed(lambda x: x[f"{Q}.lora_A.weight"].fill_(torch.nan)), r"no finite numbers .*attn1\.to_q"),
-    "infinity": (changed(lambda x: x[f"{Q}.lora_B.weight"].fill_(torch.inf)), "no finite numbers"),
+    "rank zero": (changed(lambda x: x.update({f"{Q}.lora_A.weight": torch.zeros(0, 64)})), "invalid shapes"),
+    "a number": (changed(lambda x: x.update({f"{Q}.lora_A.weight": torch.tensor(1.0)})), "invalid shapes"),
+    "not a number": (changed(lambda x: x[f"{Q}.lora_A.weight"].fill_(torch.nan)), r"not finite numbers .*attn1\.to_q"),
+    "infinity": (changed(lambda x: x[f"{Q}.lora_B.weight"].fill_(torch.inf)), "not finite numbers"),
     "integers": (
         changed(lambda x: x.update({f"{Q}.lora_A.weight": torch.ones(2, 64, dtype=torch.int32)})),
-        "no finite",
+        "not finite",
     ),
-    "bias": (changed(lambda x: x.update({f"{Q}.lora_B.bias": torch.zeros(64)})), r"no LoRA format has .*B\.bias"),
+    "bias": (changed(lambda x: x.update({f"{Q}.lora_B.bias": torch.zeros(64)})), r"no known LoRA format .*B\.bias"),
     "several adapters": (
         changed(
             lambda x: x.update({f"{Q}.lora_{c}.{n}.weight": x[f"{Q}.lora_{c}.weight"] for n in "xy" for c in "AB"})
@@ -116,15 +116,15 @@ DAMAGED: dict[str, tuple[dict[str, Tensor], str]] = {
     ),
     "twice": (
         changed(lambda x: x.update({n.removeprefix("unet."): x[n] for n in list(x) if Q in n})),
-        "is for one weight twice",
+        "changes the same weight twice",
     ),
     "numbers that stand for many": (
         changed(lambda x: x.update({f"{Q}.lora_A.weight": torch.zeros(1).expand(50_000_000, 64)})),
         "repeats its numbers",
     ),
     "no values": (changed(lambda x: x.update({f"{Q}.lora_A.weight": torch.zeros(2, 64, device="meta")})), "meta"),
-    "alpha": (changed(lambda x: x.update({f"{Q}.alpha": torch.ones(3)})), "alpha of .* is not one number"),
-    "alpha without end": (changed(lambda x: x.update({f"{Q}.alpha": torch.tensor(torch.inf)})), "no finite numbers"),
+    "alpha": (changed(lambda x: x.update({f"{Q}.alpha": torch.ones(3)})), "alpha of .* is not a single number"),
+    "alpha without end": (changed(lambda x: x.update({f"{Q}.alpha": torch.tensor(torch.inf)})), "not finite numbers"),
 }
 
 
@@ -158,7 +158,7 @@ def test_pefts_own_names_and_settings(tmp_path: Path) -> None:
     )
     assert only(path).scale == 3
     (tmp_path / "adapter_config.json").write_text('{"lora_alpha": "much"}')
-    with pytest.raises(ModelError, match="settings cannot be read"):
+    with pytest.raises(ModelError, match="settings of its adapter are damaged"):
         only(path)
 
 
@@ -184,12 +184,12 @@ def test_a_sound_file_like_the_damaged_ones_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([], "not of pairs"),
-        ([torch.zeros(2, 2)], "not of pairs"),
-        ([torch.zeros(2, 2), "x"], "not of pairs"),
-        ([torch.zeros(2, 2)] * 6, r"holds 3 pairs of matrices without names.* have 8, 12.*573, 574 pairs"),
-        ({"a": 1}, "holds no LoRA"),
-        (3, "holds no LoRA"),
+        ([], "not one of matrix pairs"),
+        ([torch.zeros(2, 2)], "not one of matrix pairs"),
+        ([torch.zeros(2, 2), "x"], "not one of matrix pairs"),
+        ([torch.zeros(2, 2)] * 6, r"contains 3 pairs of matrices without names.* have 8, 12.*573, 574 pairs"),
+        ({"a": 1}, "contains no LoRA"),
+        (3, "contains no LoRA"),
     ],
 )
 def test_other_content_is_refused(content: Any, words: str, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_list_of_another_model_with_as_many_pairs_is_refused(tmp_path: Path) -
     factors = cloneofsimo_list()
     factors[100], factors[102] = torch.zeros(7, 2), torch.zeros(7, 2)
     torch.save(factors, tmp_path / "x.pt")
-    with pytest.raises(ModelError, match="573 pairs of matrices without names, which do not fit"):
+    with pytest.raises(ModelError, match="573 pairs of matrices without names, which do not match"):
         read_lora(tmp_path / "x.pt", small_model())
 
 
@@ -219,7 +219,7 @@ def test_code_in_a_pickle_is_not_run(zipped: bool, tmp_path: Path, monkeypatch: 
         torch.save([Code(), torch.zeros(2, 2)], path)
     else:
         path.write_bytes(pickle.dumps([Code()]))
-    with pytest.raises(ModelError, match=r"names (posix|nt)\.mkdir, code that weights have no need of"):
+    with pytest.raises(ModelError, match=r"refers to (posix|nt)\.mkdir, which is code that weights do not need"):
         read_lora(path, small_model())
     assert not (tmp_path / "ran").exists()
 

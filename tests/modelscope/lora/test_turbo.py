@@ -37,7 +37,7 @@ TOLERANCE = 5e-5
 @pytest.mark.parametrize("steps", TIMESTEPS)
 def test_timesteps_are_the_originals(steps: int) -> None:
     assert [level.timestep for level in consistency_levels(steps)[:-1]] == TIMESTEPS[steps]
-    with pytest.raises(RequestError, match="LCM takes 50 steps at the most, not 51"):
+    with pytest.raises(RequestError, match="LCM takes at most 50 steps, not 51"):
         consistency_levels(51)
 
 

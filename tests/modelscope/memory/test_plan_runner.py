@@ -164,7 +164,7 @@ def test_decoding_that_fits_nowhere_on_the_device_goes_on_on_the_cpu(
     monkeypatch.setattr(Residency, "use", use_full_card)
     elsewhere = replace(model, vae_place=Place(torch.device("cuda"), torch.float16))
     assert torch.equal(generate(Residency(elsewhere), REQUEST, RunOptions(notify=messages)), expected)
-    assert messages[-1] == "Memory ran out while decoding; going on on the CPU."
+    assert messages[-1] == "Memory ran out while decoding; continuing on the CPU."
 
 
 @pytest.mark.parametrize("plan", [*LADDER, *(replace(plan, eight_bits=True) for plan in LADDER)], ids=str)
@@ -214,7 +214,7 @@ def test_numbers_too_large_for_half_precision_are_computed_again_in_another(mode
     with runner, pytest.raises(ModelError, match="not finite while testing"):
         runner(work)
     assert tried == [torch.float16, torch.bfloat16, torch.float32]
-    assert "too large for float16; going on in bfloat16" in messages[0]
+    assert "too large for float16; continuing in bfloat16" in messages[0]
 
 
 def test_black_frames_in_half_precision_become_the_video(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

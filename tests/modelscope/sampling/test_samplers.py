@@ -325,5 +325,5 @@ def test_defaults_are_usable() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(RequestError, match=r"'PLMS' is not known. Known are: DDIM, .*, UniPC\."):
+    with pytest.raises(RequestError, match=r"'PLMS' is unknown. Choose one of: DDIM, .*, UniPC\."):
         get_sampler("PLMS")

@@ -19,7 +19,7 @@ from sd_t2v.t2v_helpers.commands.models import main
 from sd_t2v.t2v_helpers.generation.marks import MARK
 from sd_t2v.t2v_helpers.generation.outputs import reserved_stem
 from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
-from sd_t2v.t2v_helpers.locks import create, take
+from sd_t2v.t2v_helpers.locks import Lock, create, take
 from sd_t2v.t2v_helpers.models import misplaced as module
 from sd_t2v.t2v_helpers.models.download import LOCK as DOWNLOAD_LOCK
 from sd_t2v.t2v_helpers.models.download import STAGING
@@ -271,7 +271,7 @@ def test_a_killed_conversion_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     killed_when(lambda: list(folder.glob(f".*.part/{CONTENT}")), command)
     assert len(names(folder)) == 2
     (left,) = find_leftovers(host(tmp_path, tmp_path / "videos"))
-    assert "half a conversion" in str(left)
+    assert "an unfinished conversion" in str(left)
     assert subprocess.run(command, check=False, capture_output=True, timeout=300).returncode == 0
     assert names(folder) == ["m", "m-fp16"]
     assert_golden_weights(folder / "m-fp16")
@@ -349,7 +349,7 @@ def test_a_copy_whose_original_is_gone_is_kept(tmp_path: Path) -> None:
         pass
     (left,) = find_leftovers(host(tmp_path, tmp_path / "videos"))
     (said,) = remove_leftovers([left])
-    assert f"half a copy of {path}" in said and "may be all there is of it" in said
+    assert f"an unfinished copy of {path}" in said and "may be the only copy" in said
     assert (left.path / CONTENT).read_bytes() == b"weights"
     path.touch()
     with open_staging(goal):
@@ -396,7 +396,7 @@ def test_two_moves_at_once_leave_one_file_and_no_error(
 
     monkeypatch.setattr(module, "_try_rename", lambda path, goal: False)
     monkeypatch.setattr(module, name, work_beside_another)
-    assert f"{path} is now {goal}" in move([Misplaced(path, goal)])[0]
+    assert f"moved to {goal}" in move([Misplaced(path, goal)])[0]
     assert names(goal.parent) == ["disk.pth"] and goal.read_bytes() == b"weights"
 
 
@@ -408,7 +408,7 @@ def test_a_move_to_another_disk_that_cannot_delete_says_so(tmp_path: Path, monke
     path.write_bytes(b"x")
     monkeypatch.setattr(module, "_try_rename", lambda path, goal: False)
     monkeypatch.setattr(module, "remove_tree", refuse)
-    assert f"{path} could not be deleted (Permission denied)" in move([Misplaced(path, goal)])[0]
+    assert "but could not be deleted (Permission denied)" in move([Misplaced(path, goal)])[0]
     assert goal.read_bytes() == path.read_bytes()
 
 
@@ -428,7 +428,7 @@ def test_the_doctor_names_and_removes(
     (half / "text2video_pytorch_model.safetensors").write_bytes(bytes(1_500_000))
     assert main(where) == 1
     said = capsys.readouterr().out
-    assert f"{half}: half a conversion by an earlier version" in said and "1.5 MB. --clean removes it." in said
+    assert f"{half}: an unfinished conversion by an earlier version" in said and "1.5 MB. --clean removes it." in said
     assert f"{yesterday / f'00000{MARK}'}: the mark of a run that has ended, with 1 unfinished file, 0.0 MB." in said
     assert half.exists()
     assert main([*where, "--clean"]) == 0
@@ -437,7 +437,10 @@ def test_the_doctor_names_and_removes(
     assert main(where) == 0
 
 
-def test_the_doctor_keeps_what_may_be_the_only_copy_or_another_persons(tmp_path: Path) -> None:
+def test_the_doctor_keeps_what_may_be_the_only_copy_or_another_persons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
     models, videos = tmp_path / "models", tmp_path / "videos"
     folder = models / "text2video"
     (folder / PART / "unet").mkdir(parents=True)
@@ -450,7 +453,26 @@ def test_the_doctor_keeps_what_may_be_the_only_copy_or_another_persons(tmp_path:
     left = find_leftovers(host(models, videos))
     assert sorted(one.path.name for one in left) == sorted([PART, f".{HEX[::-1]}.part", "x.mp4.partial.mp4"])
     assert all("elete it yourself" in line for line in remove_leftovers(left))
+    for options in ([], ["--clean"]):
+        assert main(["doctor", "--models-dir", str(models), "--output-dir", str(videos), *options]) == 0
+        printed = capsys.readouterr().out
+        assert all(str(one.path) in printed for one in left)
+        assert "may be the only copy of a model" in printed
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_drive_without_locks_is_no_fault_of_a_leftover(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(Lock, "holds", lambda self: None)
+    models, videos = tmp_path / "models", tmp_path / "videos"
+    models.mkdir()
+    videos.mkdir()
+    (videos / f"7{MARK}").touch()
+    assert main(["doctor", "--models-dir", str(models), "--output-dir", str(videos)]) == 0
+    printed = capsys.readouterr().out
+    assert f"7{MARK}: the mark of a run" in printed and "It stays (this drive has no locks" in printed
 
 
 def test_names_write_no_lines_of_their_own(tmp_path: Path) -> None:
@@ -479,7 +501,7 @@ def test_half_a_download_that_can_go_on_stays(tmp_path: Path) -> None:
     found = {one.path: one for one in find_leftovers(host(tmp_path, tmp_path / "videos"))}
     assert found.keys() == {resumable, useless}
     assert "run.py download potat1" in found[resumable].advice
-    assert not found[resumable].wrong and found[useless].wrong
+    assert found[useless].is_useless and not found[resumable].is_useless
     remove_leftovers(list(found.values()))
     assert names(resumable.parent) == [resumable.name]
 
@@ -499,7 +521,7 @@ def test_a_download_under_way_is_left_alone(tmp_path: Path) -> None:
     left = find_leftovers(host(tmp_path, tmp_path / "videos"))
     with FileLock(useless.parent / DOWNLOAD_LOCK):
         assert find_leftovers(host(tmp_path, tmp_path / "videos")) == []
-        assert any("somebody works there now" in line for line in remove_leftovers(left))
+        assert any("another program is using it now" in line for line in remove_leftovers(left))
     assert useless.exists()
 
 

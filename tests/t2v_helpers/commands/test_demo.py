@@ -84,7 +84,7 @@ def test_sizes_that_are_no_multiple_of_64_and_one_frame(tmp_path: Path) -> None:
         (("--frames", "0"), "Frames must be from 1"),
         (("--frames", "10000"), "Frames must be from 1 to 1000"),
         (("--cfg-scale", "nan"), "finite"),
-        (("--sampler", "LMS"), "Known are: DDIM, "),
+        (("--sampler", "LMS"), "Choose one of: DDIM, "),
         (("--device", "abacus"), "device 'abacus' cannot be used"),
         (("--model", "no/such/folder"), "there is no such folder"),
         (("--model", __file__), "is a file"),
@@ -166,7 +166,9 @@ def test_what_was_finished_before_an_interrupt_stays_and_is_counted(tmp_path: Pa
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert process.returncode == 143
     assert {path.suffix for path in files} == {".mp4"} and all(decoded(path)[1] for path in files)
-    count = re.search(r"Interrupted; (\d+) finished files? stays? in (.+), and nothing else was left behind\.", said)
+    count = re.search(
+        r"Interrupted; (\d+) finished files? (?:was|were) kept in (.+), and nothing else was left behind\.", said
+    )
     assert count and (int(count[1]), count[2]) == (len(files), str(files[0].parent)), said
 
 
@@ -187,7 +189,7 @@ def test_a_format_that_is_missing_is_exit_code_1(tmp_path: Path, monkeypatch: py
     assert result.stdout.count("Click here") == 1 and ".gif" in result.stdout
     said = result.stderr.splitlines()[-1]
     assert said.startswith("Error: MP4 cannot be written by ") and "libx264" in said and "IMAGEIO_FFMPEG_EXE" in said
-    assert "Exit code: 0 when all" in run("--help").stdout
+    assert "Exit code: 0 if everything" in run("--help").stdout
 
 
 def test_an_ffmpeg_that_is_not_there_is_named_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +197,7 @@ def test_an_ffmpeg_that_is_not_there_is_named_before_the_run(tmp_path: Path, mon
     result = run("x", *QUICK, "--output-dir", tmp_path)
     (line,) = result.stderr.splitlines()
     assert result.returncode == 1
-    assert "cannot be started" in line and "IMAGEIO_FFMPEG_EXE names it" in line and "pip" not in line
+    assert "cannot be started" in line and "IMAGEIO_FFMPEG_EXE points to it" in line and "pip" not in line
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="a place that takes no files, as Linux has it")

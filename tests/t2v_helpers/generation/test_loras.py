@@ -107,15 +107,15 @@ def test_files_are_found_below_the_folder_by_name(folder: Path) -> None:
 def test_an_unknown_name_comes_with_close_ones(folder: Path) -> None:
     with pytest.raises(RequestError, match=r"no LoRA 'other stile'\. Similar names: Other Style\."):
         lora_named(find_loras(folder), "other stile")
-    with pytest.raises(RequestError, match=r"There are 4 files\."):
+    with pytest.raises(RequestError, match=r"LoRA files found: 4\."):
         lora_named(find_loras(folder), "zzzzzz")
-    with pytest.raises(RequestError, match=r"There are 0 files\."):
+    with pytest.raises(RequestError, match=r"LoRA files found: 0\."):
         lora_named(find_loras(folder / "nowhere"), "x")
 
 
 def test_two_files_of_one_name_are_not_guessed_at(folder: Path) -> None:
     (folder / "sub" / "bar.pt").write_bytes(b"")
-    with pytest.raises(RequestError, match=r"any of .*bar\.safetensors and .*bar\.pt\. Rename"):
+    with pytest.raises(RequestError, match=r"the LoRA name 'bar': .*bar\.safetensors and .*bar\.pt\. Rename"):
         lora_named(find_loras(folder), "bar")
 
 
@@ -189,12 +189,12 @@ def test_turbo_brings_its_own_settings_and_says_so() -> None:
     ("changes", "kept", "words"),
     [
         ({"steps": 8}, {"steps": 8}, None),
-        ({"steps": 50}, {"steps": 8}, "8 were made instead of 50"),
+        ({"steps": 50}, {"steps": 8}, "8 were used instead of 50"),
         ({"sampler": "Euler"}, {"sampler": "LCM"}, "instead of Euler"),
         ({"cfg_scale": 12.0}, {"cfg_scale": 12.0}, None),
-        ({"cfg_scale": 30.0}, {"cfg_scale": 30.0}, "from 5 to 15: 30 is outside of that range"),
+        ({"cfg_scale": 30.0}, {"cfg_scale": 30.0}, "from 5 to 15: 30 is outside that range"),
         ({"negative_prompt": "blurry"}, {"negative_prompt": "blurry"}, "negative prompt has no effect"),
-        ({"draft": 2}, {"draft": 1}, "Draft was left out"),
+        ({"draft": 2}, {"draft": 1}, "Draft was turned off"),
         ({"eta": 0.5, "cfg_until": 0.5}, {"eta": 0.5}, "Eta, CFG until: no effect"),
     ],
 )
@@ -252,7 +252,7 @@ def test_a_turbo_list_changes_the_run_and_what_is_written_down(tmp_path: Path) -
     assert not outcome.error
     assert outcome.notes == [
         "T2V-Turbo: LCM, 8 steps, CFG scale 7.5, one pass per step.",
-        "T2V-Turbo needs 4 to 8 steps: 8 were made instead of 30.",
+        "T2V-Turbo needs 4 to 8 steps: 8 were used instead of 30.",
         "The negative prompt has no effect with T2V-Turbo.",
     ]
     assert "Steps: 8, Sampler: LCM, CFG scale: 7.5" in outcome.videos[0].infotext

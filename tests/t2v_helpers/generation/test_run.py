@@ -162,7 +162,7 @@ def test_memory_that_runs_out_is_told_and_no_error(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(unet, "predict_noise", predict_noise)
     outcome = run(Person(tmp_path, plan="balanced"), MODEL, request(batch_count=2))
-    assert outcome.notes == ["Memory ran out with the plan 'balanced'; going on with 'small'."]
+    assert outcome.notes == ["Memory ran out with the plan 'balanced'; continuing with 'small'."]
     assert len(outcome.videos) == 2 and not outcome.error
     assert outcome.plan == plan_named("small")
 
@@ -494,7 +494,7 @@ def test_the_settings_name_the_precision_and_bring_the_video_back(
 
 def test_a_precision_that_the_device_does_not_have_is_said(tmp_path: Path) -> None:
     outcome = run(Person(tmp_path), MODEL, request(precision="float16", batch_count=2))
-    assert outcome.notes == ["The device (cpu) does not have float16; the video is made in float32."]
+    assert outcome.notes == ["The device (cpu) does not support float16; the video is made in float32."]
     assert [video.request.precision for video in outcome.videos] == ["float32"] * 2
 
 

@@ -220,5 +220,5 @@ def test_paths_are_cleaned(text: str, path: str) -> None:
 
 @pytest.mark.parametrize("text", ["/a/../b", "/a b", "/a?b", "https://x/y", "/a//b", "/\n"])
 def test_what_is_no_path_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no path"):
+    with pytest.raises(ValueError, match="is not a path"):
         clean_prefix(text)

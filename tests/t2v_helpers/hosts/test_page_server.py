@@ -65,7 +65,7 @@ def page(folder: Path, *options: str, **changes: str) -> Iterator[Page]:
             stderr=subprocess.STDOUT,
         )
         try:
-            wait_until(lambda: "Ctrl-C ends it" in log.read_text() or process.poll() is not None)
+            wait_until(lambda: "Press Ctrl-C to stop it" in log.read_text() or process.poll() is not None)
             yield Page(process, port, log)
         finally:
             process.kill()
@@ -172,11 +172,11 @@ def test_listening_to_this_computer_alone_wants_no_password(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--auth", "me:secret", "--no-password"), "contradicts the password"),
-        (("--allow-host", "https://video.example"), "without https:// and port"),
-        (("--allow-host", "video.example:8443"), "without https:// and port"),
-        (("--allow-host", ""), "is no name"),
-        (("--root-path", "/a b"), "is no path"),
+        (("--auth", "me:secret", "--no-password"), "conflicts with the password"),
+        (("--allow-host", "https://video.example"), "Leave out https:// and the port"),
+        (("--allow-host", "video.example:8443"), "Leave out https:// and the port"),
+        (("--allow-host", ""), "is not a host name"),
+        (("--root-path", "/a b"), "is not a path"),
         (("--listen", "192.0.2.77", "--no-password"), "an address of this computer with --listen"),
     ],
 )

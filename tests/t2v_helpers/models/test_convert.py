@@ -66,10 +66,10 @@ def test_what_is_too_large_for_half_precision_is_refused(tmp_path: Path) -> None
 
 def test_nothing_is_overwritten_and_nothing_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_model_folder(tmp_path / "model")
-    with pytest.raises(ModelError, match="is there already"):
+    with pytest.raises(ModelError, match="already exists"):
         convert(ModelFolder("model", folder), folder, lambda _: None)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000, "total": 1000}))
-    with pytest.raises(ModelError, match=r"the disk has 0\.0 MB free"):
+    with pytest.raises(ModelError, match=r"the disk has only 0\.0 MB free"):
         convert(ModelFolder("model", folder), tmp_path / "out", lambda _: None)
     monkeypatch.undo()
     (tmp_path / "file").touch()
@@ -127,7 +127,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     folder = write_model_folder(tmp_path / "model")
     tensors = golden("unet_small_A.weights") | {"out.2.bias": torch.full((4,), torch.nan).half()}
     torch.save(tensors, folder / f"{UNET}.pth")
-    with pytest.raises(ModelError, match=r"out\.2\.bias has values that are no numbers"):
+    with pytest.raises(ModelError, match=r"out\.2\.bias has values that are not numbers"):
         convert(ModelFolder("model", folder), tmp_path / "out", lambda _: None)
 
 
@@ -142,7 +142,7 @@ def test_good_settings_come_along(tmp_path: Path) -> None:
 
 def test_an_unknown_name_comes_with_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", "mien", "--models-dir", str(tmp_path)]) == 1
-    assert "There are: miniature" in capsys.readouterr().err
+    assert "Choose one of these: miniature" in capsys.readouterr().err
     assert main(["convert", "x" * 5000, "--models-dir", str(tmp_path)]) == 1
 
 
@@ -157,4 +157,4 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "read back" in capsys.readouterr().out
     assert load_model(tmp_path / "text2video" / "mine-fp16", CPU).config.unet == small_config().unet
     assert main(["convert", str(folder), "--models-dir", str(tmp_path)]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err

@@ -74,7 +74,7 @@ def test_a_flipped_bit_is_found_by_a_thorough_look(tmp_path: Path, capsys: pytes
     assert diagnosis(folder).valid
     capsys.readouterr()
     assert main(["doctor", str(folder), "--thorough", "--models-dir", str(tmp_path)]) == 1
-    assert "in it does not match its checksum" in capsys.readouterr().out
+    assert "inside it does not match its checksum" in capsys.readouterr().out
 
 
 def test_a_known_file_with_another_hash_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_a_known_file_with_another_hash_is_told(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(doctor, "KNOWN", (KNOWN[0]._replace(files=(known,)),))
     assert thorough(folder).valid
     flipped(path)
-    assert "has the size of a known file and another sha256" in thorough(folder).findings[3].text
+    assert "has the size of a known file, but another SHA-256" in thorough(folder).findings[3].text
 
 
 def thorough(folder: Path) -> Diagnosis:
@@ -184,7 +184,7 @@ def test_a_configuration_fills_in_no_more_than_it_should(tmp_path: Path) -> None
 
 
 GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
-    "configuration saved as a web page": ("configuration.json", html, "Delete it to use the 1.7B's"),
+    "configuration saved as a web page": ("configuration.json", html, "Delete it to use the 1.7B model's"),
     "configuration cut": ("configuration.json", cut, "is not the model's configuration"),
     "configuration of something else": ("configuration.json", lambda p: p.write_text("{}"), "is not the model's"),
     "configuration with sizes of no network": (
@@ -195,15 +195,15 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "configuration that recommends nothing": (
         "configuration.json",
         recommending({"steps": None}),
-        "what it recommends cannot be used. Steps must",
+        "its recommended values are invalid. Steps must",
     ),
-    "configuration gone, so that the sizes are the 1.7B's": ("configuration.json", Path.unlink, "of another shape"),
+    "configuration gone, so that the sizes are the 1.7B's": ("configuration.json", Path.unlink, "with another shape"),
     "UNet saved as a web page": (UNET, html, "is a web page"),
     "UNet is a pointer": (UNET, pointer, "Git LFS pointer"),
     "UNet empty": (UNET, lambda p: p.write_bytes(b""), "is empty"),
     "UNet cut": (UNET, cut, "the download is not complete"),
     "UNet gone": (UNET, Path.unlink, "is missing"),
-    "UNet on its way": (UNET, lambda p: p.rename(f"{p}.crdownload"), "as far as it came: wait for it"),
+    "UNet on its way": (UNET, lambda p: p.rename(f"{p}.crdownload"), "is an unfinished download. Wait"),
     "UNet is a folder": (UNET, lambda p: (p.unlink(), p.mkdir()), "is missing"),
     "UNet is text": (UNET, lambda p: p.write_text("hello"), "damaged or not fully downloaded"),
     "UNet with code": (UNET, payload, "Nothing in it was run"),
@@ -221,11 +221,11 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         "holds the text encoder, not the UNet",
     ),
     "UNet without its last tensors": (UNET, without_some, "3 missing"),
-    "UNet with whole numbers": (UNET, in_whole_numbers, "1 without numbers"),
+    "UNet with whole numbers": (UNET, in_whole_numbers, "1 without floating-point numbers"),
     "UNet as large as no disk": (UNET, absurd, "damaged or not fully downloaded"),
     "UNet with a tensor without end": (UNET, endless, "repeats its numbers"),
     "UNet that claims too much": (UNET, claiming, "damaged or not fully downloaded"),
-    "UNet packed": (UNET, bomb, "is packed, which torch never does"),
+    "UNet packed": (UNET, bomb, "is compressed, but torch never"),
     "text encoder saved as a web page": (CLIP, html, "is a web page"),
     "text encoder cut": (CLIP, cut, "the download is not complete"),
     "text encoder gone": (CLIP, Path.unlink, "is missing"),
@@ -235,12 +235,12 @@ GALLERY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         "holds the UNet, not the text encoder",
     ),
     "autoencoder is a pointer": (VAE, pointer, "Git LFS pointer"),
-    "autoencoder gone, and nobody to lend one": (VAE, Path.unlink, "install a model that has one"),
-    "autoencoder is a list": (VAE, lambda p: torch.save([torch.zeros(2)], p), "holds no weights by name"),
+    "autoencoder gone, and nobody to lend one": (VAE, Path.unlink, "install another model that has one"),
+    "autoencoder is a list": (VAE, lambda p: torch.save([torch.zeros(2)], p), "contains no named weights"),
     "autoencoder outside": (
         "configuration.json",
         outside,
-        "outside of",
+        "which is outside",
     ),
 }
 
@@ -295,7 +295,7 @@ def test_files_in_wrong_folders_are_found_and_moved(tmp_path: Path) -> None:
     assert {one.path: one.goal for one in found} == expected
     filled(base / VAE)
     said = move(found)
-    assert sum("stays where it is" in line for line in said) == 1
+    assert sum("was not moved" in line for line in said) == 1
     assert [goal.is_file() for goal in expected.values()] == [True] * 5
     assert (models / "ModelScope" / VAE).exists()
     assert [one.path for one in find_misplaced(models, downloads)] == [models / "ModelScope" / VAE]
@@ -341,8 +341,8 @@ def test_one_that_cannot_be_moved_keeps_no_other_from_it(tmp_path: Path) -> None
     clip.unlink()
     with pytest.raises(ModelError) as told:
         move(found)
-    assert f"{second} is now {base / UNET}" in str(told.value)
-    assert f"{first} stays where it is" in str(told.value)
+    assert f"{second} was moved to {base / UNET}" in str(told.value)
+    assert f"{first} was not moved" in str(told.value)
     assert f"{clip} could not be moved" in str(told.value)
     assert (base / UNET).read_bytes() == b"the one without a number"
     assert precious.read_bytes() == b"x"
@@ -432,6 +432,6 @@ def test_a_thorough_look_says_where_there_is_nothing_to_compare(tmp_path: Path) 
     (one,) = examine(
         ConsoleHost(), [ModelFolder("m", write_model_folder(tmp_path / "m", ".safetensors"))], verify_files=True
     )
-    assert all("no checksum known" in finding.text for finding in one.findings[1:4])
+    assert all("no known checksum" in finding.text for finding in one.findings[1:4])
     (one,) = examine(ConsoleHost(), [ModelFolder("m", write_model_folder(tmp_path / "n"))], verify_files=True)
-    assert not any("no checksum known" in finding.text for finding in one.findings)
+    assert not any("no known checksum" in finding.text for finding in one.findings)

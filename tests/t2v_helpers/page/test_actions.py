@@ -81,7 +81,7 @@ def test_restored_settings_outlive_the_choice_of_their_model(
     fields = dict(zip(ORDER, restored.fields, strict=True))
     assert (restored.model, restored.previous_model, fields["width"], fields["cfg_scale"]) == ("other", "other", 64, 4)
     values = in_order(width=64, height=64, frames=8, cfg_scale=4.0)
-    _, *changes = model_actions.model_chosen(restored.previous_model, restored.model, *values)
+    _, *changes = model_actions.choose_model(restored.previous_model, restored.model, *values)
     assert all(isinstance(change, dict) and "value" not in change for change in changes)
 
 
@@ -266,12 +266,12 @@ def test_known_models_bring_their_good_values_and_a_warning(model_actions: Model
     folder = more_folder(tmp_path / "models") / "zeroscope_v2_576w"
     folder.mkdir(parents=True)
     (folder / "text2video_pytorch_model.pth").touch()
-    chosen = model_actions.model_chosen(MINIATURE_NAME, "zeroscope_v2_576w", *in_order(width=64, height=64, frames=8))[
+    chosen = model_actions.choose_model(MINIATURE_NAME, "zeroscope_v2_576w", *in_order(width=64, height=64, frames=8))[
         1:
     ]
     fields = dict(zip(ORDER, chosen, strict=True))
     assert (fields["width"], fields["height"], fields["frames"]) == (576, 320, 24)
-    wished = dict(zip(ORDER, model_actions.advised("zeroscope_v2_576w"), strict=True))
+    wished = dict(zip(ORDER, model_actions.advise("zeroscope_v2_576w"), strict=True))
     assert (wished["width"], wished["height"], wished["frames"]) == (576, 320, 24)
     assert wished["prompt"] == gr.update()
     assert "Beyond what" not in forecast(model_actions, "zeroscope_v2_576w", 576, 320, 24, 8, 1)
@@ -293,7 +293,7 @@ def test_a_slider_that_moves_lists_no_folder_unless_one_has_changed(
         forecast(model_actions, MINIATURE_NAME, 64, 64, frames, 8, 1)
     assert len(listed) == 1
     make_model(folder / "two")
-    assert "not there" not in forecast(model_actions, "two", 64, 64, 8, 8, 1)
+    assert "There is no model" not in forecast(model_actions, "two", 64, 64, 8, 8, 1)
     assert len(listed) == 2
 
 
@@ -304,9 +304,9 @@ def test_a_model_is_there_as_soon_as_its_weights_are(below: str, model_actions: 
     for changed in (folder, *folder.parents[: len(folder.relative_to(tmp_path).parts)]):
         os.utime(changed, (1e9, 1e9))
     name = "late/inner" if "inner" in below else "late"
-    assert "not there" in forecast(model_actions, name, 64, 64, 8, 8, 1)
+    assert "There is no model" in forecast(model_actions, name, 64, 64, 8, 8, 1)
     (folder / "model.pth").touch()
-    assert "not there" not in forecast(model_actions, name, 64, 64, 8, 8, 1)
+    assert "There is no model" not in forecast(model_actions, name, 64, 64, 8, 8, 1)
 
 
 def test_a_refresh_lists_the_folders_even_where_their_times_stay(model_actions: ModelActions, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_the_infotext_comes_back(name: str, tmp_path: Path) -> None:
     write_video(path, gradient(2, 16, 16), 8, FORMATS[name], INFOTEXT)
     assert read_tags(path) == INFOTEXT
     write_video(path, gradient(2, 16, 16), 8, FORMATS[name])
-    with pytest.raises(UnreadableFile, match="holds no settings"):
+    with pytest.raises(UnreadableFile, match="contains no settings"):
         read_tags(path)
 
 
@@ -369,8 +369,8 @@ exec "$REAL" "$@"
         (None, "cannot be started"),
         (WITHOUT_X264, "Unknown encoder 'libx264'"),
         ("exit 0", "ended without a message"),
-        ("sleep 1000", "did nothing for 1 seconds and was ended"),
-        ("sleep 1000 & wait", "did nothing for 1 seconds and was ended"),
+        ("sleep 1000", "did nothing for 1 seconds and was stopped"),
+        ("sleep 1000 & wait", "did nothing for 1 seconds and was stopped"),
     ],
 )
 def test_an_ffmpeg_of_ones_own_that_is_no_good_is_named_with_a_remedy(

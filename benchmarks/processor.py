@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from . import crowded, layouts, load, step, whole_run
+from .cases import CASES
 from .table import markdown
 
 
@@ -32,7 +33,7 @@ def measure(options: Options) -> str:
     if options.full_size:
         report += _files()
     report.append(markdown("A video of the miniature in 10 steps", crowded.HEADER, crowded.measure()))
-    for case in step.CASES:
+    for case in CASES:
         if case.is_full_size and not options.full_size:
             continue
         if table := step.measure(case, options.runs, options.extension):

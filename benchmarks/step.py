@@ -1,78 +1,41 @@
-"""Measures guided steps of our network and the rivals' in turn, so that changes of the machine's speed affect all.
+"""Measures guided steps of our network and the rivals', with the same weights.
 
-Each case runs in a separate process: what a process did before changes its memory allocation, and thereby the ratios.
+What a process did before changes its memory allocation, and thereby the ratios: cases say what it was.
 """
 
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..modelscope.config import UNetConfig
-from ..modelscope.device import dtype_name, supports_bfloat16
+from ..modelscope.device import supports_bfloat16
 from ..modelscope.memory.batching import is_quicker_batched
-from ..modelscope.memory.estimate import Clip
-from ..modelscope.memory.plan import FAST
-from ..modelscope.network.deep_cache import DeepFeatureCache
-from ..modelscope.network.unet3d import PassOptions, UNet3D
+from ..modelscope.network.unet3d import UNet3D
+from .cases import CASES, CPU, FEW, HALF, MANY, MID, OURS, Case, list_networks, make_steps
 from .flops import count_flops
-from .rivals import diffusers_unet, extension_unet, modelscope_unet
-from .weights import random_weights
 
 HEADER = ("network", "median s", "fastest s", "slowest s", "times ours", "TFLOP", "of a product's rate", "difference")
-OURS = "this project"
-CPU = torch.device("cpu")
-MID, FULL = UNetConfig(dim=96, head_dim=32), UNetConfig()
-Step = Callable[[], Tensor]
-"""Returns the noise under both texts: [2, 4, f, h, w]."""
+ROUNDS = 3
 
 
-class Case(NamedTuple):
-    """A network and its input.
+class Figures(NamedTuple):
+    """What a process measured: seconds of each step and operations of one, by network, and the machine's own rates.
 
-    Args:
-        config: The network's sizes.
-        clip: The latents' size.
-        dtype: The precision in which all compute.
-        used: Whether the process has run the networks at another size before.
+    product: floating-point operations a second; copy: bytes a second.
     """
 
-    config: UNetConfig
-    clip: Clip
-    dtype: torch.dtype = torch.float32
-    used: bool = False
-
-    @property
-    def is_full_size(self) -> bool:
-        """True if the network takes some 12 GB of memory."""
-        return self.config == FULL
-
-    def __str__(self) -> str:
-        size = "full size" if self.is_full_size else "mid-size"
-        frames, height, width = self.clip
-        process = "used" if self.used else "fresh"
-        return f"{size}, {frames} frames of {width} x {height} latents, {dtype_name(self.dtype)}, {process} process"
-
-
-FEW, MANY = Clip(8, 16, 16), Clip(16, 32, 32)
-HALF = torch.bfloat16
-CASES = (
-    Case(MID, MANY),
-    Case(MID, MANY, used=True),
-    Case(MID, FEW),
-    Case(MID, MANY, HALF),
-    Case(FULL, FEW),
-    Case(FULL, FEW, used=True),
-    Case(FULL, Clip(8, 32, 32)),
-    Case(FULL, FEW, HALF),
-)
+    seconds: dict[str, list[float]]
+    operations: dict[str, int]
+    product: float
+    copy: float
 
 
 class Table(NamedTuple):
@@ -83,43 +46,63 @@ class Table(NamedTuple):
 
 
 def measure(case: Case, runs: int, extension: Path | None) -> Table | None:
-    """Measure a case in a process of its own; None if the processor lacks its precision.
+    """Measure a case; None if the processor lacks its precision.
+
+    In fresh processes each network is alone. A used one has run the networks at another size, and runs them in turn.
 
     extension: a checkout of the 2023 extension, if it is to take part.
     """
     if case.dtype == HALF and not supports_bfloat16(CPU):
         return None
-    arguments = [str(CASES.index(case)), str(runs), *([str(extension)] if extension else [])]
-    command = [sys.executable, "-m", __spec__.name, *arguments]
+    networks = list_networks(case, extension)
+    with tempfile.TemporaryDirectory() as folder:
+        groups = [networks] if case.used else [[name] for name in networks]
+        # Several times, since the machine's speed changes from minute to minute.
+        found = [_run_child(case, runs, group, extension, Path(folder)) for _ in range(ROUNDS) for group in groups]
+        outputs = [torch.load(Path(folder) / f"{index}.pt") for index in range(len(networks))]
+    return make_table(case, networks, found, outputs)
+
+
+def _run_child(case: Case, runs: int, networks: list[str], extension: Path | None, folder: Path) -> Figures:
+    order = [CASES.index(case), runs, networks, str(extension) if extension else None, str(folder)]
+    command = [sys.executable, "-m", __spec__.name, json.dumps(order)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return Table(*json.loads(output.splitlines()[-1]))
+    return Figures(*json.loads(output.splitlines()[-1]))
+
+
+def make_table(case: Case, networks: list[str], found: list[Figures], outputs: list[Tensor]) -> Table:
+    """Put together what the processes measured. outputs: each network's noise."""
+    seconds = {name: [x for one in found for x in one.seconds.get(name, [])] for name in networks}
+    operations = {name: count for one in found for name, count in one.operations.items()}
+    product, copy = (max(getattr(one, name) for one in found) for name in ("product", "copy"))
+    rows = []
+    for name, output in zip(networks, outputs, strict=True):
+        median, gap = statistics.median(seconds[name]), float((output - outputs[0]).abs().max())
+        ratio, rate = median / statistics.median(seconds[OURS]), operations[name] / median / product
+        times = [f"{value:.2f}" for value in (median, min(seconds[name]), max(seconds[name]), ratio)]
+        rows.append([name, *times, f"{operations[name] / 1e12:.3f}", f"{rate:.0%}", f"{gap:.1e}"])
+    return Table(rows, _describe_limits(case, statistics.median(seconds[OURS]), product, copy))
 
 
 @torch.inference_mode()
-def compare(case: Case, runs: int, extension: Path | None) -> Table:
-    """Measure all networks in this process."""
+def run_networks(case: Case, runs: int, networks: list[str], extension: Path | None, folder: Path) -> Figures:
+    """Measure networks in this process, in turn, and write the noise that they predict into the folder."""
+    everyone = list_networks(case, extension)
     if case.used:
-        other = Case(MID, FEW if case.clip == MANY else MANY, case.dtype)
-        for step in _steps(other, extension).values():
+        other = case._replace(config=MID, clip=FEW if case.clip == MANY else MANY)
+        for step in make_steps(other, networks, extension).values():
             step()
-    steps = _steps(case, extension)
-    outputs, flops = {}, {}
+    steps = make_steps(case, networks, extension)
+    operations = {}
     for name, step in steps.items():
-        outputs[name], flops[name] = count_flops(step)
+        output, operations[name] = count_flops(step)
+        torch.save(output, folder / f"{everyone.index(name)}.pt")
+        del output
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(runs):
         for name, step in steps.items():
             seconds[name].append(_seconds(step))
-    product, copy = measure_product(case.dtype), measure_copy()
-    rates = {name: flops[name] / statistics.median(seconds[name]) / product for name in steps}
-    rows = [
-        [*_times(seconds[name], seconds[OURS]), f"{flops[name] / 1e12:.3f}", f"{rates[name]:.0%}", f"{gap:.1e}"]
-        for name, gap in ((name, float((outputs[name] - outputs[OURS]).abs().max())) for name in steps)
-    ]
-    return Table(
-        [[name, *row] for name, row in zip(steps, rows, strict=True)],
-        _describe_limits(case, statistics.median(seconds[OURS]), product, copy),
-    )
+    return Figures(seconds, operations, measure_product(case.dtype), measure_copy())
 
 
 def _describe_limits(case: Case, seconds: float, product: float, copy: float) -> str:
@@ -132,45 +115,6 @@ def _describe_limits(case: Case, seconds: float, product: float, copy: float) ->
         f"A plain matrix product of 2048 x 2048 runs at {product / 1e12:.3f} TFLOP/s, a plain copy at "
         f"{copy / 1e9:.1f} GB/s. Ours reads its weights at {passes * weights / seconds / copy:.0%} of the copy's rate."
     )
-
-
-def _steps(case: Case, extension: Path | None) -> dict[str, Step]:
-    """Return a guided step of each network, as in its own pipeline: diffusers takes both texts in one batch."""
-    unet = random_unet(case.config).to(case.dtype)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, case.config.in_dim, *case.clip, generator=generator).to(case.dtype)
-    texts = [torch.randn(1, 77, case.config.context_dim, generator=generator).to(case.dtype) for _ in range(2)]
-    t, contexts, state = torch.tensor([500]), [unet.text_context(text) for text in texts], unet.state_dict()
-    options = PassOptions(FAST.budget_on(CPU), is_quicker_batched(unet, case.clip))
-    drafted = options._replace(cache=DeepFeatureCache())
-    unet.predict_noise(x, t, contexts, drafted)
-    twice, both, diffusers = torch.cat([x, x]), torch.cat(texts), diffusers_unet(case.config, state)
-    steps: dict[str, Step] = {
-        OURS: lambda: torch.cat(unet.predict_noise(x, t, contexts, options)),
-        "this project, a step that draft mode shortens": lambda: torch.cat(unet.predict_noise(x, t, contexts, drafted)),
-        "diffusers": lambda: diffusers(twice, t, both, return_dict=False)[0],
-    }
-    for name, original in _originals(case, state, extension).items():
-        steps[name] = lambda network=original: torch.cat([network(x, t, text) for text in texts])  # type: ignore[misc]
-    return steps
-
-
-def _originals(case: Case, state: dict[str, Tensor], extension: Path | None) -> dict[str, nn.Module]:
-    """Return the networks that compute in single precision only."""
-    if case.dtype != torch.float32:
-        return {}
-    found: dict[str, nn.Module] = {"modelscope": modelscope_unet(case.config, state)}
-    if extension:
-        found["the 2023 extension"] = extension_unet(extension, case.config, state)
-    return found
-
-
-def random_unet(config: UNetConfig) -> UNet3D:
-    """Return our network with random weights."""
-    with torch.device("meta"):
-        unet = UNet3D(config)
-    unet.load_state_dict(random_weights(unet), assign=True)
-    return unet.eval()
 
 
 def measure_product(dtype: torch.dtype) -> float:
@@ -193,13 +137,7 @@ def _seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _times(its: Sequence[float], mine: Sequence[float]) -> list[str]:
-    figures = (statistics.median(its), min(its), max(its))
-    ratio = statistics.median(theirs / ours for theirs, ours in zip(its, mine, strict=True))
-    return [*(f"{value:.2f}" for value in figures), f"{ratio:.2f}"]
-
-
 if __name__ == "__main__":
-    number, repetitions, *checkout = sys.argv[1:]
-    found = compare(CASES[int(number)], int(repetitions), Path(checkout[0]) if checkout else None)
-    sys.stdout.write(json.dumps(found) + "\n")
+    number, count, some, checkout, target = json.loads(sys.argv[1])
+    figures = run_networks(CASES[number], count, some, Path(checkout) if checkout else None, Path(target))
+    sys.stdout.write(json.dumps(figures) + "\n")

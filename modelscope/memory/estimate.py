@@ -163,7 +163,8 @@ class _Walk:
         self._unet, self._weights = unet, weights
         self._tokens = tokens
         self._budget, self._batch = plan.budget_on(place.device), 2 if plan.batch_cfg else 1
-        self._single = place.dtype.itemsize >= torch.float32.itemsize
+        self._wide = max(1, torch.float32.itemsize // place.dtype.itemsize)
+        self._copies_for_norms = self._wide == 1 or place.device.type == "cpu"
         self._skips: list[tuple[Clip, int]] = []
         self._there = self._shared = self._peak = 0
 
@@ -269,7 +270,9 @@ class _Walk:
 
     def _norm(self, channels: int, clip: Clip) -> int:
         """Return how many numbers are held while a clip's norm is measured: in half precision, none."""
-        return self._slice_values(clip.frames // self._batch, 2 * channels * clip.pixels) if self._single else 0
+        if not self._copies_for_norms:
+            return 0
+        return self._wide * self._slice_values(clip.frames // self._batch, 2 * channels * clip.pixels)
 
     def _slice_values(self, count: int, values: int) -> int:
         """Return how many numbers the largest slice holds. count: number of items; values: numbers of all items."""

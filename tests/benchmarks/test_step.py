@@ -1,10 +1,14 @@
 """The benchmark of a processor: what it counts, and that each network computes the same."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from sd_t2v.benchmarks import step
+from sd_t2v.benchmarks.cases import CASES, DRAFT, OURS, Case
 from sd_t2v.benchmarks.flops import count_flops
-from sd_t2v.benchmarks.step import CASES, OURS, Case, compare
+from sd_t2v.benchmarks.step import make_table, run_networks
 from sd_t2v.modelscope.config import UNetConfig
 from sd_t2v.modelscope.memory.estimate import Clip
 from sd_t2v.modelscope.network.attention import FeedForward
@@ -26,11 +30,22 @@ def test_linear_layers_are_counted_whoever_computes_them() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_all_networks_compute_the_same_and_take_part(dtype: torch.dtype) -> None:
-    table = compare(Case(SMALL, Clip(2, 8, 8), dtype), 1, None)
-    names, differences = [row[0] for row in table.rows], {row[0]: float(row[-1]) for row in table.rows}
-    assert names[0] == OURS and "diffusers" in names and ("modelscope" in names) == (dtype == torch.float32)
+@pytest.mark.parametrize("used", [False, True])
+def test_all_networks_compute_the_same_and_take_part(
+    dtype: torch.dtype, used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "MID", SMALL)
+    monkeypatch.setattr(step, "MANY", Clip(2, 16, 8))
+    case = Case(SMALL, Clip(2, 8, 8), dtype, used)
+    networks = [OURS, DRAFT, "diffusers", *(["modelscope"] if dtype == torch.float32 else [])]
+    figures = run_networks(case, 1, networks, None, tmp_path)
+    outputs = [torch.load(tmp_path / f"{index}.pt") for index in range(len(networks))]
+    table = make_table(case, networks, [figures, figures], outputs)
+    assert [row[0] for row in table.rows] == networks
+    differences = {row[0]: float(row[-1]) for row in table.rows}
     assert differences["diffusers"] < (1e-3 if dtype == torch.float32 else 0.5)
+    operations = {row[0]: float(row[-3]) for row in table.rows}
+    assert operations[DRAFT] < operations[OURS] < operations["diffusers"]
     assert "GB/s" in table.limits
 
 

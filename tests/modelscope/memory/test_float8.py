@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sd_t2v.benchmarks.step import random_unet
+from sd_t2v.benchmarks.cases import random_unet
 from sd_t2v.miniature.evaluate import count_shares, judge_videos, request
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.miniature.world import LABELS

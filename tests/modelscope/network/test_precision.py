@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sd_t2v.benchmarks.step import random_unet
+from sd_t2v.benchmarks.cases import random_unet
 from sd_t2v.miniature.evaluate import count_shares, judge_videos
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.miniature.world import LABELS

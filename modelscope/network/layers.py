@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from .clip_norm import measure_clip_norm, normalise_frames
 from .clips import to_clip, to_frames
 from .handover import Handover
-from .linear import Linear
 from .slices import WHOLE, ChunkBudget, add_slices, apply_silu, map_slices, repeat_rows
 
 RES_VALUES = 3
@@ -90,7 +89,7 @@ class ResBlock(nn.Module):
         self.in_layers = nn.Sequential(
             nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
-        self.emb_layers = nn.Sequential(nn.SiLU(), Linear(emb_dim, out_channels))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, out_channels))
         self.out_layers = nn.Sequential(
             nn.GroupNorm(32, out_channels), nn.SiLU(), nn.Dropout(dropout),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),

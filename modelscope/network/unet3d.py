@@ -14,7 +14,6 @@ from .blocks import Pass, TextContext, go_down, go_up, layers_of, run_block
 from .deep_cache import DeepFeatureCache
 from .handover import Handover
 from .layers import Downsample, ResBlock, Upsample, timestep_embedding
-from .linear import Linear
 from .slices import WHOLE, ChunkBudget, map_slices
 from .streamable import Streamable
 
@@ -47,7 +46,7 @@ class UNet3D(Streamable):
         self.config = config
         dims = [config.dim * mult for mult in (1, *config.dim_mult)]
         emb_dim = config.dim * 4
-        self.time_embed = nn.Sequential(Linear(config.dim, emb_dim), nn.SiLU(), Linear(emb_dim, emb_dim))
+        self.time_embed = nn.Sequential(nn.Linear(config.dim, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
         stem = [
             nn.Conv2d(config.in_dim, config.dim, 3, padding=1),
             TemporalTransformer(config.dim, config.num_heads, config.head_dim, config.dropout),

@@ -12,8 +12,8 @@ from ..models.folders import ModelFolder
 from ..models.known import warn_beyond_training
 from ..places import Places, places
 from ..request import GenerationRequest
-from .model_store import ModelStore
-from .plan import limits
+from .kept_model import ModelStore
+from .limits import limits
 
 
 class Forecast:

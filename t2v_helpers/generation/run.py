@@ -21,14 +21,14 @@ from ..places import Places, asked_precisions, places
 from ..request import GenerationRequest
 from ..settings import KEEP, KEEP_NOTHING, SAVE_UNFINISHED
 from .job import Job, prepare_job
-from .loras import adapt_request
-from .model_store import ModelStore
+from .kept_model import ModelStore
+from .limits import choose_for_run
 from .monitor import Interrupted, Monitor, Skipped, unskippable
 from .outcome import Outcome, OutcomeBuilder
-from .plan import choose_for_run
 from .preview import Previews
 from .save import OnFile, VideoSaver
 from .traceback_frames import forget_frames
+from .turbo_request import adapt_request
 
 STORE = ModelStore()
 """The model that the process keeps between runs."""

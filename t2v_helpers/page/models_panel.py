@@ -18,7 +18,7 @@ from ..models.download_jobs import JOBS
 from ..models.folders import find_model, find_models
 from ..models.known import KNOWN, describe_model, find_known
 from ..models.misplaced import Misplaced, downloads_folder, find_misplaced, move
-from .events import connect
+from .guarded_events import connect
 from .html import error_line, escape_names, fill, note, notes
 from .widgets import UNLIMITED, element
 

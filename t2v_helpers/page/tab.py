@@ -9,7 +9,7 @@ from ..host import TAB, PageHost
 from ..models.folders import make_folders
 from ..models.model_list import ModelList
 from .actions import Actions
-from .events import accept_uploads_only, connect
+from .guarded_events import accept_uploads_only, connect
 from .model_actions import FORECAST_FIELDS, ModelActions
 from .models_panel import Changes, ModelsPanel
 from .outcome import model_note

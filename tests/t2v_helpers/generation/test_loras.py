@@ -15,9 +15,10 @@ from sd_t2v.modelscope.lora.targets import Targets
 from sd_t2v.modelscope.memory.lora_deltas import NO_LORAS, Delta, LoraDeltas
 from sd_t2v.t2v_helpers.generation.lora_files import find_loras, lora_named
 from sd_t2v.t2v_helpers.generation.lora_tags import LoraTag, Prompts, split_prompts, split_tags
-from sd_t2v.t2v_helpers.generation.loras import adapt_request, choose_loras
+from sd_t2v.t2v_helpers.generation.loras import choose_loras
 from sd_t2v.t2v_helpers.generation.outcome import Outcome
 from sd_t2v.t2v_helpers.generation.run import run
+from sd_t2v.t2v_helpers.generation.turbo_request import adapt_request
 from sd_t2v.t2v_helpers.hosts.console import ROOT, ConsoleHost
 from sd_t2v.t2v_helpers.hosts.standalone.host import StandaloneHost
 from sd_t2v.t2v_helpers.infotext import read_infotext

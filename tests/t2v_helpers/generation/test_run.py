@@ -25,7 +25,7 @@ from sd_t2v.modelscope.network.tiny_decoder import TinyDecoder
 from sd_t2v.modelscope.prompts import tokens
 from sd_t2v.t2v_helpers.generation import lora_tags, save
 from sd_t2v.t2v_helpers.generation import run as module
-from sd_t2v.t2v_helpers.generation.model_store import ModelStore
+from sd_t2v.t2v_helpers.generation.kept_model import ModelStore
 from sd_t2v.t2v_helpers.generation.outcome import Outcome
 from sd_t2v.t2v_helpers.generation.run import run
 from sd_t2v.t2v_helpers.host import Progress, Stop

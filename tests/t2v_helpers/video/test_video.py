@@ -444,3 +444,8 @@ def test_free_space_is_named_only_where_it_lacks(tmp_path: Path) -> None:
         assert "free space" not in str(cannot_write(tmp_path, OSError(code, os.strerror(code))))
     for code in (errno.ENOSPC, errno.EDQUOT):
         assert "no free space" in str(cannot_write(tmp_path, OSError(code, os.strerror(code))))
+
+
+def test_no_two_formats_write_files_of_the_same_name() -> None:
+    suffixes = [entry.suffix for entry in FORMATS.values()]
+    assert len(set(suffixes)) == len(suffixes)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sd_t2v.t2v_helpers.access import Visit
-from sd_t2v.t2v_helpers.page import events, real_headers
+from sd_t2v.t2v_helpers.page import guarded_events, real_headers
 
 HERE = {"host": "localhost:7860"}
 SAYS_IT_IS_HERE: Any = SimpleNamespace(headers=HERE, client=SimpleNamespace(host="127.0.0.1"))
@@ -20,9 +20,9 @@ SAYS_IT_IS_HERE: Any = SimpleNamespace(headers=HERE, client=SimpleNamespace(host
 def test_with_gradio_3_the_request_itself_has_to_come_from_here(
     outer: Visit | None, local: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "GRADIO_3", True)
+    monkeypatch.setattr(guarded_events, "GRADIO_3", True)
     token = real_headers._VISIT.set(outer)
     try:
-        assert events._surest_visit(SAYS_IT_IS_HERE).is_local is local
+        assert guarded_events._surest_visit(SAYS_IT_IS_HERE).is_local is local
     finally:
         real_headers._VISIT.reset(token)

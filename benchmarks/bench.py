@@ -1,6 +1,6 @@
 """Measures load time, memory and speed, and compares them with other implementations: python run.py bench.
 
-Rivals get the same weights in the same process. The weights are synthetic, since only sizes matter. Ratios are
+Rivals get the same weights. The weights are synthetic, since only sizes matter. Ratios are
 meaningful; seconds depend on this machine.
 """
 

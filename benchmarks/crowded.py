@@ -13,7 +13,7 @@ from ..t2v_helpers.commands.launcher import PATIENCE
 HEADER = ("the processor", "how long threads spin", "seconds, start of the process included")
 LOOPS_PER_CORE = 3
 DEMO = (
-    "-P",
+    *(("-P",) if sys.version_info >= (3, 11) else ()),
     "-m",
     "sd_t2v.t2v_helpers.commands.launcher",
     "demo",
@@ -44,7 +44,7 @@ def _run_demo(extra: dict[str, str]) -> float:
     environment = {name: value for name, value in os.environ.items() if name not in unset} | extra
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        command = [sys.executable, *DEMO, "--output-dir", folder]
+        command = [sys.executable, *DEMO, "--device", "cpu", "--output-dir", folder]
         subprocess.run(command, check=True, capture_output=True, env=environment)
         return time.perf_counter() - start
 

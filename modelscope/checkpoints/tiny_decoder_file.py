@@ -20,7 +20,11 @@ def read_tiny_decoder(path: Path) -> TinyDecoder:
     with torch.device("meta"):
         decoder = TinyDecoder()
     expected = decoder.state_dict()
-    found = {name: tensor for key, tensor in read_tensors(path).items() if (name := _translate(key)) in expected}
+    found = {
+        name: tensor
+        for key, tensor in read_tensors(path, mapped=False).items()
+        if (name := _translate(key)) in expected
+    }
     wrong = [name for name, tensor in expected.items() if not _is_usable(found.get(name), tensor)]
     if wrong:
         raise ModelError(

@@ -269,10 +269,12 @@ class _Walk:
         return goal
 
     def _norm(self, channels: int, clip: Clip) -> int:
-        """Return how many numbers are held while a clip's norm is measured: in half precision, none."""
+        """Return how many numbers are held while a clip's norm is measured: none in half precision on a card."""
         if not self._copies_for_norms:
             return 0
-        return self._wide * self._slice_values(clip.frames // self._batch, 2 * channels * clip.pixels)
+        # A copy in single precision, if there is one, the distances from the mean, and their squares.
+        held = (3 if self._wide > 1 else 2) * channels * clip.pixels
+        return self._wide * self._slice_values(clip.frames // self._batch, held)
 
     def _slice_values(self, count: int, values: int) -> int:
         """Return how many numbers the largest slice holds. count: number of items; values: numbers of all items."""

@@ -17,9 +17,6 @@ MAX_GRID = 65_535
 FUSED = ("cpu", "cuda", "xpu", "meta")
 """Kinds of devices whose attention does not hold a score for every pair of query and key. Some old cards of these kinds
 do; there memory runs out, and a smaller plan takes over."""
-SHORT = 32
-"""Length of queries and keys up to which plain products are twice as quick on a CPU in single precision: attention of a
-pixel among its frames."""
 SCORES = 32_000_000
 """Maximum number of scores that the other devices hold at once."""
 ATTENTION_VALUES, FF_VALUES = 7, 9
@@ -43,8 +40,6 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     q, k, v: [n, heads, length, head_dim]; k and v may have another length than q. Returns q's shape.
     """
-    if q.device.type == "cpu" and q.dtype == torch.float32 and max(q.shape[2], k.shape[2]) <= SHORT:
-        return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1) @ v
     fused = q.device.type in FUSED
     per_query = q.shape[1] * k.shape[2]
     rows = MAX_GRID if fused else max(1, SCORES // (per_query * q.shape[2]))

@@ -26,7 +26,9 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply by a weight and add a bias: [..., i], [o, i], [o] -> [..., o]."""
-    if x.device.type == "cpu" and not torch.is_grad_enabled() and _has_onednn(x.dtype):
+    # oneDNN takes a bias and a weight for contiguous: with others, which a file may hold, it reads other memory.
+    usual = weight.is_contiguous() and (bias is None or bias.is_contiguous())
+    if x.device.type == "cpu" and usual and not torch.is_grad_enabled() and _has_onednn(x.dtype):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # noqa: SLF001 - no public name
     return F.linear(x, weight, bias)
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...modelscope.errors import ModelError, RequestError, is_memory_error
+from ...modelscope.errors import ModelError, RequestError, first_line
 from ...modelscope.escape import logger
 from ...modelscope.network.autoencoder import to_uint8
 from ...modelscope.network.tiny_decoder import TinyDecoder
@@ -23,6 +23,9 @@ GREY = 127
 SMALLEST_SIDE = 256
 """Minimum length in pixels of a preview's shorter side: browsers would blur a smaller one."""
 
+LARGEST_SIDE = 1024
+"""Maximum length in pixels of a preview's sides: it is sent to the page again and again."""
+
 
 class Previews:
     """The previews of a run, as the settings want them."""
@@ -37,9 +40,9 @@ class Previews:
         try:
             image = preview_image(latents, shows, self._decoder)
         except (MemoryError, RuntimeError) as error:
-            if self._decoder is None or not is_memory_error(error):
+            if self._decoder is None:
                 raise
-            log.warning("Not enough memory for TAESD previews; continuing with plain colours")
+            log.warning("TAESD cannot make previews (%s). They are made from colours instead.", first_line(error))
             self._decoder = None
             image = preview_image(latents, shows)
         self._host.show_preview(image)
@@ -48,7 +51,7 @@ class Previews:
         """Return the decoder, or None if there is none: a preview is not worth a run."""
         try:
             return load_tiny_decoder(self._host.models_folder())
-        except (ModelError, RequestError) as error:
+        except (ModelError, RequestError, OSError) as error:
             log.warning("Previews show plain colours. %s", error)
             return None
 
@@ -63,6 +66,7 @@ def preview_image(latents: Tensor, shows: str, decoder: TinyDecoder | None = Non
     clip = latents[0].transpose(0, 1)[chosen.to(latents.device)]
     frames = _decode(clip, decoder) if decoder else _colour(clip.float().cpu())
     image = Image.fromarray(_tile(frames).numpy())
+    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     scale = max(1, math.ceil(SMALLEST_SIDE / min(image.size)))
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.BILINEAR)
 

@@ -26,6 +26,9 @@ def test_linear_layers_are_counted_whoever_computes_them() -> None:
     assert count_flops(lambda: Linear(16, 5)(x))[1] == 2 * 6 * 16 * 5
     assert count_flops(lambda: Linear(16, 5).double()(x.double()))[1] == 2 * 6 * 16 * 5
     # The first layer is eight times as wide as its input, the second takes four times as much.
+    q, k = torch.ones(2, 3, 40, 8), torch.ones(2, 3, 50, 8)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    assert count_flops(lambda: attention(q, k, k))[1] == 2 * 2 * (2 * 3 * 40 * 50 * 8)
     assert count_flops(lambda: FeedForward(16)(x))[1] == 2 * 6 * 16 * (8 * 16) + 2 * 6 * (4 * 16) * 16
 
 

@@ -29,6 +29,17 @@ def test_equals_torchs(shape: tuple[int, ...], bias: bool) -> None:
     assert torch.equal(layer.float()(x), F.linear(x, layer.weight, layer.bias))
 
 
+def test_a_bias_or_weight_that_lies_apart_is_read_in_its_own_order() -> None:
+    """oneDNN would read the memory next to it, and a file may hold such a tensor."""
+    x, weight = torch.eye(3), torch.zeros(4, 3)
+    with torch.no_grad():
+        assert torch.equal(linear(x, weight, torch.arange(8.0)[::2])[0], torch.tensor([0.0, 2, 4, 6]))
+        assert torch.equal(linear(x, weight, torch.ones(1).expand(4))[0], torch.ones(4))
+        assert torch.equal(linear(x, torch.arange(12.0).view(3, 4).T)[0], torch.tensor([0.0, 1, 2, 3]))
+        overlapping = torch.arange(6.0).as_strided((4, 3), (1, 1))
+        assert torch.equal(linear(x, overlapping)[0], torch.tensor([0.0, 1, 2, 3]))
+
+
 def test_inputs_in_any_order_of_memory() -> None:
     x, weight = torch.randn(6, 5, 4).transpose(0, 2), torch.randn(6, 3).T
     with torch.no_grad():

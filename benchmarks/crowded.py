@@ -12,17 +12,8 @@ from ..t2v_helpers.commands.launcher import PATIENCE
 
 HEADER = ("the processor", "how long threads spin", "seconds, start of the process included")
 LOOPS_PER_CORE = 3
-DEMO = (
-    *(("-P",) if sys.version_info >= (3, 11) else ()),
-    "-m",
-    "sd_t2v.t2v_helpers.commands.launcher",
-    "demo",
-    "a red ball moving left",
-    "--steps",
-    "10",
-    "--seed",
-    "1",
-)
+LAUNCHER = "sd_t2v.t2v_helpers.commands.launcher"
+DEMO = ("demo", "a red ball moving left", "--steps", "10", "--seed", "1", "--device", "cpu")
 AS_BY_DEFAULT = {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
 """OpenMP's own defaults, which keep the launcher from setting others."""
 
@@ -44,7 +35,7 @@ def _run_demo(extra: dict[str, str]) -> float:
     environment = {name: value for name, value in os.environ.items() if name not in unset} | extra
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        command = [sys.executable, *DEMO, "--device", "cpu", "--output-dir", folder]
+        command = [sys.executable, "-m", LAUNCHER, *DEMO, "--output-dir", folder]
         subprocess.run(command, check=True, capture_output=True, env=environment)
         return time.perf_counter() - start
 

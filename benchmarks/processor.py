@@ -17,7 +17,7 @@ class Options(NamedTuple):
     """The command's options.
 
     Args:
-        runs: Number of guided steps per network.
+        runs: Number of guided steps per network and process.
         extension: A checkout of the 2023 extension, if it is to take part.
         full_size: Whether to include what needs 12 GB of memory and disk.
     """

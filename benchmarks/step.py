@@ -1,6 +1,6 @@
 """Measures guided steps of our network and the rivals', with the same weights.
 
-What a process did before changes its memory allocation, and thereby the ratios: cases say what it was.
+What a process did before changes its memory allocation, and thereby the ratios: each case says what that was.
 """
 
 import json
@@ -27,7 +27,7 @@ ROUNDS = 3
 
 
 class Figures(NamedTuple):
-    """What a process measured: seconds of each step and operations of one, by network, and the machine's own rates.
+    """Figures from one process: seconds of each step and operations of one, by network, and the machine's own rates.
 
     product: floating-point operations a second; copy: bytes a second.
     """

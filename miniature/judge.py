@@ -26,7 +26,7 @@ MAX_BACKGROUND_SPREAD = 0.12
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge saw; None where it saw nothing of the kind."""
+    """The judge's findings; None for a part that it did not recognize."""
 
     colour: str | None
     shape: str | None

@@ -1,4 +1,4 @@
-"""What the miniature is and how it is trained: every number that shapes the checkpoint."""
+"""The miniature's sizes and its training: every number that shapes the checkpoint."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -24,7 +24,7 @@ BACKGROUND = (0.92, 0.92, 0.90)
 
 @dataclass(frozen=True)
 class Label:
-    """What a clip shows."""
+    """The content of a clip."""
 
     colour: str
     shape: str

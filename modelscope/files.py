@@ -56,7 +56,7 @@ def read_array(file: io.BufferedReader, offset: int, size: int) -> bytearray:
 
 
 def hash_file(path: Path, begun: "_Hash | None" = None, on_piece: Callable[[], None] = lambda: None) -> str:
-    """Return a file's hash in hexadecimal digits.
+    """Return a file's hash as hexadecimal digits.
 
     Args:
         path: A file of any size.

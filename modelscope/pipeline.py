@@ -67,9 +67,12 @@ class RunOptions:
     tiny_decoder: TinyDecoder | None = None
 
 
+DEFAULTS = RunOptions()
+
+
 # Not inference_mode, which DirectML does not support.
 @torch.no_grad()
-def generate(residency: Residency, request: VideoRequest, options: RunOptions | None = None) -> Tensor:
+def generate(residency: Residency, request: VideoRequest, options: RunOptions = DEFAULTS) -> Tensor:
     """Make one video: RGB bytes [frames, height, width, 3] on the CPU.
 
     Args:
@@ -81,7 +84,6 @@ def generate(residency: Residency, request: VideoRequest, options: RunOptions | 
         ModelError: The model's numbers are not finite.
         OutOfMemory: No plan fits.
     """
-    options = options or RunOptions()
     if options.loras or not options.plan.is_resident:
         # Such a run cannot use the weights that are kept on the device.
         residency.release()
@@ -201,13 +203,12 @@ def _network(
 
 
 @torch.no_grad()
-def decode(residency: Residency, latents: Tensor, options: RunOptions | None = None) -> Tensor:
+def decode(residency: Residency, latents: Tensor, options: RunOptions = DEFAULTS) -> Tensor:
     """Turn latents [1, c, f, h, w] into RGB bytes [f, 8 h, 8 w, 3] on the CPU, as many at a time as the plan allows.
 
     Computes at the model's `vae_place`, or on the CPU if memory does not suffice there. The errors are those of
     `generate`.
     """
-    options = options or RunOptions()
     decoder = options.tiny_decoder or residency.model.autoencoder
     vae_place = residency.model.vae_place
     try:

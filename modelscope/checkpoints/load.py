@@ -106,6 +106,16 @@ def check_parts_agree(config: ModelConfig) -> None:
 
 
 def _check_match(path: Path, part: Part, expected: dict[str, Tensor], found: dict[str, Tensor], seems: str) -> None:
+    if differences := describe_differences(expected, found):
+        differs = (
+            f"does not fit the {part.title} that the configuration describes. Either the file or the configuration "
+            f"belongs to another model. Compared with the {len(expected)} expected tensors: {differences}."
+        )
+        raise ModelError(f"{path}: {seems or differs}")
+
+
+def describe_differences(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    """Return how the tensors found differ from those expected in names, shapes and kind; an empty text if they fit."""
     common = {name: tensor for name, tensor in found.items() if name in expected}
     problems = {
         "missing": [name for name in expected if name not in found],
@@ -119,10 +129,4 @@ def _check_match(path: Path, part: Part, expected: dict[str, Tensor], found: dic
             name for name, x in common.items() if x.is_meta or not x.is_floating_point()
         ],
     }
-    differences = [f"{len(names)} {kind} ({shorten(names, SHOWN_KEYS)})" for kind, names in problems.items() if names]
-    if differences:
-        differs = (
-            f"does not fit the {part.title} that the configuration describes. Either the file or the configuration "
-            f"belongs to another model. Compared with the {len(expected)} expected tensors: {'; '.join(differences)}."
-        )
-        raise ModelError(f"{path}: {seems or differs}")
+    return "; ".join(f"{len(names)} {kind} ({shorten(names, SHOWN_KEYS)})" for kind, names in problems.items() if names)

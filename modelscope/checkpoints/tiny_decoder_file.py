@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..errors import ModelError
 from ..network.streamable import assign
 from ..network.tiny_decoder import TinyDecoder
+from .load import describe_differences
 from .weight_file import read_tensors
 
 _OWN, _DIFFUSERS = re.compile(r"(\d+)\.(.+)"), re.compile(r"(?:decoder\.)?layers\.(\d+\..+)")
@@ -25,11 +25,10 @@ def read_tiny_decoder(path: Path) -> TinyDecoder:
         for key, tensor in read_tensors(path, mapped=False).items()
         if (name := _translate(key)) in expected
     }
-    wrong = [name for name, tensor in expected.items() if not _is_usable(found.get(name), tensor)]
-    if wrong:
+    if differences := describe_differences(expected, found):
         raise ModelError(
-            f"{path}: is not TAESD's decoder for Stable Diffusion 1 ({len(wrong)} of {len(expected)} tensors are "
-            "missing or have another shape). Download taesd_decoder.pth from https://github.com/madebyollin/taesd."
+            f"{path}: is not TAESD's decoder for Stable Diffusion 1 (of {len(expected)} tensors {differences}). "
+            "Download taesd_decoder.pth from https://github.com/madebyollin/taesd."
         )
     assign(decoder, found)
     return decoder.eval().requires_grad_(requires_grad=False)
@@ -41,7 +40,3 @@ def _translate(key: str) -> str:
         return f"layers.{int(own[1]) - 1}.{own[2]}"
     theirs = _DIFFUSERS.fullmatch(key)
     return f"layers.{theirs[1]}" if theirs else ""
-
-
-def _is_usable(found: Tensor | None, expected: Tensor) -> bool:
-    return found is not None and found.shape == expected.shape and found.is_floating_point() and not found.is_meta

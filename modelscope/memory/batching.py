@@ -1,8 +1,8 @@
 """Weighs whether a CPU should run both guidance passes as one batch.
 
-A pass takes the time of its products, and the time to bring the weights into the caches in the order that matrix
-products want. One batch brings the weights once for both passes; but its activations are twice as large, and leave the
-caches sooner. With few positions per weight the first counts more, with many the second.
+A pass takes time for its matrix products, and for loading the weights into the caches and rearranging them. One batch
+loads the weights once for both passes, but its activations are twice as large and leave the caches sooner. With few
+positions per weight the weights matter more, with many the activations.
 """
 
 from torch import nn

@@ -251,7 +251,7 @@ class TemporalTransformer(nn.Module):
         normalise = measure_clip_norm(self.norm, clip, budget)
 
         def run(part: slice) -> Tensor:
-            # In one piece: CPUs are slow at products of numbers that lie apart.
+            # Contiguous: CPUs multiply non-contiguous tokens slowly.
             tokens = rearrange(normalise(clip[..., part]), "b c f p -> (b p) f c").contiguous()
             return rearrange(self._attend(tokens, budget), "(b p) f c -> b c f p", b=b)
 

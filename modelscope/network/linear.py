@@ -1,7 +1,7 @@
 """Linear layers that run oneDNN's matrix product on a CPU.
 
-In single precision it is quicker than torch's own. It adds the bias without a second pass over the result, and takes
-tokens that lie apart in memory, for which torch would copy the weight once for each frame.
+In single precision it is quicker than torch's own. It adds the bias without a second pass over the result, and accepts
+non-contiguous tokens, for which torch would copy the weight once for each frame.
 """
 
 import functools
@@ -26,11 +26,14 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply by a weight and add a bias: [..., i], [o, i], [o] -> [..., o]."""
-    # oneDNN takes a bias and a weight for contiguous: with others, which a file may hold, it reads other memory.
-    usual = weight.is_contiguous() and (bias is None or bias.is_contiguous())
-    if x.device.type == "cpu" and usual and not torch.is_grad_enabled() and _has_onednn(x.dtype):
+    if x.device.type == "cpu" and not torch.is_grad_enabled() and _has_onednn(x.dtype) and _in_one_piece(weight, bias):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # noqa: SLF001 - no public name
     return F.linear(x, weight, bias)
+
+
+def _in_one_piece(weight: Tensor, bias: Tensor | None) -> bool:
+    """Return whether oneDNN reads them rightly: it takes both for contiguous, and a file may hold others."""
+    return weight.is_contiguous() and (bias is None or bias.is_contiguous())
 
 
 @functools.cache

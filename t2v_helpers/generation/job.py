@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ...modelscope.network.tiny_decoder import TinyDecoder
 from ...modelscope.request import TAESD
 from ..host import Host
 from ..models.folders import ModelFolder
-from ..models.tiny_decoder import find_tiny_decoder
+from ..models.tiny_decoder import load_tiny_decoder
 from ..request import GenerationRequest
 from ..signals import held
 from ..video.ffmpeg import OutputError
@@ -27,6 +28,7 @@ class Job:
         loras: The LoRA files that the tags name.
         folder: The model's folder.
         destination: The folder for the videos, and the patterns for their names.
+        tiny_decoder: Decodes instead of the model's autoencoder, if the request says so.
     """
 
     request: GenerationRequest
@@ -34,6 +36,7 @@ class Job:
     loras: LoraChoice
     folder: ModelFolder
     destination: Destination
+    tiny_decoder: TinyDecoder | None
 
     def plain_request(self) -> GenerationRequest:
         """Return the request as the model reads it, without tags."""
@@ -56,6 +59,7 @@ def prepare_job(
         on_problem: Called with errors that do not end the run.
 
     Raises:
+        ModelError: The file of the request's decoder cannot be used.
         OutputError: The folder is not writable, or none of the formats can be written.
         RequestError: A tag, the soundtrack or the decoder cannot be used.
     """
@@ -63,14 +67,13 @@ def prepare_job(
     request = replace(request, formats=_select_formats(request.formats, on_problem))
     prompts = split_prompts(request)
     loras = choose_loras(host.lora_folder(), prompts)
-    if request.decoder == TAESD:
-        find_tiny_decoder(host.models_folder())
+    tiny_decoder = load_tiny_decoder(host.models_folder()) if request.decoder == TAESD else None
     if request.soundtrack:
         check_soundtrack(request.soundtrack)
     names = pattern_values(request, folder.name)
     with held(), reserved_stem(make_folder(where, names), where.name_pattern, names):
         pass
-    return Job(request, prompts, loras, folder, where)
+    return Job(request, prompts, loras, folder, where, tiny_decoder)
 
 
 def _select_formats(formats: tuple[str, ...], on_problem: Callable[[Exception], None]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Turns latents into a small picture while a video is being made."""
 
+import functools
 import math
 
 import torch
@@ -22,7 +23,6 @@ MOST_FRAMES = 12
 GREY = 127
 SMALLEST_SIDE = 256
 """Minimum length in pixels of a preview's shorter side: browsers would blur a smaller one."""
-
 LARGEST_SIDE = 1024
 """Maximum length in pixels of a preview's sides: it is sent to the page again and again."""
 
@@ -32,7 +32,6 @@ class Previews:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._decoder = self._load_decoder() if host.setting(PREVIEW_DECODER) == TAESD_PREVIEW else None
 
     def show(self, latents: Tensor) -> None:
         """Show latents [1, 4, f, h, w] on the host's page."""
@@ -47,8 +46,11 @@ class Previews:
             image = preview_image(latents, shows)
         self._host.show_preview(image)
 
-    def _load_decoder(self) -> TinyDecoder | None:
-        """Return the decoder, or None if there is none: a preview is not worth a run."""
+    @functools.cached_property
+    def _decoder(self) -> TinyDecoder | None:
+        """TAESD's decoder if the settings want it and it can be read: a preview is not worth a run."""
+        if self._host.setting(PREVIEW_DECODER) != TAESD_PREVIEW:
+            return None
         try:
             return load_tiny_decoder(self._host.models_folder())
         except (ModelError, RequestError, OSError) as error:

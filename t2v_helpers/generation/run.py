@@ -10,13 +10,10 @@ from ...modelscope.device import dtype_name
 from ...modelscope.memory.lora_deltas import LoraDeltas
 from ...modelscope.memory.plan import Plan
 from ...modelscope.memory.residency import Residency
-from ...modelscope.network.tiny_decoder import TinyDecoder
 from ...modelscope.pipeline import RunOptions, decode, generate
-from ...modelscope.request import TAESD
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import good_values, warn_beyond_training
-from ..models.tiny_decoder import load_tiny_decoder
 from ..places import Places, asked_precisions, places
 from ..request import GenerationRequest
 from ..settings import KEEP, KEEP_NOTHING, SAVE_UNFINISHED
@@ -56,19 +53,11 @@ def run(host: Host, folder: ModelFolder, request: GenerationRequest, on_file: On
 
 
 class _Loaded(NamedTuple):
-    """Resources shared by all videos of a job.
-
-    Args:
-        residency: The model.
-        requests: One for each video, without tags, adapted to the LoRAs.
-        loras: What the LoRAs add to the model.
-        tiny_decoder: Decodes instead of the model's autoencoder, if the request says so.
-    """
+    """Resources shared by all videos of a job. requests: one per video, without tags, adapted to the LoRAs."""
 
     residency: Residency
-    requests: list[GenerationRequest]
     loras: LoraDeltas
-    tiny_decoder: TinyDecoder | None
+    requests: list[GenerationRequest]
 
 
 class _Batch:
@@ -107,8 +96,7 @@ class _Batch:
         if model.lender:
             self._builder.add_note(f"The model has no autoencoder; the one of {model.lender} is used instead.")
         monitor.say(f"{request.frames} frames: {choice}")
-        tiny = load_tiny_decoder(self._host.models_folder()) if request.decoder == TAESD else None
-        return _Loaded(residency, request.batch(), loras, tiny)
+        return _Loaded(residency, loras, request.batch())
 
     def _adapt_request(self, loras: LoraDeltas, recommended: Mapping[str, Any], monitor: Monitor) -> GenerationRequest:
         """Return the request without tags, adapted to the LoRAs."""
@@ -147,7 +135,7 @@ class _Batch:
             loras=loaded.loras,
             on_step=monitor,
             notify=self._builder.change_plan,
-            tiny_decoder=loaded.tiny_decoder,
+            tiny_decoder=self._job.tiny_decoder,
         )
 
     def _save(self, request: GenerationRequest, frames: Tensor, monitor: Monitor, *, finished: bool = True) -> None:

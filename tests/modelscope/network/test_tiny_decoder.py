@@ -6,11 +6,13 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from safetensors.torch import save_file
-from torch import Tensor
 
 from sd_t2v.modelscope.checkpoints.tiny_decoder_file import read_tiny_decoder
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.modelscope.network.tiny_decoder import TinyDecoder
+from sd_t2v.tests.helpers.taesd import own_layout
+
+DIFFUSERS = "decoder.layers."
 
 
 @pytest.fixture(scope="module")
@@ -19,18 +21,11 @@ def theirs() -> AutoencoderTiny:
     return AutoencoderTiny().eval().requires_grad_(requires_grad=False)
 
 
-def own_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names in taesd_decoder.pth, where the squeezing of latents is layer 0."""
-    prefix = "decoder.layers."
-    split = [(name.removeprefix(prefix).split(".", 1), x) for name, x in state.items() if name.startswith(prefix)]
-    return {f"{int(number) + 1}.{rest}": x for (number, rest), x in split}
-
-
 @pytest.mark.parametrize("layout", ["own", "diffusers"])
 def test_equals_diffusers(layout: str, theirs: AutoencoderTiny, tmp_path: Path) -> None:
     path = tmp_path / ("taesd_decoder.pth" if layout == "own" else "taesd_decoder.safetensors")
     if layout == "own":
-        torch.save(own_layout(theirs.state_dict()), path)
+        torch.save(own_layout(theirs.state_dict(), DIFFUSERS), path)
     else:
         save_file(theirs.state_dict(), path)
     latents = 4 * torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(1))
@@ -43,7 +38,7 @@ def test_equals_diffusers(layout: str, theirs: AutoencoderTiny, tmp_path: Path) 
 
 
 def test_another_file_is_refused(theirs: AutoencoderTiny, tmp_path: Path) -> None:
-    state = own_layout(theirs.state_dict())
+    state = own_layout(theirs.state_dict(), DIFFUSERS)
     for changed in (
         {name: x for name, x in state.items() if name != "19.bias"},
         state | {"1.weight": torch.zeros(64, 16, 3, 3)},
@@ -56,7 +51,7 @@ def test_another_file_is_refused(theirs: AutoencoderTiny, tmp_path: Path) -> Non
 
 
 def test_names_are_those_of_the_published_file() -> None:
-    names = own_layout({f"decoder.{name}": x for name, x in TinyDecoder().state_dict().items()})
+    names = own_layout(TinyDecoder().state_dict())
     assert {
         "1.weight",
         "3.conv.0.weight",

@@ -56,6 +56,7 @@ from sd_t2v.t2v_helpers.video.formats import FORMATS
 from sd_t2v.t2v_helpers.video.frames import read_frame
 from sd_t2v.t2v_helpers.video.metadata import UnreadableFile, read_tags
 from sd_t2v.tests.helpers.support import seen_in
+from sd_t2v.tests.helpers.taesd import own_layout
 
 MODEL = ModelFolder("miniature", MODEL_FOLDER)
 request = functools.partial(GenerationRequest, width=64, height=64, frames=4, steps=3, cfg_scale=4, seed=5)
@@ -324,8 +325,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     # Larger than by default, so that something is seen.
     state = {name: 2 * x for name, x in TinyDecoder().state_dict().items()}
-    names = {name: name.removeprefix("layers.").split(".", 1) for name in state}
-    torch.save({f"{int(names[name][0]) + 1}.{names[name][1]}": x for name, x in state.items()}, path)
+    torch.save(own_layout(state), path)
     return path
 
 

@@ -16,8 +16,9 @@ from ..modelscope.device import Place, free_memory
 from ..modelscope.memory.choice import Limits, choose_plan
 from ..modelscope.memory.residency import Residency
 from ..modelscope.model import outline
-from ..modelscope.pipeline import RunOptions, generate
+from ..modelscope.pipeline import generate
 from ..modelscope.request import VideoRequest
+from ..modelscope.run_options import RunOptions
 from .load import peak_gigabytes
 from .weights import random_weights
 

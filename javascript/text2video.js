@@ -89,13 +89,13 @@
         setTimeout(askUntilFresh, PATIENCE, tries - 1);
     }
 
-    // A file dropped anywhere on the tab is one to restore settings from, except on the soundtrack's own box.
+    // A file dropped anywhere on the tab is one to restore settings from, except on boxes for other files.
     function acceptDrops() {
         const tab = gradioApp().querySelector("#tab_text2video") ?? document.body;
         for (const type of ["dragover", "drop"]) {
             tab.addEventListener(type, (event) => {
                 if (!event.dataTransfer?.types.includes("Files")) return;
-                if (event.target.closest?.(`#${PREFIX}soundtrack, #${PREFIX}restore`)) return;
+                if (event.target.closest?.(`#${PREFIX}soundtrack, #${PREFIX}source, #${PREFIX}restore`)) return;
                 event.preventDefault();
                 event.stopPropagation();
                 if (type === "drop") restore(event.dataTransfer.files);

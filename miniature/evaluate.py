@@ -11,8 +11,9 @@ from ..modelscope.device import Place, best_device, best_dtype
 from ..modelscope.memory.plan import FAST, Plan
 from ..modelscope.memory.residency import Residency
 from ..modelscope.model import Model
-from ..modelscope.pipeline import RunOptions, generate
+from ..modelscope.pipeline import generate
 from ..modelscope.request import VideoRequest
+from ..modelscope.run_options import RunOptions
 from ..modelscope.sampling.catalogue import get_sampler, sampler_names
 from .judge import Verdict, judge
 from .recipe import MODEL_FOLDER

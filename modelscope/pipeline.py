@@ -1,84 +1,66 @@
 """Turns a request into frames: encodes the prompt, draws noise, samples and decodes."""
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .conditioning.hold import finish, hold, start
+from .conditioning.paste import paste_source
+from .conditioning.source import Source, SourceLatents, arrange_latents
+from .conditioning.strength import cut_levels
 from .device import Place
-from .errors import OutOfMemory, memory_errors
+from .encode_decode import decode, encode_frames
+from .errors import memory_errors
 from .lora.turbo import scale_condition
-from .memory.estimate import Clip, frames_at_once
-from .memory.lora_deltas import NO_LORAS, LoraDeltas
 from .memory.passes import PassInputs, predict_noise
-from .memory.plan import BALANCED, Plan
-from .memory.plan_runner import Notify, PlanRunner, Task, warn
+from .memory.plan import Plan
+from .memory.plan_runner import PlanRunner, Task
 from .memory.residency import Residency
 from .model import Model
-from .network.autoencoder import Autoencoder, to_uint8
 from .network.blocks import TextContext
 from .network.deep_cache import DeepFeatureCache
-from .network.tiny_decoder import TinyDecoder
 from .network.unet3d import PassOptions
 from .progress import OnStep, Step, ignore
 from .prompts.encode import encode_prompts
 from .request import VideoRequest
+from .run_options import DEFAULTS, RunOptions
 from .sampling.catalogue import get_sampler
 from .sampling.denoiser import make_denoiser
 from .sampling.guidance import Guidance, find_interval, guide
 from .sampling.sampler import Denoise, Noise
-from .sampling.schedules import NoiseLevel, to_ve, to_vp
-
-DECODING_REMEDY = "Ask for a smaller size, or close other programs."
+from .sampling.schedules import NoiseLevel, to_vp
 
 
 class Conditions(NamedTuple):
-    """Conditions of the UNet's passes: features of the prompt and the negative prompt, each [1, tokens, width].
+    """What sampling depends on besides numbers.
 
+    text, negative_text: features of the prompt and the negative prompt, each [1, tokens, width].
     scale: the guidance scale as an input of T2V-Turbo, [1, dim]; T2V-Turbo has no other guidance.
+    source: what the video is made from.
     """
 
     text: Tensor
     negative_text: Tensor
     scale: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a video is made, apart from what is asked for.
-
-    Args:
-        plan: The plan to begin with; if memory runs out, the next one takes over.
-        loras: What is added to the model's weights. With T2V-Turbo's, the network takes the CFG scale as an input, and
-            the negative prompt has no effect.
-        on_step: Called after every step; it may raise to interrupt.
-        notify: Called when the plan or the precision has to change.
-        tiny_decoder: Decodes instead of the model's autoencoder, if given.
-    """
-
-    plan: Plan = BALANCED
-    loras: LoraDeltas = NO_LORAS
-    on_step: OnStep = ignore
-    notify: Notify = warn
-    tiny_decoder: TinyDecoder | None = None
-
-
-DEFAULTS = RunOptions()
+    source: SourceLatents | None = None
 
 
 # Not inference_mode, which DirectML does not support.
 @torch.no_grad()
-def generate(residency: Residency, request: VideoRequest, options: RunOptions = DEFAULTS) -> Tensor:
+def generate(
+    residency: Residency, request: VideoRequest, options: RunOptions = DEFAULTS, source: Source | None = None
+) -> Tensor:
     """Make one video: RGB bytes [frames, height, width, 3] on the CPU.
 
     Args:
         residency: The model, and its weights on the device.
         request: The parameters of the video.
         options: How to make it.
+        source: What to make it from besides the prompt.
 
     Raises:
         ModelError: The model's numbers are not finite.
@@ -87,11 +69,15 @@ def generate(residency: Residency, request: VideoRequest, options: RunOptions = 
     if options.loras or not options.plan.is_resident:
         # Such a run cannot use the weights that are kept on the device.
         residency.release()
-    latents, plan = _make_latents(residency, request, options)
-    return decode(residency, latents, replace(options, plan=plan))
+    source = encode_source(residency, source, options) if source else None
+    latents, plan = _make_latents(residency, request, options, source)
+    frames = decode(residency, latents, replace(options, plan=plan))
+    return paste_source(frames, source) if source else frames
 
 
-def _make_latents(residency: Residency, request: VideoRequest, options: RunOptions) -> tuple[Tensor, Plan]:
+def _make_latents(
+    residency: Residency, request: VideoRequest, options: RunOptions, source: Source | None
+) -> tuple[Tensor, Plan]:
     """Return the latents [1, c, f, h, w], and the plan under which sampling ended."""
     model, loras, notify = residency.model, options.loras, options.notify
     encoding = Task(model.text_encoder, "encoding the prompt", loras.text)
@@ -105,8 +91,17 @@ def _make_latents(residency: Residency, request: VideoRequest, options: RunOptio
         memory_errors(doing, "Ask for fewer frames or a smaller size."),
         PlanRunner(residency, Task(model.unet, doing, loras.unet), text.plan, model.place, notify) as unet,
     ):
-        conditions, noise = Conditions(prompt, negative_prompt, scale), seeded_noise(model, request)
+        given = arrange_latents(source, model.place.device) if source else None
+        conditions = Conditions(prompt, negative_prompt, scale, given)
+        noise = seeded_noise(model, request)
         return sample(residency, request, conditions, noise, unet, options.on_step), unet.plan
+
+
+def encode_source(residency: Residency, source: Source, options: RunOptions = DEFAULTS) -> Source:
+    """Return a source with its latents. If several videos are made from it, it needs to be encoded only once."""
+    if source.latents is not None:
+        return source
+    return replace(source, latents=encode_frames(residency, source.frames, options))
 
 
 def encode(model: Model, prompts: list[str], text: PlanRunner) -> list[Tensor]:
@@ -138,18 +133,21 @@ def sample(
     Returns:
         Latents [1, c, f, h, w] in float32.
     """
-    model, sampler = residency.model, get_sampler(request.sampler)
-    levels = sampler.grid(request.steps)
+    model, sampler, source = residency.model, get_sampler(request.sampler), conditions.source
+    every = sampler.grid(request.steps)
+    levels = cut_levels(every, request.strength, request.strength_meaning) if source and source.starts else every
     cond, uncond = unet(lambda _, place: [model.unet.text_context(text.to(*place)) for text in conditions[:2]])
     guidance = _guidance(request, levels) if conditions.scale is None else Guidance(1.0)
     guided = guide(_network(residency, unet, request, conditions.scale), cond, uncond, guidance)
-    x = to_ve(noise(), levels[0])
-    denoise = _Remembered(make_denoiser(guided))
+    denoise = make_denoiser(guided)
+    denoise = _Remembered(hold(denoise, every, source) if source else denoise)
+    x = start(noise(), levels[0], source)
     solver = sampler.solve(denoise, x, levels, noise, request.eta)
+    latents = to_vp(x, levels[0])
     for done, (x, level) in enumerate(zip(solver, levels[1:], strict=True), 1):
         latents = to_vp(x, level)
         on_step(Step("sample", done, len(levels) - 1, denoise.latest))
-    return latents
+    return finish(latents, source) if source else latents
 
 
 def _guidance(request: VideoRequest, levels: Sequence[NoiseLevel]) -> Guidance:
@@ -200,42 +198,3 @@ def _network(
         return unet(work)
 
     return network
-
-
-@torch.no_grad()
-def decode(residency: Residency, latents: Tensor, options: RunOptions = DEFAULTS) -> Tensor:
-    """Turn latents [1, c, f, h, w] into RGB bytes [f, 8 h, 8 w, 3] on the CPU, as many at a time as the plan allows.
-
-    Computes at the model's `vae_place`, or on the CPU if memory does not suffice there. The errors are those of
-    `generate`.
-    """
-    decoder = options.tiny_decoder or residency.model.autoencoder
-    vae_place = residency.model.vae_place
-    try:
-        return _decode_at(vae_place, residency, decoder, latents, options)
-    except OutOfMemory:
-        if vae_place.device.type == "cpu":
-            raise
-    options.notify("Memory ran out while decoding; continuing on the CPU.", options.plan)
-    return _decode_at(Place(torch.device("cpu"), torch.float32), residency, decoder, latents, options)
-
-
-def _decode_at(
-    place: Place, residency: Residency, decoder: Autoencoder | TinyDecoder, latents: Tensor, options: RunOptions
-) -> Tensor:
-    decoding, frames = decoder.decoding_part(), []
-    by_frame, done = latents[0].transpose(0, 1), 0
-    task = Task(decoding, "decoding", remedy=DECODING_REMEDY)
-    with PlanRunner(residency, task, options.plan, place, options.notify) as vae:
-        while done < len(by_frame):
-            some = vae(functools.partial(_decode_some, decoder, by_frame[done:]))
-            frames.append(to_uint8(some.float()).cpu())
-            done += len(some)
-            options.on_step(Step("decode", done, len(by_frame)))
-    return torch.cat(frames)
-
-
-def _decode_some(decoder: Autoencoder | TinyDecoder, latents: Tensor, plan: Plan, place: Place) -> Tensor:
-    """Return the first frames [n, 3, 8 h, 8 w] of latents [f, c, h, w]: as many as the plan decodes at once."""
-    count = frames_at_once(decoder, plan, Clip(len(latents), *latents.shape[2:]), place)
-    return decoder.latents_to_frames(latents[:count].to(*place), plan.budget_on(place.device))

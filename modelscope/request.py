@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
+from .conditioning.strength import DIFFUSERS, WEBUI
 from .errors import RequestError
 
 Request = TypeVar("Request", bound="VideoRequest")
@@ -25,7 +26,7 @@ def param(  # noqa: PLR0913 - each is named where it is given
     choices: Callable[[], list[str]] | None = None,
     info: str = "",
     key: str = "",
-    advanced: bool = False,
+    fold: str = "",
 ) -> Any:
     """Return a dataclass field with all that widgets, API, command line and infotext need to know about it.
 
@@ -39,13 +40,16 @@ def param(  # noqa: PLR0913 - each is named where it is given
         choices: Returns the allowed values.
         info: An explanation beyond the label.
         key: The name in an infotext, if the parameter has its own entry there.
-        advanced: Whether few people need it: it is under a fold on the tab, and not in an infotext at its default.
+        fold: The fold on the tab that it is under, if few people need it. Then it is not in an infotext at its default;
+            and what is under SOURCE is in none at all without a source.
     """
     bounds = {"minimum": minimum, "maximum": maximum, "step": step, "usual": usual, "choices": choices}
-    about = {"label": label, "info": info, "key": key, "advanced": advanced}
+    about = {"label": label, "info": info, "key": key, "fold": fold}
     return dataclasses.field(default=default, metadata=bounds | about)
 
 
+ADVANCED, SOURCE = "Advanced", "Source"
+"""Folds on the tab, for parameters that not everybody needs."""
 FULL, TAESD = "full", "TAESD"
 """Decoders: the model's autoencoder, and a small one."""
 
@@ -77,7 +81,7 @@ class VideoRequest:
         step=0.05,
         info="how much new noise each step adds, for samplers that use it",
         key="Eta",
-        advanced=True,
+        fold=ADVANCED,
     )
     cfg_rescale: float = param(
         0.0,
@@ -87,7 +91,7 @@ class VideoRequest:
         step=0.05,
         info="softens glaring colours at a high CFG scale; 0 is off, 0.7 is usual",
         key="CFG rescale",
-        advanced=True,
+        fold=ADVANCED,
     )
     cfg_from: float = param(
         0.0,
@@ -97,7 +101,7 @@ class VideoRequest:
         step=0.05,
         info="the CFG scale applies only after this share of the steps; 0 is from the start",
         key="CFG from",
-        advanced=True,
+        fold=ADVANCED,
     )
     cfg_until: float = param(
         1.0,
@@ -107,7 +111,7 @@ class VideoRequest:
         step=0.05,
         info="the CFG scale applies only up to this share of the steps; steps without it take half the time",
         key="CFG until",
-        advanced=True,
+        fold=ADVANCED,
     )
     draft: int = param(
         1,
@@ -117,16 +121,33 @@ class VideoRequest:
         step=1,
         info="the deep layers run only once in this many steps: quicker but coarser; 1 is off",
         key="Draft",
-        advanced=True,
+        fold=ADVANCED,
     )
-
     decoder: str = param(
         FULL,
         "Decoder",
         choices=lambda: [FULL, TAESD],
         info="TAESD is quicker but coarser; it needs taesd_decoder.pth in models/VAE-taesd",
         key="Decoder",
-        advanced=True,
+        fold=ADVANCED,
+    )
+    strength: float = param(
+        0.75,
+        "Strength",
+        minimum=0,
+        maximum=1,
+        step=0.01,
+        info="how much of the source changes: 0 is hardly anything, 1 is nearly everything",
+        key="Denoising strength",
+        fold=SOURCE,
+    )
+    strength_meaning: str = param(
+        WEBUI,
+        "Strength as in",
+        choices=lambda: [WEBUI, DIFFUSERS],
+        info="diffusers runs one step fewer; at a small strength it may run none, and returns the source",
+        key="Strength as in",
+        fold=SOURCE,
     )
 
     def __post_init__(self) -> None:

@@ -4,10 +4,12 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from .. import __version__
 from ..modelscope.errors import RequestError
+from ..modelscope.request import SOURCE
 from .request import GenerationRequest
 
 VERSION = f"text2video {__version__}"
@@ -17,11 +19,14 @@ _FIRST = ("steps", "sampler", "cfg_scale", "seed", "frames", "fps")
 """The fields that come first, in AUTOMATIC1111's order; the advanced ones follow."""
 KEYS = {name: _ABOUT[name].metadata["key"] for name in (*_FIRST, *_ABOUT) if _ABOUT[name].metadata["key"]}
 """The keys of the request's fields that have one. Width and height share `Size`, and the prompts have no key."""
-ADVANCED: dict[str, Any] = {name: field.default for name, field in _ABOUT.items() if field.metadata["advanced"]}
+FOLDED: dict[str, Any] = {name: field.default for name, field in _ABOUT.items() if field.metadata["fold"]}
 """Fields that are left out if they have these values."""
+OF_SOURCES = frozenset(name for name, field in _ABOUT.items() if field.metadata["fold"] == SOURCE)
+"""Fields that have no effect without a source."""
+NOTHING: Mapping[str, str] = MappingProxyType({})
 OLD_KEYS = {"scale": "cfg_scale", "n_prompt": "negative_prompt"}
 """The 2023 extension's keys for some fields; its other keys are our fields' names."""
-LEFT_OUT: dict[str, Any] = {"prompt": "", "negative_prompt": "", **ADVANCED}
+LEFT_OUT: dict[str, Any] = {"prompt": "", "negative_prompt": "", **FOLDED}
 """Values of fields that are left out of an infotext. For any other missing field the value is unknown."""
 MAX_LENGTH = 1_000_000
 """Maximum length of an infotext in characters; the rest is ignored."""
@@ -32,27 +37,34 @@ _FEWEST_PAIRS = 3
 """Minimum number of pairs on the last line; with fewer, it belongs to the prompt, as in the WebUI."""
 
 
-def write_infotext(request: GenerationRequest, model: str, *, eight_bits: bool = False) -> str:
+def write_infotext(request: GenerationRequest, model: str, about: Mapping[str, str] = NOTHING) -> str:
     """Return a request as text in the WebUI's syntax.
 
     Args:
         request: The request from which the video was made.
         model: The model's name.
-        eight_bits: Whether the model's weights were stored in 8 bits.
+        about: Further entries, which no field of the request holds.
     """
     pairs: dict[str, Any] = {}
     for name, key in KEYS.items():
         value = getattr(request, name)
-        if name not in ADVANCED or value != ADVANCED[name]:
+        if _is_worth_writing(request, name, value):
             pairs[key] = value
         if name == "seed":
             pairs["Size"] = f"{request.width}x{request.height}"
-    pairs |= {"Model": model, **({"Weights": "8 bits"} if eight_bits else {}), "Version": VERSION}
+    pairs |= {"Model": model, **about, "Version": VERSION}
     lines = [request.prompt]
     if request.negative_prompt:
         lines.append(f"{NEGATIVE} {request.negative_prompt}")
     lines.append(", ".join(f"{key}: {_quote(value)}" for key, value in pairs.items()))
     return "\n".join(lines)
+
+
+def _is_worth_writing(request: GenerationRequest, name: str, value: Any) -> bool:
+    """Return whether a field's value is not the one that a missing entry stands for, and has an effect."""
+    if name in OF_SOURCES and not request.source:
+        return False
+    return name not in FOLDED or value != FOLDED[name]
 
 
 def _quote(value: Any) -> str:
@@ -77,6 +89,9 @@ def fields_of_pairs(pairs: Mapping[str, str]) -> dict[str, Any]:
     fields = {names.get(key, key): value for key, value in pairs.items()}
     if size := _SIZE.fullmatch(fields.get("Size", "")):
         fields |= {"width": size[1], "height": size[2]}
+    if fields.get("is_vid2vid") == "0":
+        # The 2023 extension wrote a strength for every video.
+        fields.pop("strength", None)
     found = _keep_valid({name: value for name, value in fields.items() if name in known})
     return LEFT_OUT | found if found else {}
 

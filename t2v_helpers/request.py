@@ -4,18 +4,30 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..modelscope.request import MAX_SEED, VideoRequest, param
+from ..modelscope.request import ADVANCED, MAX_SEED, SOURCE, VideoRequest, param
 from .settings import AUTOMATIC, PRECISIONS
 from .video.formats import DEFAULT_FORMAT, format_names
+from .video.source import CROP, FIT, STRETCH
 
 Request = TypeVar("Request", bound="GenerationRequest")
+
+AS_FPS_SAYS, ITS_OWN = "as FPS says", "its own"
+"""Rates at which a source's frames are taken."""
+SLOWEST, FASTEST = 1, 120
+"""Range of a video's frames per second."""
+SILENT, KEPT = "left out", "kept"
+"""What becomes of a source's sound."""
 
 
 @dataclass(kw_only=True)
 class GenerationRequest(VideoRequest):
-    """A request with options for the files. soundtrack: path of a file with sound, which is cut or looped to length."""
+    """A request with the files that it reads, and options for those that it writes.
 
-    fps: float = param(8.0, "FPS", minimum=1, maximum=120, usual=60, step=1, key="FPS")
+    soundtrack: path of a file with sound, which is cut or looped to length.
+    source: path of a video that this one is made from.
+    """
+
+    fps: float = param(8.0, "FPS", minimum=SLOWEST, maximum=FASTEST, usual=60, step=1, key="FPS")
     batch_count: int = param(1, "Batch count", minimum=1, maximum=100, step=1)
     formats: tuple[str, ...] = param((DEFAULT_FORMAT,), "Output formats", choices=format_names)
     soundtrack: str = param("", "Soundtrack")
@@ -25,7 +37,43 @@ class GenerationRequest(VideoRequest):
         choices=lambda: list(PRECISIONS),
         info="automatic follows the settings; the settings of a saved video name the precision it was made in",
         key="Precision",
-        advanced=True,
+        fold=ADVANCED,
+    )
+    source: str = param("", "Source video")
+    source_start: float = param(
+        0.0,
+        "Start in the source",
+        minimum=0,
+        maximum=86_400,
+        usual=600,
+        step=0.1,
+        info="in seconds",
+        key="Source start",
+        fold=SOURCE,
+    )
+    source_rate: str = param(
+        AS_FPS_SAYS,
+        "Frame rate of the source",
+        choices=lambda: [AS_FPS_SAYS, ITS_OWN],
+        info="its own also becomes the video's FPS",
+        key="Source rate",
+        fold=SOURCE,
+    )
+    resize_mode: str = param(
+        CROP,
+        "Resize mode",
+        choices=lambda: [CROP, FIT, STRETCH],
+        info="if the source has another shape: crop its edges, fit it in with black bars, or stretch it",
+        key="Resize mode",
+        fold=SOURCE,
+    )
+    source_sound: str = param(
+        SILENT,
+        "Sound of the source",
+        choices=lambda: [SILENT, KEPT],
+        info="a soundtrack takes its place",
+        key="Source sound",
+        fold=SOURCE,
     )
 
     def batch(self: Request) -> list[Request]:

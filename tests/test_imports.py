@@ -41,13 +41,18 @@ MODEL_ROOMS = {
     "modelscope/prompts": ("modelscope", "modelscope/network"),
     "modelscope/sampling": ("modelscope",),
     "modelscope/model.py": ("modelscope", "modelscope/network"),
-    "modelscope/request.py": ("modelscope", "modelscope/sampling"),
+    "modelscope/conditioning": ("modelscope", "modelscope/sampling"),
+    "modelscope/request.py": ("modelscope", "modelscope/sampling", "modelscope/conditioning"),
     "modelscope/memory": (
         "modelscope", "modelscope/network", "modelscope/prompts", "modelscope/model.py", "modelscope/request.py",
     ),
     "modelscope/checkpoints": ("modelscope", "modelscope/network", "modelscope/model.py"),
     "modelscope/lora": (
         "modelscope", "modelscope/network", "modelscope/model.py", "modelscope/memory", "modelscope/checkpoints",
+    ),
+    "modelscope/run_options.py": ("modelscope", "modelscope/network", "modelscope/memory"),
+    "modelscope/encode_decode.py": (
+        "modelscope", "modelscope/network", "modelscope/model.py", "modelscope/memory", "modelscope/run_options.py",
     ),
 }  # fmt: skip
 """Which rooms each room imports, besides itself. What lies in no room belongs to its folder; some files are rooms."""

@@ -9,9 +9,10 @@ import torch
 
 from ...modelscope.memory.plan import PLANS, Plan
 from ...modelscope.memory.residency import Residency
-from ...modelscope.pipeline import RunOptions, generate
+from ...modelscope.pipeline import generate
 from ...modelscope.progress import Step
 from ...modelscope.request import VideoRequest
+from ...modelscope.run_options import RunOptions
 from .children import Outcome
 from .guided_step import GIB, finish, forget_memory, peak_memory
 from .sizes import Sizes

@@ -33,8 +33,8 @@ from .plan import Plan
 
 SPATIAL_HELD, TEMPORAL_HELD = 0, 1
 """Number of tensors, each as large as a transformer's slice, that it holds in addition to those within its blocks."""
-LATENTS_HELD = 12
-"""Number of float32 tensors of the latents' size: the solver's history, guidance and the preview."""
+LATENTS_HELD = 14
+"""Number of float32 tensors of the latents' size: the solver's history, guidance, the preview and a source."""
 TOKENS = 77
 SAFETY = 1.1
 """Factor for activations, whose sums come within six per cent of counted bytes: cards round the sizes of tensors up,
@@ -92,6 +92,8 @@ def estimate_bytes(
 
 def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, place: Place) -> int:
     """Return how many bytes decoding takes: the weights, a block's input and twice its output, and a slice.
+
+    Encoding takes less: the encoder has fewer weights and channels, and gets one frame at a time.
 
     clip: size of the latents; place: the autoencoder's.
     """

@@ -69,9 +69,15 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, c, h, w] -> [n, c, h/2, w/2]."""
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+    def forward(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
+        """[n, c, h, w] -> [n, c, h/2, w/2], some rows at a time."""
+        height = x.shape[2]
+
+        def run(rows: slice) -> Tensor:
+            first, end = 2 * rows.start, 2 * rows.stop + 1
+            return self.conv(F.pad(x[:, :, first:end], (0, 1, 0, max(0, end - height))))
+
+        return map_slices(run, budget.slices(height // 2, 2 * 2 * x[:, :, 0].numel()), dim=2)
 
 
 class Upsample(nn.Module):
@@ -154,15 +160,15 @@ class Encoder(nn.Module):
         self.norm_out = _norm(dims[-1])
         self.conv_out = nn.Conv2d(dims[-1], 2 * config.z_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
         x = self.conv_in(x)
         for level in self.down:
             for block in level.block:  # type: ignore[union-attr]
-                x = block(x)
+                x = block(x, budget)
             if hasattr(level, "downsample"):
-                x = level.downsample(x)  # type: ignore[operator]
-        x = _run_middle(self.mid, x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+                x = level.downsample(x, budget)  # type: ignore[operator]
+        x = _run_middle(self.mid, x, budget)
+        return _norm_and_conv(self.norm_out, self.conv_out, x, budget)
 
 
 class Decoder(nn.Module):
@@ -212,22 +218,31 @@ class Autoencoder(nn.Module):
         """Return the modules whose weights decoding needs."""
         return nn.ModuleList([self.post_quant_conv, self.decoder])
 
-    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def encoding_part(self) -> nn.Module:
+        """Return the modules whose weights encoding needs."""
+        return nn.ModuleList([self.encoder, self.quant_conv])
+
+    def encode(self, frames: Tensor, budget: ChunkBudget = WHOLE) -> tuple[Tensor, Tensor]:
         """Turn frames [n, 3, h, w] in -1..1 into mean and log-variance, each [n, embed_dim, h/8, w/8], unscaled."""
-        mean, logvar = self.quant_conv(self.encoder(frames)).chunk(2, dim=1)
+        mean, logvar = self.quant_conv(self.encoder(frames, budget)).chunk(2, dim=1)
         return mean, logvar.clamp(-30.0, 20.0)
 
     def decode(self, z: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
         """Turn unscaled latents [n, embed_dim, h, w] into frames [n, 3, 8 h, 8 w], about -1..1."""
         return self.decoder(self.post_quant_conv(z), budget)
 
-    def frames_to_latents(self, frames: Tensor) -> Tensor:
+    def frames_to_latents(self, frames: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
         """Turn frames [n, 3, h, w] in -1..1 into the latents that the UNet works on (the mean, without randomness)."""
-        return self.encode(frames)[0] * LATENT_SCALE
+        return self.encode(frames, budget)[0] * LATENT_SCALE
 
     def latents_to_frames(self, latents: Tensor, budget: ChunkBudget = WHOLE) -> Tensor:
         """Turn the UNet's latents [n, c, h, w] into frames [n, 3, 8 h, 8 w] in 0..1."""
         return (self.decode(latents / LATENT_SCALE, budget) * 0.5 + 0.5).clamp(0.0, 1.0)
+
+
+def from_uint8(frames: Tensor) -> Tensor:
+    """Turn RGB bytes [n, h, w, 3] into frames [n, 3, h, w] in -1..1, in float32."""
+    return rearrange(frames, "n h w c -> n c h w").float() / 127.5 - 1
 
 
 def to_uint8(frames: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ..video.write import check_format, check_soundtrack
 from .lora_tags import Prompts, split_prompts
 from .loras import LoraChoice, choose_loras
 from .outputs import Destination, destination, make_folder, pattern_values, reserved_stem
+from .source import Reading, read_source
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,13 @@ class Job:
     """A prepared request. All videos of its batch share it.
 
     Args:
-        request: The request, with only those formats that can be written.
+        request: The request, with only those formats that can be written, adapted to its source.
         prompts: The request's prompts, divided into the text that the model reads and the tags.
         loras: The LoRA files that the tags name.
         folder: The model's folder.
         destination: The folder for the videos, and the patterns for their names.
         tiny_decoder: Decodes instead of the model's autoencoder, if the request says so.
+        reading: The source, and what comes of it.
     """
 
     request: GenerationRequest
@@ -37,6 +39,7 @@ class Job:
     folder: ModelFolder
     destination: Destination
     tiny_decoder: TinyDecoder | None
+    reading: Reading
 
     def plain_request(self) -> GenerationRequest:
         """Return the request as the model reads it, without tags."""
@@ -61,7 +64,7 @@ def prepare_job(
     Raises:
         ModelError: The file of the request's decoder cannot be used.
         OutputError: The folder is not writable, or none of the formats can be written.
-        RequestError: A tag, the soundtrack or the decoder cannot be used.
+        RequestError: A tag, the source, the soundtrack or the decoder cannot be used.
     """
     where = destination(host)
     request = replace(request, formats=_select_formats(request.formats, on_problem))
@@ -70,10 +73,11 @@ def prepare_job(
     tiny_decoder = load_tiny_decoder(host.models_folder()) if request.decoder == TAESD else None
     if request.soundtrack:
         check_soundtrack(request.soundtrack)
-    names = pattern_values(request, folder.name)
+    reading = read_source(request)
+    names = pattern_values(reading.request, folder.name)
     with held(), reserved_stem(make_folder(where, names), where.name_pattern, names):
         pass
-    return Job(request, prompts, loras, folder, where, tiny_decoder)
+    return Job(reading.request, prompts, loras, folder, where, tiny_decoder, reading)
 
 
 def _select_formats(formats: tuple[str, ...], on_problem: Callable[[Exception], None]) -> tuple[str, ...]:

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from ...modelscope.progress import Step
+from ...modelscope.progress import Phase, Step
 from ..host import Host, Progress
 from ..terminal import green, say
 from .preview import Previews
 from .progress_bar import LABELS, ProgressBar
 
-DECODING = 0.06
-"""Share of a video's time that decoding takes, as the progress bar shows it."""
+ENDS: dict[Phase, float] = {"source": 0.06, "encode": 0.0, "sample": 0.94, "decode": 1.0}
+"""Where each phase ends on a video's progress bar, 0..1."""
 
 
 class Stopped(Exception):
@@ -47,6 +47,7 @@ class Monitor:
         self._host, self._previews, self._video, self._videos = host, previews, video, videos
         self._bar = ProgressBar()
         self._denoised: Tensor | None = None
+        self._begin = 0.0
 
     def begin(self) -> None:
         """Report the start. A pending Skip is ignored: it was meant for the previous video."""
@@ -56,10 +57,8 @@ class Monitor:
 
     def __call__(self, step: Step) -> None:
         self._bar(step)
-        share = {"encode": 0.0, "sample": 0.0, "decode": 1 - DECODING}[step.phase]
-        width = {"encode": 0.0, "sample": 1 - DECODING, "decode": DECODING}[step.phase]
         count = f" {step.done}/{step.total}" if step.phase != "encode" else ""
-        self._report(LABELS[step.phase] + count, share + width * step.done / step.total)
+        self._report(LABELS[step.phase] + count, self._share(step))
         if step.denoised is not None:
             self._denoised = step.denoised
             if self._host.wants_preview(step.done):
@@ -67,6 +66,13 @@ class Monitor:
         complete = step.phase == "decode" and step.done == step.total
         if not complete:
             self._check()
+
+    def _share(self, step: Step) -> float:
+        """Return how much of the video is done, 0..1. A phase begins where the one before it has ended."""
+        share = self._begin + max(0.0, ENDS[step.phase] - self._begin) * step.done / step.total
+        if step.done == step.total:
+            self._begin = share
+        return share
 
     def _check(self) -> None:
         """Raise Skipped or Interrupted if the person has asked for it."""

@@ -7,7 +7,12 @@ from tqdm import tqdm
 from ...modelscope.progress import Phase, Step
 from ..terminal import unread
 
-LABELS: dict[Phase, str] = {"encode": "reading the prompt", "sample": "sampling", "decode": "decoding"}
+LABELS: dict[Phase, str] = {
+    "encode": "reading the prompt",
+    "source": "encoding the source",
+    "sample": "sampling",
+    "decode": "decoding",
+}
 
 
 class ProgressBar:

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ...modelscope.device import dtype_name
+from ...modelscope.encode_decode import decode
 from ...modelscope.memory.lora_deltas import LoraDeltas
 from ...modelscope.memory.plan import Plan
 from ...modelscope.memory.residency import Residency
-from ...modelscope.pipeline import RunOptions, decode, generate
+from ...modelscope.pipeline import encode_source, generate
+from ...modelscope.run_options import RunOptions
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import good_values, warn_beyond_training
@@ -66,11 +68,14 @@ class _Batch:
     def __init__(self, host: Host, job: Job, builder: OutcomeBuilder, on_file: OnFile) -> None:
         self._host, self._job, self._builder = host, job, builder
         self._saver = VideoSaver(host, job, on_file, builder.add_problem)
+        self._source = job.reading.source
 
     def make(self) -> None:
         """Make all videos. The model is loaded within the first one, so that a person can interrupt before that."""
         if warning := warn_beyond_training(self._job.folder.path, self._job.request):
             self._builder.add_note(warning)
+        for note in self._job.reading.notes:
+            self._builder.add_note(note)
         count, loaded, previews = self._job.request.batch_count, None, Previews(self._host)
         for index in range(count):
             monitor = Monitor(self._host, previews, index + 1, count)
@@ -118,7 +123,10 @@ class _Batch:
     def _make_video(self, loaded: _Loaded, request: GenerationRequest, monitor: Monitor) -> None:
         options = self._options(loaded, monitor)
         try:
-            frames = generate(loaded.residency, request, options)
+            if self._source:
+                # Once for all videos.
+                self._source = encode_source(loaded.residency, self._source, options)
+            frames = generate(loaded.residency, request, replace(options, plan=self._plan), self._source)
         except Interrupted as stop:
             denoised, stop.denoised = stop.denoised, None
             forget_frames(stop)

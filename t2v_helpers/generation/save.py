@@ -42,7 +42,8 @@ class VideoSaver:
         Raises:
             OutputError: No file could be written.
         """
-        infotext = write_infotext(request, self._job.folder.name, eight_bits=eight_bits)
+        about = {"Weights": "8 bits"} if eight_bits else {}
+        infotext = write_infotext(request, self._job.folder.name, self._job.reading.names | about)
         where, names = self._job.destination, pattern_values(request, self._job.folder.name)
         failures: list[OutputError] = []
         with held(), reserved_stem(make_folder(where, names), where.name_pattern, names) as stem:
@@ -70,7 +71,7 @@ class VideoSaver:
         for kind in (FORMATS[name] for name in request.formats):
             path = stem.with_name(stem.name + kind.suffix)
             try:
-                lacks = write_video(path, frames, request.fps, kind, inside, request.soundtrack)
+                lacks = write_video(path, frames, request.fps, kind, inside, self._job.reading.sound)
             except OutputError as error:
                 on_failure(error)
                 continue

@@ -36,16 +36,25 @@ class Actions:
         """Return the results of a run that arrives when too many are waiting already."""
         return self._host.tasks.refuse(str(task), Results.unchanged(status=error_line(TOO_MANY)))
 
-    def generate(self, task: Any, model: Any, soundtrack: Any, *values: Any) -> Results:
-        """Make the videos of a task whose turn it is."""
-        withdrawn = Results.unchanged(status=status_line(WITHDRAWN))
-        return self._host.tasks.perform(str(task), lambda: self._make(model, soundtrack, values), withdrawn)
+    def generate(self, task: Any, model: Any, soundtrack: Any, source: Any, source_path: Any, *values: Any) -> Results:
+        """Make the videos of a task whose turn it is.
 
-    def _make(self, model: str, soundtrack: Any, values: Sequence[Any]) -> Results:
+        Args:
+            task: The task's id.
+            model: The model's name.
+            soundtrack: An uploaded file with sound, if any.
+            source: An uploaded video to start from, if any.
+            source_path: The path of a video to start from otherwise, or empty.
+            values: The values of the other fields, in their order.
+        """
+        withdrawn = Results.unchanged(status=status_line(WITHDRAWN))
+        files = {"soundtrack": file_path(soundtrack), "source": file_path(source) or str(source_path or "")}
+        return self._host.tasks.perform(str(task), lambda: self._make(model, files, values), withdrawn)
+
+    def _make(self, model: str, files: dict[str, str], values: Sequence[Any]) -> Results:
         try:
             folder = self._models.named(model)
-            given = dict(zip(self._order, values, strict=True)) | {"soundtrack": file_path(soundtrack)}
-            request = GenerationRequest(**given)
+            request = GenerationRequest(**dict(zip(self._order, values, strict=True)) | files)
         except TextToVideoError as error:
             return Results.unchanged(status=error_box(self._host, error))
         outcome = run(self._host, folder, request)

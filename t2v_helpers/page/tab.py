@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from ...modelscope.request import ADVANCED
 from ..host import TAB, PageHost
 from ..models.folders import make_folders
 from ..models.model_list import ModelList
@@ -15,14 +16,17 @@ from .models_panel import Changes, ModelsPanel
 from .outcome import model_note
 from .restore import Restore
 from .results import Frame, Models, Restored, Results
+from .source_fold import SourceFold
 from .widgets import JS, UNLIMITED, element, fields, tool, widget
 
 HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
 ASKING = "(...values) => [window.text2videoPage ?? '', ...values.slice(1)]"
 OPENING = "(...values) => [text2videoOpened(), ...values.slice(1)]"
 """Code that puts the page's name before a question. ASKING works before our script is there: a host may ask early."""
-ORDER = tuple(name for name in fields() if name != "soundtrack")
-"""The request's fields that have widgets, in the order of events' values; the soundtrack has a file component."""
+FILES = ("soundtrack", "source")
+"""The request's fields that have file components."""
+ORDER = tuple(name for name in fields() if name not in FILES)
+"""The other fields, in the order of events' values."""
 
 
 class Tab:
@@ -45,8 +49,9 @@ class Tab:
             with gr.Column(elem_id=element("settings")):
                 self._model_row()
                 self._settings()
+                self.source = SourceFold(host, self._add)
                 self._loras()
-                self._sources()
+                self._other_files()
                 self._models = ModelsPanel(host)
             with gr.Column(elem_id=element("results")):
                 self._results()
@@ -110,7 +115,7 @@ class Tab:
         self._add("formats")
         with gr.Accordion("Advanced", open=False, elem_id=element("advanced")):
             for name, field in fields().items():
-                if field.metadata["advanced"]:
+                if field.metadata["fold"] == ADVANCED:
                     self._add(name)
 
     def _loras(self) -> None:
@@ -120,7 +125,7 @@ class Tab:
             self.lora.do_not_save_to_config = True
             self.refresh_loras = tool("🔄", "refresh_loras")
 
-    def _sources(self) -> None:
+    def _other_files(self) -> None:
         with gr.Accordion("Soundtrack", open=False, elem_id=element("soundtrack_fold")):
             self.soundtrack = gr.File(label="File with sound (cut or looped to length)", elem_id=element("soundtrack"))
             accept_uploads_only(self.soundtrack)
@@ -146,6 +151,7 @@ class Tab:
         self.status = gr.HTML(elem_id=element("status"))
         self.players = gr.HTML(elem_id=element("players"))
         with gr.Row(elem_id=element("result_tools")):
+            self.use_as_source = gr.Button("Use as source", elem_id=element("use_as_source"))
             self.open_folder = gr.Button("Open folder", elem_id=element("open_folder"), visible=self.host.opens_folders)
         self.folder_status = gr.HTML(elem_id=element("folder_status"))
         with gr.Accordion("Use a frame", open=False, elem_id=element("frame_fold")):
@@ -166,7 +172,7 @@ class Tab:
 
     def _connect(self) -> None:
         values = [self.widgets[name] for name in ORDER]
-        inputs = [self.task, self.model, self.soundtrack, *values]
+        inputs = [self.task, self.model, self.soundtrack, self.source.file, self.source.path, *values]
         outputs = Results(
             made=self.made,
             players=self.players,
@@ -190,6 +196,7 @@ class Tab:
         self._connect_model(values)
         self._connect_small()
         self._connect_restoring(values)
+        self.source.connect(self._on, self.use_as_source, self.made)
 
     def _connect_model(self, values: list[Any]) -> None:
         chosen = [self.previous_model, self.model, *values]

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,16 @@ SHORTEST_SOUND = 0.01
 """Length in seconds of the shortest soundtrack that is looped to the video's length."""
 LITTLE_SPACE = 100_000
 """Number of free bytes below which a disk counts as full."""
+
+
+class Sound(NamedTuple):
+    """The sound of a video. path: a file with sound, or empty; start: the second at which it begins in that file."""
+
+    path: str = ""
+    start: float = 0.0
+
+
+NO_SOUND = Sound()
 
 
 def cannot_write(folder: Path, error: OSError) -> OutputError:
@@ -57,20 +68,22 @@ def _is_full(folder: Path) -> bool:
     return disk.total > 0 and disk.free < LITTLE_SPACE
 
 
-def write_video(path: Path, frames: Tensor, fps: float, kind: Format, infotext: str = "", soundtrack: str = "") -> str:
+def write_video(
+    path: Path, frames: Tensor, fps: float, kind: Format, infotext: str = "", sound: Sound = NO_SOUND
+) -> str:
     """Write RGB bytes [f, h, w, 3] to `path`, which is replaced. Raises OutputError; leaves no partial file.
 
-    soundtrack: path of a file with sound, for formats that have it; cut or looped to the video's length.
+    sound: for formats that have it; cut or looped to the video's length.
 
-    Return a message if the video had to be written without the soundtrack, else an empty string.
+    Return a message if the video had to be written without the sound, else an empty string.
     """
     try:
-        _write(path, frames, kind, _command(frames, fps, kind, soundtrack), infotext)
+        _write(path, frames, kind, _command(frames, fps, kind, sound), infotext)
     except OutputError:
-        if not (soundtrack and kind.audio):
+        if not (sound.path and kind.audio):
             raise
-        _write(path, frames, kind, _command(frames, fps, kind, ""), infotext)
-        return f"{path.name} has no sound: the soundtrack {Path(soundtrack).name!r} could no longer be read."
+        _write(path, frames, kind, _command(frames, fps, kind, NO_SOUND), infotext)
+        return f"{path.name} has no sound: the soundtrack {Path(sound.path).name!r} could no longer be read."
     return ""
 
 
@@ -99,16 +112,17 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def _command(frames: Tensor, fps: float, kind: Format, soundtrack: str) -> list[str]:
+def _command(frames: Tensor, fps: float, kind: Format, sound: Sound) -> list[str]:
     """Return ffmpeg's command without the output file; input 0 is the frames, 1 the metadata, 2 the sound."""
     count, height, width, _ = frames.shape
     seconds = count / fps
     inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
     inputs += ["-f", "ffmetadata", "-i", "{metadata}"]
     outputs = ["-map", "0:v", "-map_metadata", "1", *kind.video]
-    if soundtrack and kind.audio:
+    if sound.path and kind.audio:
         # The loop is limited: ffmpeg would loop a file for ever that has become empty meanwhile.
-        inputs += ["-stream_loop", str(math.ceil(seconds / SHORTEST_SOUND)), *input_file(Path(soundtrack))]
+        inputs += ["-stream_loop", str(math.ceil(seconds / SHORTEST_SOUND))]
+        inputs += ["-ss", f"{sound.start:g}", *input_file(Path(sound.path))]
         outputs += ["-map", "2:a:0", *kind.audio]
     # -bitexact: the same frames give the same file, without a date or a random identifier.
     return [
@@ -139,7 +153,7 @@ def _try_format(ffmpeg: str, kind: Format) -> None:
             path = Path(folder, f"trial{kind.suffix}")
             if kind.is_folder:
                 path.mkdir()
-            encode(path, clip, _command(clip, 1, kind, ""), "", TRIAL_PATIENCE)
+            encode(path, clip, _command(clip, 1, kind, NO_SOUND), "", TRIAL_PATIENCE)
     except FfmpegError as error:
         raise OutputError(
             f"{kind.name} cannot be written by {ffmpeg}: {error.strerror or error}. Choose another format, or another "
@@ -154,10 +168,14 @@ def _try_format(ffmpeg: str, kind: Format) -> None:
 
 def check_soundtrack(soundtrack: str) -> None:
     """Check that a file exists and has sound. Raises RequestError."""
-    try:
-        # A file may declare sound but hold none.
-        if not ask_ffmpeg(Path(soundtrack), "-map", "0:a:0", "-frames:a", "1", "-f", "u8", "-"):
-            raise OSError("no sample")
-    except OSError as error:
+    if not has_sound(Path(soundtrack)):
         name = Path(soundtrack).name
-        raise RequestError(f"The soundtrack {name!r} cannot be read as sound. Choose another file or none.") from error
+        raise RequestError(f"The soundtrack {name!r} cannot be read as sound. Choose another file or none.")
+
+
+def has_sound(path: Path) -> bool:
+    """Return whether a file has sound that can be read: it may declare some but hold none."""
+    try:
+        return bool(ask_ffmpeg(path, "-map", "0:a:0", "-frames:a", "1", "-f", "u8", "-"))
+    except OSError:
+        return False

@@ -23,8 +23,9 @@ from sd_t2v.modelscope.memory.residency import Residency, use_weights
 from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.network.slices import WHOLE, ChunkBudget
 from sd_t2v.modelscope.network.unet3d import PassOptions
-from sd_t2v.modelscope.pipeline import RunOptions, generate
+from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.modelscope.run_options import RunOptions
 from sd_t2v.tests.gpu.conftest import CARD, HALF, ON_CARD
 
 pytestmark = pytest.mark.gpu

@@ -12,9 +12,10 @@ from sd_t2v.modelscope.errors import OutOfMemory
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, SMALL, SMALLEST, Plan
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.model import Model
-from sd_t2v.modelscope.pipeline import RunOptions, generate
+from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.progress import Step
 from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.modelscope.run_options import RunOptions
 from sd_t2v.tests.gpu.conftest import CARD, HALF, ON_CARD, allocated
 
 pytestmark = pytest.mark.gpu

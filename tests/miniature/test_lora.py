@@ -17,7 +17,8 @@ from sd_t2v.modelscope.memory.lora_deltas import LoraDeltas
 from sd_t2v.modelscope.memory.plan import BALANCED, SMALLEST, Plan
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.model import Model
-from sd_t2v.modelscope.pipeline import RunOptions, generate
+from sd_t2v.modelscope.pipeline import generate
+from sd_t2v.modelscope.run_options import RunOptions
 from sd_t2v.tests.helpers.support import CPU
 
 STEPS = 5

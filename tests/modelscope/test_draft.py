@@ -14,8 +14,9 @@ from sd_t2v.modelscope.memory.plan import BALANCED, FAST, LADDER, Plan
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.network.deep_cache import DeepFeatureCache
 from sd_t2v.modelscope.network.unet3d import PassOptions, UNet3D
-from sd_t2v.modelscope.pipeline import RunOptions, generate
+from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.modelscope.run_options import RunOptions
 from sd_t2v.tests.helpers.support import golden, max_error, small_model
 
 PLANS = pytest.mark.parametrize("plan", LADDER, ids=[plan.name for plan in LADDER])

@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from sd_t2v.modelscope.encode_decode import decode
 from sd_t2v.modelscope.errors import ModelError, OutOfMemory
 from sd_t2v.modelscope.memory.plan import LADDER, Plan
 from sd_t2v.modelscope.memory.plan_runner import PlanRunner, Task
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.network.autoencoder import to_uint8
-from sd_t2v.modelscope.pipeline import Conditions, RunOptions, decode, encode, generate, sample
+from sd_t2v.modelscope.pipeline import Conditions, encode, generate, sample
 from sd_t2v.modelscope.progress import Step
 from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.modelscope.run_options import RunOptions
 from sd_t2v.tests.helpers.support import CPU, golden, golden_json, max_error, small_model
 
 RUNS = golden_json("e2e_A")["runs"]

@@ -31,8 +31,9 @@ from sd_t2v.modelscope.memory.residency import Residency, use_weights
 from sd_t2v.modelscope.model import Model, outline
 from sd_t2v.modelscope.network.streamable import tensors_of
 from sd_t2v.modelscope.network.unet3d import UNet3D
-from sd_t2v.modelscope.pipeline import RunOptions, encode, generate
+from sd_t2v.modelscope.pipeline import encode, generate
 from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.modelscope.run_options import RunOptions
 from sd_t2v.tests.helpers.loras import RENAMED, layers, renamed, write
 from sd_t2v.tests.helpers.support import CPU, golden, golden_json, max_error, small_model, write_model_folder
 

@@ -15,8 +15,9 @@ from sd_t2v.modelscope.lora.turbo import scale_condition, scale_embedding
 from sd_t2v.modelscope.memory.lora_deltas import Delta, LoraDeltas
 from sd_t2v.modelscope.memory.plan import BALANCED, FAST, SMALLEST
 from sd_t2v.modelscope.memory.residency import Residency
-from sd_t2v.modelscope.pipeline import RunOptions, generate
+from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.modelscope.run_options import RunOptions
 from sd_t2v.modelscope.sampling.catalogue import get_sampler
 from sd_t2v.modelscope.sampling.denoiser import make_denoiser
 from sd_t2v.modelscope.sampling.schedules import consistency_levels, to_ve, to_vp

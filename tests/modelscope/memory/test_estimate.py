@@ -172,6 +172,19 @@ def test_decoding_is_not_underestimated(size: tuple[int, int], plan: Plan) -> No
     assert 1 <= estimate / peak_bytes(decode)[0] <= 1.7
 
 
+@pytest.mark.parametrize("plan", LADDER, ids=lambda plan: plan.name)
+@pytest.mark.parametrize("size", [(32, 32), (72, 128)])
+def test_encoding_takes_less_than_decoding(size: tuple[int, int], plan: Plan) -> None:
+    autoencoder = outline(ModelConfig(), META[torch.float32], META[torch.float32]).autoencoder
+    frame = torch.empty(1, 3, 8 * size[0], 8 * size[1], dtype=torch.float16, device="meta")
+
+    def encode() -> object:
+        with place_weights(autoencoder.encoding_part(), META[torch.float16]):
+            return autoencoder.frames_to_latents(frame, plan.chunk_budget)
+
+    assert peak_bytes(encode)[0] <= estimate_decoder(autoencoder, plan, Clip(1, *size), META[torch.float16])
+
+
 def request(**changes: int) -> VideoRequest:
     return VideoRequest(**{"width": 256, "height": 256, "frames": 24, "seed": 1, **changes})  # type: ignore[arg-type]
 

@@ -18,8 +18,9 @@ from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, SMALL, Plan
 from sd_t2v.modelscope.memory.residency import Residency, use_weights
 from sd_t2v.modelscope.network.streamable import tensors_of
 from sd_t2v.modelscope.network.unet3d import PassOptions
-from sd_t2v.modelscope.pipeline import RunOptions, generate
+from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.modelscope.run_options import RunOptions
 from sd_t2v.tests.helpers.support import CPU, small_model
 
 IN_EIGHT = [replace(plan, eight_bits=True) for plan in LADDER]

@@ -21,9 +21,10 @@ from sd_t2v.modelscope.memory.streaming import stream_weights
 from sd_t2v.modelscope.model import Model
 from sd_t2v.modelscope.network.slices import ChunkBudget
 from sd_t2v.modelscope.network.streamable import tensors_of
-from sd_t2v.modelscope.pipeline import RunOptions, generate
+from sd_t2v.modelscope.pipeline import generate
 from sd_t2v.modelscope.progress import Step
 from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.modelscope.run_options import RunOptions
 from sd_t2v.tests.helpers.live_bytes import LiveBytes
 from sd_t2v.tests.helpers.support import CPU, write_model_folder
 

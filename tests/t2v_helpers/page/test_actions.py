@@ -27,8 +27,10 @@ from sd_t2v.t2v_helpers.page.results import Results
 from sd_t2v.t2v_helpers.request import GenerationRequest
 from sd_t2v.t2v_helpers.settings import AUTOMATIC, OUTPUT_FOLDER
 
-ORDER = tab.ORDER
+FILES, ORDER = tab.FILES, tab.ORDER
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(GenerationRequest)}
+NO_FILES = (None, None, "")
+"""What a page sends if nobody has chosen a soundtrack or a source."""
 SMALL = DEFAULTS | {"prompt": "a red ball", "width": 16, "height": 16, "frames": 1, "steps": 1}
 
 
@@ -61,7 +63,7 @@ def in_order(**values: Any) -> list[Any]:
 
 
 def test_every_field_of_the_request_is_on_the_tab() -> None:
-    assert {*ORDER, "soundtrack"} == set(DEFAULTS)
+    assert {*ORDER, *FILES} == set(DEFAULTS)
 
 
 def test_gradio_lets_every_page_wait_in_the_hosts_queue(tmp_path: Path) -> None:
@@ -108,8 +110,8 @@ def test_results_have_the_tabs_components_in_their_order(page_host: StandaloneHo
 
 def test_whoever_waits_withdraws_only_their_own_run(actions: Actions) -> None:
     actions.interrupt("task(waiting)")
-    assert "interrupted" in actions.generate("task(waiting)", MINIATURE_NAME, None, *in_order()).status
-    done = actions.generate("task(other)", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])
+    assert "interrupted" in actions.generate("task(waiting)", MINIATURE_NAME, *NO_FILES, *in_order()).status
+    done = actions.generate("task(other)", MINIATURE_NAME, *NO_FILES, *[SMALL[name] for name in ORDER])
     assert "1 video saved" in done.status
     assert actions.collect("task(other)") == done
     assert "interrupted" in actions.collect("task(waiting)").status
@@ -118,32 +120,34 @@ def test_whoever_waits_withdraws_only_their_own_run(actions: Actions) -> None:
 def test_an_interrupt_withdraws_every_run_of_a_page_that_waits(actions: Actions) -> None:
     actions.interrupt("task(first) task(second)")
     for task in ("task(first)", "task(second)"):
-        assert "interrupted" in actions.generate(task, MINIATURE_NAME, None, *in_order()).status
+        assert "interrupted" in actions.generate(task, MINIATURE_NAME, *NO_FILES, *in_order()).status
 
 
 def test_an_interrupt_ends_the_run_and_leaves_the_page_its_next_one(
     actions: Actions, page_host: StandaloneHost
 ) -> None:
     values = SMALL | {"frames": 100, "steps": 50}
-    running = Thread(target=actions.generate, args=["task(runs)", MINIATURE_NAME, None, *(values[n] for n in ORDER)])
+    running = Thread(
+        target=actions.generate, args=["task(runs)", MINIATURE_NAME, *NO_FILES, *(values[n] for n in ORDER)]
+    )
     running.start()
     while page_host.tasks.running is None:
         sleep(0.01)
     actions.interrupt("task(waits) task(runs)")
     running.join()
     assert "interrupted" in actions.collect("task(runs)").status
-    done = actions.generate("task(waits)", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])
+    done = actions.generate("task(waits)", MINIATURE_NAME, *NO_FILES, *[SMALL[name] for name in ORDER])
     assert "1 video saved" in done.status
 
 
 def test_repeated_interrupts_of_one_page_leave_room_for_others(actions: Actions) -> None:
     for task in ("task(a)", *["task(b)"] * 99):
         actions.interrupt(task)
-    assert "interrupted" in actions.generate("task(a)", MINIATURE_NAME, None, *in_order()).status
+    assert "interrupted" in actions.generate("task(a)", MINIATURE_NAME, *NO_FILES, *in_order()).status
 
 
 def test_a_frame_that_cannot_be_read_is_said(actions: Actions) -> None:
-    done = actions.generate("t", MINIATURE_NAME, None, *[(SMALL | {"frames": 3})[name] for name in ORDER])
+    done = actions.generate("t", MINIATURE_NAME, *NO_FILES, *[(SMALL | {"frames": 3})[name] for name in ORDER])
     slider = done.frame_number
     assert (done.frame.size, done.frame_status, slider["maximum"], slider["visible"]) == ((16, 16), "", 3, True)
     Path(done.made[0]["files"][0]).unlink()
@@ -154,7 +158,7 @@ def test_a_frame_that_cannot_be_read_is_said(actions: Actions) -> None:
 
 
 def test_a_video_of_one_frame_offers_no_other(actions: Actions) -> None:
-    done = actions.generate("t", MINIATURE_NAME, None, *[SMALL[name] for name in ORDER])
+    done = actions.generate("t", MINIATURE_NAME, *NO_FILES, *[SMALL[name] for name in ORDER])
     assert done.frame_number["visible"] is False
 
 
@@ -184,7 +188,7 @@ def test_whatever_is_sent_gets_an_answer(
 
 def test_half_an_emoji_loses_no_video(actions: Actions) -> None:
     values = SMALL | {"prompt": "a ball \ud83c"}
-    results = actions.generate("t", MINIATURE_NAME, None, *[values[name] for name in ORDER])
+    results = actions.generate("t", MINIATURE_NAME, *NO_FILES, *[values[name] for name in ORDER])
     assert "1 video saved" in results.status
     assert "a ball \ufffd" in results.infotext
 

@@ -22,7 +22,7 @@ from sd_t2v.t2v_helpers.video.ffmpeg import OutputError, find_ffmpeg
 from sd_t2v.t2v_helpers.video.formats import FORMATS
 from sd_t2v.t2v_helpers.video.frames import read_frame
 from sd_t2v.t2v_helpers.video.metadata import EXIF_IFD, UnreadableFile, read_tags
-from sd_t2v.t2v_helpers.video.write import cannot_write, check_format, check_soundtrack, write_video
+from sd_t2v.t2v_helpers.video.write import Sound, cannot_write, check_format, check_soundtrack, write_video
 
 ROOT = Path(__file__).resolve().parents[3]
 MP4 = FORMATS["MP4"]
@@ -147,7 +147,7 @@ def test_the_same_frames_give_the_same_bytes(name: str, tmp_path: Path) -> None:
 def test_a_soundtrack_is_cut_or_looped_to_length(name: str, codec: str, seconds: float, tmp_path: Path) -> None:
     track = sound(tmp_path / "it's a -track.wav", seconds)
     path = tmp_path / f"a{FORMATS[name].suffix}"
-    write_video(path, gradient(20, 16, 16), 10, FORMATS[name], INFOTEXT, str(track))
+    write_video(path, gradient(20, 16, 16), 10, FORMATS[name], INFOTEXT, Sound(str(track)))
     assert f"Audio: {codec}" in described(path)
     assert abs(float(length_of(path)) - 2) < 0.15
 
@@ -194,8 +194,9 @@ def test_a_soundtrack_that_turned_silent_does_not_keep_ffmpeg_busy(name: str, tm
     path = tmp_path / f"a{FORMATS[name].suffix}"
     code = (
         "import sys, torch\nfrom pathlib import Path\nfrom sd_t2v.t2v_helpers.video.formats import FORMATS\n"
-        "from sd_t2v.t2v_helpers.video.write import write_video\n"
-        "write_video(Path(sys.argv[1]), torch.zeros(8, 16, 16, 3).byte(), 8, FORMATS[sys.argv[2]], '', sys.argv[3])"
+        "from sd_t2v.t2v_helpers.video.write import Sound, write_video\n"
+        "path, name, sound = sys.argv[1:]\nclip = torch.zeros(8, 16, 16, 3).byte()\n"
+        "write_video(Path(path), clip, 8, FORMATS[name], '', Sound(sound))"
     )
     track = sound(tmp_path / "empty.wav", 0)
     command = [sys.executable, "-c", code, str(path), name, str(track)]
@@ -206,13 +207,13 @@ def test_a_soundtrack_that_turned_silent_does_not_keep_ffmpeg_busy(name: str, tm
 @pytest.mark.parametrize("name", ["MP4", "WebM"])
 def test_a_video_whose_soundtrack_vanished_is_written_without(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{FORMATS[name].suffix}"
-    said = write_video(path, gradient(8, 16, 16), 8, FORMATS[name], INFOTEXT, str(tmp_path / "gone.wav"))
+    said = write_video(path, gradient(8, 16, 16), 8, FORMATS[name], INFOTEXT, Sound(str(tmp_path / "gone.wav")))
     assert "no sound" in said
     assert "gone.wav" in said
     assert "Audio" not in described(path)
     assert read_tags(path) == INFOTEXT
     with pytest.raises(OutputError, match="could not be written to"):
-        write_video(tmp_path / "missing" / path.name, gradient(8, 16, 16), 8, FORMATS[name], "", "gone.wav")
+        write_video(tmp_path / "missing" / path.name, gradient(8, 16, 16), 8, FORMATS[name], "", Sound("gone.wav"))
 
 
 def test_frames_can_be_read_one_by_one(tmp_path: Path) -> None:

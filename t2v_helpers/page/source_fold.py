@@ -1,0 +1,100 @@
+"""The tab's Source fold: the video that a new one is made from, and what is done with it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from ...modelscope.errors import TextToVideoError
+from ...modelscope.request import SOURCE
+from ..host import PageHost
+from ..readable_files import Reader, find_readable
+from ..video.source import examine
+from .guarded_events import accept_uploads_only
+from .html import error_line, note
+from .widgets import element, fields, file_path
+
+On = Callable[..., Any]
+"""Connects an event, as `Tab` does: component's event, function, inputs, outputs."""
+NOTHING = "No source: the video is made from the prompt alone."
+NO_VIDEO = "There is no video here yet. Make one first, or choose a file."
+
+
+class Chosen(NamedTuple):
+    """The source that a person has chosen: an uploaded file, or the path of another; and what is said about it.
+
+    file and path are never both set.
+    """
+
+    file: Any
+    path: Any
+    status: Any
+
+
+class SourceFold:
+    """The fold, built inside the current gr.Blocks. add: adds the widget of a field of the request, by name."""
+
+    def __init__(self, host: PageHost, add: Callable[[str], None]) -> None:
+        self._host = host
+        with gr.Accordion("Source", open=False, elem_id=element("source_fold")):
+            self.file = gr.File(label="Video to start from", elem_id=element("source"), file_types=["video", "image"])
+            accept_uploads_only(self.file)
+            self._typed = gr.Textbox(
+                label="Or the video's path on the WebUI's computer (press Enter to choose it)",
+                max_lines=1,
+                elem_id=element("source_path"),
+            )
+            self._typed.do_not_save_to_config = True
+            # A visitor can choose no path that they may not read: it stays here, where only events of ours put it.
+            self.path = gr.State("")
+            self._status = gr.HTML(note(NOTHING), elem_id=element("source_status"))
+            self._clear = gr.Button("Remove the source", elem_id=element("source_clear"))
+            for name, field in fields().items():
+                if field.metadata["fold"] == SOURCE:
+                    add(name)
+
+    def connect(self, on: On, use: gr.Button, made: gr.State) -> None:
+        """Connect the events. use: the button that takes the last video as the source; made: the videos made."""
+        chosen = list(Chosen(self.file, self.path, self._status))
+        on(self.file.upload, choose_upload, [self.file], chosen[1:])
+        on(self.file.clear, lambda: ("", note(NOTHING)), None, chosen[1:])
+        on(self._typed.submit, choose_path, [self._typed], chosen, reads=True)
+        on(self._clear.click, lambda: Chosen(None, "", note(NOTHING)), None, chosen)
+        on(use.click, choose_made, [made], chosen)
+
+
+def choose_upload(file: Any) -> list[Any]:
+    """Return the outputs for an uploaded file, which is the source from now on."""
+    return list(Chosen(None, "", _describe(Path(file_path(file)))))[1:]
+
+
+def choose_path(reader: Reader, name: Any) -> Chosen:
+    """Choose a file of this computer. reader: the visitor's rights to name files."""
+    try:
+        path = find_readable(str(name).strip().strip('"'), reader)
+    except TextToVideoError as error:
+        return Chosen(gr.update(), gr.update(), error_line(str(error)))
+    return Chosen(None, str(path), _describe(path))
+
+
+def choose_made(made: list[dict[str, Any]]) -> Chosen:
+    """Choose the last video that was made."""
+    if not made:
+        return Chosen(gr.update(), gr.update(), error_line(NO_VIDEO))
+    path = Path(made[-1]["files"][0])
+    return Chosen(None, str(path), _describe(path))
+
+
+def _describe(path: Path) -> str:
+    """Return a line about a video, or the reason why it cannot be used."""
+    try:
+        about = examine(path)
+    except TextToVideoError as error:
+        return error_line(str(error))
+    parts = [path.name]
+    if about.seconds is not None:
+        parts.append(f"{about.seconds:.1f} seconds")
+    if about.rate is not None:
+        parts.append(f"{about.rate:g} frames per second")
+    return note(f"Source: {', '.join(parts)}")

@@ -95,7 +95,7 @@
         for (const type of ["dragover", "drop"]) {
             tab.addEventListener(type, (event) => {
                 if (!event.dataTransfer?.types.includes("Files")) return;
-                if (event.target.closest?.(`#${PREFIX}soundtrack, #${PREFIX}source, #${PREFIX}restore`)) return;
+                if (event.target.closest?.(`#${PREFIX}soundtrack, #${PREFIX}source_fold, #${PREFIX}restore`)) return;
                 event.preventDefault();
                 event.stopPropagation();
                 if (type === "drop") restore(event.dataTransfer.files);

@@ -182,7 +182,7 @@ def _validate(field: "dataclasses.Field[Any]", kind: type, value: Any) -> Any:
     for chosen in value if isinstance(value, tuple) else (value,):
         if choices and chosen not in choices():
             raise RequestError(f"{label} {chosen!r} is unknown. Choose one of: {', '.join(choices())}.")
-    if value == ():
+    if value == () and choices:
         raise RequestError(f"{label}: choose at least one of {', '.join(choices())}.")
     step = field.metadata["step"]
     if kind is int and step and value % step:

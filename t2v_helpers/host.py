@@ -124,8 +124,11 @@ class PageHost(Host, Protocol):
     def tools_for_frames(self, image: Any) -> None:
         """Add buttons that send the image component elsewhere. Called while the page is built."""
 
-    def connect_paste(self, models: list[Any], widgets: dict[str, Any]) -> None:
-        """Connect the components that receive settings sent from elsewhere. Called when the page is built.
+    def connect_paste(self, models: list[Any], widgets: dict[str, Any], image: Any) -> None:
+        """Connect the components that receive what is sent from elsewhere. Called when the page is built.
 
-        models: components that receive the model's name; widgets: components of the request's fields, by name.
+        Args:
+            models: Components that receive the model's name.
+            widgets: Components of the request's fields, by name.
+            image: The component that receives pictures.
         """

@@ -62,7 +62,7 @@ def write_infotext(request: GenerationRequest, model: str, about: Mapping[str, s
 
 def _is_worth_writing(request: GenerationRequest, name: str, value: Any) -> bool:
     """Return whether a field's value is not the one that a missing entry stands for, and has an effect."""
-    if name in OF_SOURCES and not request.source:
+    if name in OF_SOURCES and not request.has_source:
         return False
     return name not in FOLDED or value != FOLDED[name]
 

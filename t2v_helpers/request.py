@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ..modelscope.conditioning.images import RAMP
 from ..modelscope.request import ADVANCED, MAX_SEED, SOURCE, VideoRequest, param
 from .settings import AUTOMATIC, PRECISIONS
 from .video.formats import DEFAULT_FORMAT, format_names
@@ -25,6 +26,8 @@ class GenerationRequest(VideoRequest):
 
     soundtrack: path of a file with sound, which is cut or looped to length.
     source: path of a video that this one is made from.
+    image: pictures as frames, each as FRAME=FILE.
+    mask: path of a picture that is white where the source is to change.
     """
 
     fps: float = param(8.0, "FPS", minimum=SLOWEST, maximum=FASTEST, usual=60, step=1, key="FPS")
@@ -40,6 +43,8 @@ class GenerationRequest(VideoRequest):
         fold=ADVANCED,
     )
     source: str = param("", "Source video")
+    image: tuple[str, ...] = param((), "Image as a frame", info="as FRAME=FILE; 0 is the first frame, -1 the last")
+    mask: str = param("", "Mask", info="a picture that is white where the source is to change")
     source_start: float = param(
         0.0,
         "Start in the source",
@@ -75,6 +80,47 @@ class GenerationRequest(VideoRequest):
         key="Source sound",
         fold=SOURCE,
     )
+
+    hold_weights: str = param(
+        RAMP,
+        "Hold weights",
+        info="how soon frames at each distance from an image are let go: 0 never, 1 at once",
+        key="Hold weights",
+        fold=SOURCE,
+    )
+    hold_frames: int = param(
+        0,
+        "Frames that an image holds",
+        minimum=0,
+        maximum=1000,
+        usual=250,
+        step=1,
+        info="0 is all of them",
+        key="Hold frames",
+        fold=SOURCE,
+    )
+    mask_box: str = param(
+        "",
+        "Box that changes",
+        info="left, top, width, height in pixels; instead of a mask",
+        key="Mask box",
+        fold=SOURCE,
+    )
+    mask_softness: int = param(
+        4,
+        "Mask blur",
+        minimum=0,
+        maximum=64,
+        step=1,
+        info="in pixels",
+        key="Mask blur",
+        fold=SOURCE,
+    )
+
+    @property
+    def has_source(self) -> bool:
+        """True if the video is made from files besides the prompt."""
+        return bool(self.source or self.image)
 
     def batch(self: Request) -> list[Request]:
         """Return one request per video, with consecutive seeds."""

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import get_type_hints
 
@@ -13,6 +13,7 @@ from ..signals import set_last_line
 from .launcher import launch
 
 METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", tuple[str, ...]: "NAMES"}
+REPEATED = "--image"
 EXIT_CODES = """Exit code: 0 if everything that you asked for was made, even if its output could not be printed; 1 if
 anything is missing, for instance one of several formats (the reason is printed); 2 for an invalid option; 130 after
 Ctrl-C; 143 after SIGTERM."""
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ...modelscope.errors import TextToVideoError
     from ..terminal import warn
 
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(list(_join_values(sys.argv[1:] if arguments is None else arguments)))
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         return _make_videos(options)
@@ -32,6 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         warn(f"Error: {error}")
         return 1
+
+
+def _join_values(arguments: Iterable[str]) -> Iterator[str]:
+    """Yield the arguments; `--image -1=FILE` becomes one, since argparse would take the -1 for an option."""
+    rest = iter(arguments)
+    for argument in rest:
+        yield f"{argument}={next(rest, '')}" if argument == REPEATED else argument
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,11 +78,13 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
         if field.name == "prompt":
             continue
         choices = field.metadata["choices"]
+        repeats = types[field.name] == tuple[str, ...] and not choices
         known = f" ({', '.join(choices())})" if choices else ""
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
             default=argparse.SUPPRESS,
-            metavar=METAVARS[types[field.name]],
+            metavar="FRAME=FILE" if repeats else METAVARS[types[field.name]],
+            action="append" if repeats else "store",
             help=": ".join(filter(None, (f"{field.metadata['label']}{known}", field.metadata["info"]))),
         )
 

@@ -4,14 +4,21 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...modelscope.conditioning.source import FREE, Source
+import torch
+from torch import Tensor
+
+from ...modelscope.conditioning.images import hold_images
+from ...modelscope.conditioning.source import FREE, HELD, Source
 from ...modelscope.errors import RequestError
 from ..request import FASTEST, ITS_OWN, KEPT, SLOWEST, GenerationRequest
+from ..video.pictures import read_mask, read_picture, soften
 from ..video.source import Piece, Shape, examine, read_piece
 from ..video.write import NO_SOUND, Sound, has_sound
 
 HASH_DIGITS = 10
 """Number of digits of a file's SHA-256 in an infotext, as many as the WebUI writes of a model's."""
+LAST = -1
+"""The last frame, as a person may name it."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +42,20 @@ class Reading:
 
 def read_source(request: GenerationRequest) -> Reading:
     """Read what a video is made from, if anything. Raises RequestError for files that cannot be used."""
+    reading = Reading(request, sound=Sound(request.soundtrack))
     if request.source:
-        return _read_video(request, Path(request.source))
-    return Reading(request, sound=Sound(request.soundtrack))
+        reading = _read_video(request, Path(request.source))
+    if request.image:
+        reading = _add_images(reading)
+    if request.mask or request.mask_box:
+        reading = _add_mask(reading)
+    return reading
 
 
 def _read_video(request: GenerationRequest, path: Path) -> Reading:
     notes: list[str] = []
     fps = _choose_rate(request, path, notes)
-    shape = Shape(request.width, request.height, request.resize_mode)
-    frames = read_piece(path, Piece(request.source_start, fps, request.frames), shape)
+    frames = read_piece(path, Piece(request.source_start, fps, request.frames), _shape(request))
     count = len(frames)
     if count < request.frames:
         notes.append(f"The source has only {count} frames from there on, so the video has {count}, too.")
@@ -52,6 +63,10 @@ def _read_video(request: GenerationRequest, path: Path) -> Reading:
     sound = _choose_sound(request, path, notes)
     names = {"Source": path.name, "Source hash": hash_file(path)}
     return Reading(replace(request, frames=count, fps=fps), source, sound, names, tuple(notes))
+
+
+def _shape(request: GenerationRequest) -> Shape:
+    return Shape(request.width, request.height, request.resize_mode)
 
 
 def _choose_rate(request: GenerationRequest, path: Path, notes: list[str]) -> float:
@@ -75,6 +90,79 @@ def _choose_sound(request: GenerationRequest, path: Path, notes: list[str]) -> S
         return Sound(str(path), request.source_start)
     notes.append(f"The source {path.name!r} has no sound that could be kept.")
     return NO_SOUND
+
+
+def _add_images(reading: Reading) -> Reading:
+    """Return a reading with the request's images as frames: in the source video, or as a source of their own."""
+    request, before = reading.request, reading.source
+    named = _parse_images(request)
+    pictures = torch.stack([read_picture(path, _shape(request)) for path in named.values()])
+    places = tuple(named)
+    if before is None:
+        weights, reach = request.hold_weights, request.hold_frames or request.frames
+        source = hold_images(pictures, places, request.frames, weights, reach, request.seed)
+    else:
+        source = _put_images(before, places, pictures)
+    texts = [f"{place}={path.name} ({hash_file(path)})" for place, path in named.items()]
+    return replace(reading, source=source, names=reading.names | {"Images": "; ".join(texts)})
+
+
+def _parse_images(request: GenerationRequest) -> dict[int, Path]:
+    """Return the request's images by frame, in the order of frames. Raises RequestError."""
+    named: dict[int, Path] = {}
+    for text in request.image:
+        number, equals, name = text.partition("=")
+        if not equals or not number.strip().lstrip("-").isdecimal() or not name.strip():
+            raise RequestError(f"The image {text!r} has to be written as FRAME=FILE, for instance 0=first.png.")
+        frame = int(number)
+        place = request.frames - 1 if frame == LAST else frame
+        if not 0 <= place < request.frames:
+            raise RequestError(
+                f"The image {text!r} is for frame {frame}, but the video's frames are 0 to {request.frames - 1}."
+            )
+        if place in named:
+            raise RequestError(f"Two images are for frame {place}. Remove one of them.")
+        named[place] = Path(name.strip())
+    return dict(sorted(named.items()))
+
+
+def _put_images(video: Source, places: tuple[int, ...], pictures: Tensor) -> Source:
+    """Return a source video in which pictures are held in place of some frames."""
+    frames, until = video.frames.clone(), list(video.until)
+    for place, picture in zip(places, pictures, strict=True):
+        frames[place], until[place] = picture, HELD
+    return replace(video, frames=frames, until=tuple(until))
+
+
+def _add_mask(reading: Reading) -> Reading:
+    """Return a reading whose source is held outside a mask."""
+    request, source = reading.request, reading.source
+    if source is None:
+        raise RequestError("A mask needs a source: give a video, or an image as a frame, that it applies to.")
+    new = _read_mask(request)
+    if not bool((new > 0).any()):
+        raise RequestError("The mask is all black, so nothing would be new. Paint white what is to change.")
+    names = {"Mask": f"{Path(request.mask).name} ({hash_file(Path(request.mask))})"} if request.mask else {}
+    held = replace(source, until=(HELD,) * len(source.order), new=new)
+    notes = () if bool((new < 1).any()) else ("The mask is all white, so it keeps nothing of the source.",)
+    return replace(reading, source=held, names=reading.names | names, notes=(*reading.notes, *notes))
+
+
+def _read_mask(request: GenerationRequest) -> Tensor:
+    """Return the request's mask, [height, width] of 0..1."""
+    if request.mask:
+        return read_mask(Path(request.mask), _shape(request), request.mask_softness)
+    new = torch.zeros(request.height, request.width)
+    left, top, width, height = _parse_box(request.mask_box)
+    new[top : top + height, left : left + width] = 1
+    return soften(new, request.mask_softness)
+
+
+def _parse_box(text: str) -> list[int]:
+    numbers = [part.strip() for part in text.split(",")]
+    if len(numbers) != len(("left", "top", "width", "height")) or not all(part.isdecimal() for part in numbers):
+        raise RequestError(f"The box {text!r} has to be four numbers of pixels: left, top, width, height.")
+    return [int(number) for number in numbers]
 
 
 def hash_file(path: Path) -> str:

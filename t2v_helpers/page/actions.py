@@ -15,10 +15,10 @@ from ..models.model_list import ModelList
 from ..request import GenerationRequest
 from ..settings import SHOWN_VIDEOS
 from ..video.frames import read_frame
+from .files import Files
 from .html import error_line, status_line
 from .outcome import error_box, infotexts, players, summary
 from .results import Frame, Results
-from .widgets import file_path
 
 MOST_ASKED = 100
 """Maximum number of a page's runs that one Interrupt may name."""
@@ -36,25 +36,23 @@ class Actions:
         """Return the results of a run that arrives when too many are waiting already."""
         return self._host.tasks.refuse(str(task), Results.unchanged(status=error_line(TOO_MANY)))
 
-    def generate(self, task: Any, model: Any, soundtrack: Any, source: Any, source_path: Any, *values: Any) -> Results:
+    def generate(self, task: Any, model: Any, *values: Any) -> Results:
         """Make the videos of a task whose turn it is.
 
         Args:
             task: The task's id.
             model: The model's name.
-            soundtrack: An uploaded file with sound, if any.
-            source: An uploaded video to start from, if any.
-            source_path: The path of a video to start from otherwise, or empty.
-            values: The values of the other fields, in their order.
+            values: The values of the components for files, then those of the fields, in their order.
         """
         withdrawn = Results.unchanged(status=status_line(WITHDRAWN))
-        files = {"soundtrack": file_path(soundtrack), "source": file_path(source) or str(source_path or "")}
-        return self._host.tasks.perform(str(task), lambda: self._make(model, files, values), withdrawn)
+        return self._host.tasks.perform(str(task), lambda: self._make(model, values), withdrawn)
 
-    def _make(self, model: str, files: dict[str, str], values: Sequence[Any]) -> Results:
+    def _make(self, model: str, values: Sequence[Any]) -> Results:
         try:
             folder = self._models.named(model)
-            request = GenerationRequest(**dict(zip(self._order, values, strict=True)) | files)
+            files = Files(*values[: len(Files._fields)]).request_fields()
+            given = dict(zip(self._order, values[len(Files._fields) :], strict=True))
+            request = GenerationRequest(**given | files)
         except TextToVideoError as error:
             return Results.unchanged(status=error_box(self._host, error))
         outcome = run(self._host, folder, request)

@@ -11,6 +11,7 @@ from ...modelscope.request import SOURCE
 from ..host import PageHost
 from ..readable_files import Reader, find_readable
 from ..video.source import examine
+from .files import Files
 from .guarded_events import accept_uploads_only
 from .html import error_line, note
 from .widgets import element, fields, file_path
@@ -32,36 +33,89 @@ class Chosen(NamedTuple):
     status: Any
 
 
+class SourceButtons(NamedTuple):
+    """Components outside the fold with which a result becomes a source.
+
+    Args:
+        use_video: The button that takes the last video.
+        use_frame: The button that takes the chosen frame as the first one.
+        made: The videos made.
+        frame: The chosen frame.
+    """
+
+    use_video: Any
+    use_frame: Any
+    made: Any
+    frame: Any
+
+
 class SourceFold:
     """The fold, built inside the current gr.Blocks. add: adds the widget of a field of the request, by name."""
 
     def __init__(self, host: PageHost, add: Callable[[str], None]) -> None:
         self._host = host
         with gr.Accordion("Source", open=False, elem_id=element("source_fold")):
-            self.file = gr.File(label="Video to start from", elem_id=element("source"), file_types=["video", "image"])
-            accept_uploads_only(self.file)
-            self._typed = gr.Textbox(
-                label="Or the video's path on the WebUI's computer (press Enter to choose it)",
-                max_lines=1,
-                elem_id=element("source_path"),
-            )
-            self._typed.do_not_save_to_config = True
-            # A visitor can choose no path that they may not read: it stays here, where only events of ours put it.
-            self.path = gr.State("")
-            self._status = gr.HTML(note(NOTHING), elem_id=element("source_status"))
-            self._clear = gr.Button("Remove the source", elem_id=element("source_clear"))
+            self._video()
+            self._pictures()
             for name, field in fields().items():
                 if field.metadata["fold"] == SOURCE:
                     add(name)
 
-    def connect(self, on: On, use: gr.Button, made: gr.State) -> None:
-        """Connect the events. use: the button that takes the last video as the source; made: the videos made."""
-        chosen = list(Chosen(self.file, self.path, self._status))
-        on(self.file.upload, choose_upload, [self.file], chosen[1:])
-        on(self.file.clear, lambda: ("", note(NOTHING)), None, chosen[1:])
+    def _video(self) -> None:
+        self._file = gr.File(label="Video to start from", elem_id=element("source"), file_types=["video", "image"])
+        accept_uploads_only(self._file)
+        self._typed = gr.Textbox(
+            label="Or the video's path on the WebUI's computer (press Enter to choose it)",
+            max_lines=1,
+            elem_id=element("source_path"),
+        )
+        self._typed.do_not_save_to_config = True
+        # A visitor can choose no path that they may not read: it stays here, where only events of ours put it.
+        self._path = gr.State("")
+        self._status = gr.HTML(note(NOTHING), elem_id=element("source_status"))
+        self._clear = gr.Button("Remove the source", elem_id=element("source_clear"))
+
+    def _pictures(self) -> None:
+        with gr.Row():
+            self.first = _picture("First frame", "first")
+            self._last = _picture("Last frame", "last")
+        self._others = gr.File(
+            label="Other pictures as frames", elem_id=element("others"), file_types=["image"], file_count="multiple"
+        )
+        accept_uploads_only(self._others)
+        self._frames_of_others = gr.Textbox(
+            label="Their frames", info="0 is the first; with commas, in the order of the files", max_lines=1,
+            elem_id=element("frames_of_others"),
+        )  # fmt: skip
+        self._frames_of_others.do_not_save_to_config = True
+        self._mask = _picture("Mask: white where the source is to change", "mask")
+
+    def files(self, soundtrack: Any) -> Files:
+        """Return the components for files, with the soundtrack's, in the order of the run's values."""
+        return Files(
+            soundtrack=soundtrack,
+            source=self._file,
+            source_path=self._path,
+            first=self.first,
+            last=self._last,
+            others=self._others,
+            frames_of_others=self._frames_of_others,
+            mask=self._mask,
+        )
+
+    def connect(self, on: On, buttons: SourceButtons) -> None:
+        """Connect the events."""
+        chosen = list(Chosen(self._file, self._path, self._status))
+        on(self._file.upload, choose_upload, [self._file], chosen[1:])
+        on(self._file.clear, lambda: ("", note(NOTHING)), None, chosen[1:])
         on(self._typed.submit, choose_path, [self._typed], chosen, reads=True)
         on(self._clear.click, lambda: Chosen(None, "", note(NOTHING)), None, chosen)
-        on(use.click, choose_made, [made], chosen)
+        on(buttons.use_video.click, choose_made, [buttons.made], chosen)
+        on(buttons.use_frame.click, lambda frame: frame, [buttons.frame], [self.first])
+
+
+def _picture(label: str, name: str) -> gr.Image:
+    return gr.Image(label=label, type="filepath", elem_id=element(name), height=180)
 
 
 def choose_upload(file: Any) -> list[Any]:

@@ -10,23 +10,22 @@ from ..host import TAB, PageHost
 from ..models.folders import make_folders
 from ..models.model_list import ModelList
 from .actions import Actions
+from .files import FIELDS
 from .guarded_events import accept_uploads_only, connect
 from .model_actions import FORECAST_FIELDS, ModelActions
 from .models_panel import Changes, ModelsPanel
 from .outcome import model_note
 from .restore import Restore
 from .results import Frame, Models, Restored, Results
-from .source_fold import SourceFold
+from .source_fold import SourceButtons, SourceFold
 from .widgets import JS, UNLIMITED, element, fields, tool, widget
 
 HINT = "(Press Ctrl+Enter to generate, Alt+Enter to skip, Esc to interrupt)"
 ASKING = "(...values) => [window.text2videoPage ?? '', ...values.slice(1)]"
 OPENING = "(...values) => [text2videoOpened(), ...values.slice(1)]"
 """Code that puts the page's name before a question. ASKING works before our script is there: a host may ask early."""
-FILES = ("soundtrack", "source")
-"""The request's fields that have file components."""
-ORDER = tuple(name for name in fields() if name not in FILES)
-"""The other fields, in the order of events' values."""
+ORDER = tuple(name for name in fields() if name not in FIELDS)
+"""The request's fields that have widgets, in the order of events' values."""
 
 
 class Tab:
@@ -159,6 +158,7 @@ class Tab:
             self.frame_number.do_not_save_to_config = True
             self.frame = gr.Image(label="Chosen frame", type="pil", interactive=False, elem_id=element("frame_image"))
             self.frame_status = gr.HTML(elem_id=element("frame_status"))
+            self.use_as_first = gr.Button("Use as first frame", elem_id=element("use_as_first"))
             self.host.tools_for_frames(self.frame)
         self.infotext = gr.HTML(elem_id=element("infotext"))
         self.made = gr.State([])
@@ -172,7 +172,7 @@ class Tab:
 
     def _connect(self) -> None:
         values = [self.widgets[name] for name in ORDER]
-        inputs = [self.task, self.model, self.soundtrack, self.source.file, self.source.path, *values]
+        inputs = [self.task, self.model, *self.source.files(self.soundtrack), *values]
         outputs = Results(
             made=self.made,
             players=self.players,
@@ -196,7 +196,7 @@ class Tab:
         self._connect_model(values)
         self._connect_small()
         self._connect_restoring(values)
-        self.source.connect(self._on, self.use_as_source, self.made)
+        self.source.connect(self._on, SourceButtons(self.use_as_source, self.use_as_first, self.made, self.frame))
 
     def _connect_model(self, values: list[Any]) -> None:
         chosen = [self.previous_model, self.model, *values]
@@ -252,7 +252,7 @@ class Tab:
         self._forecast_on(restored.then)
         pasted = [self.widgets["prompt"], self.model]
         self._forecast_on(self._on(self.paste.click, _outputs_of(restore.restore_text), pasted, outputs).then)
-        self.host.connect_paste([self.model, self.previous_model], self.widgets)
+        self.host.connect_paste([self.model, self.previous_model], self.widgets, self.source.first)
 
 
 def _outputs_of(restore: Callable[..., Restored]) -> Callable[..., list[Any]]:

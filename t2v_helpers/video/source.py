@@ -36,15 +36,13 @@ _SCALES = {
 }
 _SQUARE_PIXELS = "scale=iw*sar:ih,setsar=1"
 # Brightness beyond what other videos have is compressed; without this, colours would look pale.
-_FROM_HDR = ",".join(
-    (
-        "zscale=t=linear:npl=100",
-        "format=gbrpf32le",
-        "zscale=p=bt709",
-        "tonemap=mobius:desat=0",
-        "zscale=t=bt709:m=bt709:r=tv",
-        "format=yuv420p",
-    )
+_FROM_HDR = (
+    "zscale=t=linear:npl=100",
+    "format=gbrpf32le",
+    "zscale=p=bt709",
+    "tonemap=mobius:desat=0",
+    "zscale=t=bt709:m=bt709:r=tv",
+    "format=yuv420p",
 )
 _HDR = re.compile(r"smpte2084|arib-std-b67")
 _RATE = re.compile(r"([\d.]+k?) fps")
@@ -149,7 +147,7 @@ def _flatten(pixels: Tensor) -> Tensor:
 
 def _stream(path: Path, piece: Piece, shape: Shape, about: About) -> Iterator[Tensor]:
     """Yield frames as RGBA bytes [height, width, 4], while ffmpeg goes on reading."""
-    filters = [f"fps={piece.rate:g}", _SQUARE_PIXELS, *([_FROM_HDR] if about.is_hdr else [])]
+    filters = [f"fps={piece.rate:g}", _SQUARE_PIXELS, *(_FROM_HDR if about.is_hdr else ())]
     filters.append(_SCALES[shape.mode].format(w=shape.width, h=shape.height))
     command = [find_ffmpeg(), "-v", "error", "-ss", f"{piece.start:g}", *_input(path), "-map", "0:v:0"]
     command += ["-vf", ",".join(filters), "-frames:v", str(piece.frames), "-pix_fmt", "rgba", "-f", "rawvideo", "-"]

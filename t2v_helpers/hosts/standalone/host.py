@@ -119,5 +119,5 @@ class StandaloneHost(ConsoleHost):
     def tools_for_frames(self, image: Any) -> None:
         """Add nothing: there is nowhere to send a frame to, and the image itself can be saved."""
 
-    def connect_paste(self, models: list[Any], widgets: dict[str, Any]) -> None:
+    def connect_paste(self, models: list[Any], widgets: dict[str, Any], image: Any) -> None:
         """Do nothing: nobody else sends settings."""

@@ -172,8 +172,8 @@ class WebUIHost:
     def tools_for_frames(self, image: Any) -> None:
         add_frame_buttons(image)
 
-    def connect_paste(self, models: list[Any], widgets: dict[str, Any]) -> None:
-        self.pasting.connect(self, models, widgets)
+    def connect_paste(self, models: list[Any], widgets: dict[str, Any], image: Any) -> None:
+        self.pasting.connect(self, models, widgets, image)
 
 
 def _listens() -> str:

@@ -1,9 +1,22 @@
 """Receives settings that other parts of the WebUI send to the tab, and sends frames from it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...host import TAB, Host
+
+GALLERIES = {f"{tab}_send_to_extras": f"{tab}_gallery" for tab in ("txt2img", "img2img", "extras")}
+"""The last of the WebUI's own buttons below a result, by id, and the gallery that it belongs to."""
+SOURCES = {"pnginfo_generation_info", "pnginfo_image", *GALLERIES.values()}
+"""Ids of components from which something is sent to our tab."""
+
+
+class _Button(NamedTuple):
+    """A button of ours on another tab, and the component whose text or picture it sends."""
+
+    component: Any
+    text: Any = None
+    image: Any = None
 
 
 def add_frame_buttons(image: Any) -> None:
@@ -20,32 +33,53 @@ def add_frame_buttons(image: Any) -> None:
 
 
 class Pasting:
-    """The fields that receive settings, and our button on the tab PNG Info."""
+    """The fields that receive settings and pictures, and our buttons on the WebUI's other tabs."""
 
     def __init__(self) -> None:
-        self._png_info: dict[str, Any] = {}
+        self._seen: dict[str, Any] = {}
+        self._buttons: list[_Button] = []
 
     def after_component(self, component: Any, **about: Any) -> None:
-        """Add our button to those of PNG Info while the page is built."""
-        if about.get("elem_id") == "pnginfo_generation_info":
-            self._png_info = {"text": component}
-        elif about.get("elem_id") == "extras_tab" and set(self._png_info) == {"text"}:
-            import gradio as gr
+        """Add our buttons to the WebUI's own while the page is built."""
+        name = about.get("elem_id")
+        if name in SOURCES:
+            self._seen[name] = component
+        elif name == "extras_tab" and "pnginfo_generation_info" in self._seen:
+            self._add_to_png_info()
+        elif name in GALLERIES and GALLERIES[name] in self._seen:
+            self._add_to_gallery(name.removesuffix("_send_to_extras"), self._seen[GALLERIES[name]])
 
-            self._png_info["button"] = gr.Button(f"Send to {TAB}", elem_id=f"{TAB}_tab")
+    def _add_to_png_info(self) -> None:
+        import gradio as gr
 
-    def withdraw_button(self) -> None:
-        """Hide the button. PNG Info is built before our tab; if building the tab fails, nothing can be sent to it."""
-        if button := self._png_info.pop("button", None):
-            button.visible = False
+        text, image = self._seen["pnginfo_generation_info"], self._seen.get("pnginfo_image")
+        self._buttons.append(_Button(gr.Button(f"Send to {TAB}", elem_id=f"{TAB}_tab"), text=text))
+        if image is not None:
+            button = gr.Button(f"Use as first frame in {TAB}", elem_id=f"{TAB}_from_pnginfo")
+            self._buttons.append(_Button(button, image=image))
 
-    def connect(self, host: Host, models: list[Any], widgets: dict[str, Any]) -> None:
-        """Register the fields that receive settings.
+    def _add_to_gallery(self, tab: str, gallery: Any) -> None:
+        from modules.ui_components import ToolButton
+
+        tooltip = f"Use the image as the first frame in {TAB}."
+        button = ToolButton("🎬", elem_id=f"{tab}_send_to_{TAB}", tooltip=tooltip)
+        button.do_not_save_to_config = True
+        self._buttons.append(_Button(button, image=gallery))
+
+    def withdraw_buttons(self) -> None:
+        """Hide the buttons. Other tabs are built before ours; if building it fails, nothing can be sent to it."""
+        for button in self._buttons:
+            button.component.visible = False
+        self._buttons.clear()
+
+    def connect(self, host: Host, models: list[Any], widgets: dict[str, Any], image: Any) -> None:
+        """Register the components that receive something.
 
         Args:
             host: The host, whose models can be chosen.
             models: The components that receive a model's name.
             widgets: The components of the request's fields, by name.
+            image: The component that receives pictures.
         """
         from modules import infotext_utils
 
@@ -56,12 +90,17 @@ class Pasting:
 
         fields: list[tuple[Any, Any]] = [(component, pasted_model) for component in models]
         fields += [(component, field_reader(name)) for name, component in widgets.items()]
-        infotext_utils.add_paste_fields(TAB, None, fields)
-        if set(self._png_info) == {"text", "button"}:
+        infotext_utils.add_paste_fields(TAB, image, fields)
+        for button in self._buttons:
             binding = infotext_utils.ParamBinding(
-                paste_button=self._png_info["button"], tabname=TAB, source_text_component=self._png_info["text"]
+                paste_button=button.component,
+                tabname=TAB,
+                source_text_component=button.text,
+                source_image_component=button.image,
             )
             infotext_utils.register_paste_params_button(binding)
+        # Reload UI builds all of it again.
+        self._buttons, self._seen = [], {}
 
 
 def field_reader(name: str) -> Callable[[dict[str, Any]], Any]:

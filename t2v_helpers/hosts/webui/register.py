@@ -46,7 +46,7 @@ def _tabs() -> list[tuple[Any, str, str]]:
         return [(build_tab(HOST), TAB, TAB)]
     except Exception as error:
         log.exception("The tab text2video could not be built")
-        HOST.pasting.withdraw_button()
+        HOST.pasting.withdraw_buttons()
         return [(_broken_tab(error), TAB, TAB)]
 
 

@@ -21,16 +21,17 @@ from sd_t2v.t2v_helpers.models.folders import MINIATURE_NAME, find_models, more_
 from sd_t2v.t2v_helpers.models.model_list import ModelList
 from sd_t2v.t2v_helpers.page import tab
 from sd_t2v.t2v_helpers.page.actions import Actions
+from sd_t2v.t2v_helpers.page.files import FIELDS, Files
 from sd_t2v.t2v_helpers.page.model_actions import ModelActions
 from sd_t2v.t2v_helpers.page.restore import Restore
 from sd_t2v.t2v_helpers.page.results import Results
 from sd_t2v.t2v_helpers.request import GenerationRequest
 from sd_t2v.t2v_helpers.settings import AUTOMATIC, OUTPUT_FOLDER
 
-FILES, ORDER = tab.FILES, tab.ORDER
+ORDER = tab.ORDER
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(GenerationRequest)}
-NO_FILES = (None, None, "")
-"""What a page sends if nobody has chosen a soundtrack or a source."""
+NO_FILES = Files(*[None] * len(Files._fields))
+"""What a page sends if nobody has chosen a file."""
 SMALL = DEFAULTS | {"prompt": "a red ball", "width": 16, "height": 16, "frames": 1, "steps": 1}
 
 
@@ -63,7 +64,7 @@ def in_order(**values: Any) -> list[Any]:
 
 
 def test_every_field_of_the_request_is_on_the_tab() -> None:
-    assert {*ORDER, *FILES} == set(DEFAULTS)
+    assert {*ORDER, *FIELDS} == set(DEFAULTS)
 
 
 def test_gradio_lets_every_page_wait_in_the_hosts_queue(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Reads pictures as frames of a video, and as masks."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter, ImageOps
+from torch import Tensor
+
+from ...modelscope.errors import RequestError
+from .source import CROP, FIT, MOST_PIXELS, Shape
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""Formats that are read. Pillow knows dozens more, some of which start other programs."""
+WHITE = (255, 255, 255, 255)
+
+
+def read_picture(path: Path, shape: Shape) -> Tensor:
+    """Return a picture as a frame: RGB bytes [height, width, 3]. Raises RequestError if it cannot be read.
+
+    A camera's rotation is applied, and transparent parts become white, as in the WebUI.
+    """
+    picture = ImageOps.exif_transpose(_open(path)).convert("RGBA")
+    flat = Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture).convert("RGB")
+    return torch.from_numpy(np.array(_resize(flat, shape)))
+
+
+def read_mask(path: Path, shape: Shape, softness: int) -> Tensor:
+    """Return a mask as numbers in 0..1, [height, width], where white is 1. Raises RequestError.
+
+    softness: how far its edges are blurred, in pixels.
+    """
+    picture = ImageOps.exif_transpose(_open(path)).convert("RGBA")
+    flat = Image.alpha_composite(Image.new("RGBA", picture.size, (0, 0, 0, 255)), picture).convert("L")
+    return soften(torch.from_numpy(np.array(_resize(flat, shape))).float() / 255, softness)
+
+
+def soften(mask: Tensor, softness: int) -> Tensor:
+    """Return a mask [height, width] of 0..1 with its edges blurred over so many pixels."""
+    if not softness:
+        return mask
+    picture = Image.fromarray((mask * 255).round().to(torch.uint8).numpy())
+    return torch.from_numpy(np.array(picture.filter(ImageFilter.GaussianBlur(softness)))).float() / 255
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise RequestError(f"There is no file {path.name!r}. Check the path.")
+    try:
+        with warnings.catch_warnings():
+            # Checked below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(path, formats=FORMATS)
+        if picture.width * picture.height > MOST_PIXELS:
+            raise RequestError(f"The picture {path.name!r} is too large: {picture.width} x {picture.height} pixels.")
+        picture.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"The picture {path.name!r} cannot be read. Choose a PNG, JPEG or WebP file.") from error
+    return picture
+
+
+def _resize(picture: Image.Image, shape: Shape) -> Image.Image:
+    size = shape.width, shape.height
+    if shape.mode == CROP:
+        return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    if shape.mode == FIT:
+        return ImageOps.pad(picture, size, Image.Resampling.LANCZOS, color=0)
+    return picture.resize(size, Image.Resampling.LANCZOS)

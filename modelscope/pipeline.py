@@ -56,6 +56,19 @@ def generate(
 ) -> Tensor:
     """Make one video: RGB bytes [frames, height, width, 3] on the CPU.
 
+    The arguments and errors are those of `generate_latents`.
+    """
+    latents, plan = generate_latents(residency, request, options, source)
+    frames = decode(residency, latents, replace(options, plan=plan))
+    return paste_source(frames, source) if source else frames
+
+
+@torch.no_grad()
+def generate_latents(
+    residency: Residency, request: VideoRequest, options: RunOptions = DEFAULTS, source: Source | None = None
+) -> tuple[Tensor, Plan]:
+    """Make one video as latents: [1, c, f, h, w] in float32. Return them, and the plan under which sampling ended.
+
     Args:
         residency: The model, and its weights on the device.
         request: The parameters of the video.
@@ -70,15 +83,6 @@ def generate(
         # Such a run cannot use the weights that are kept on the device.
         residency.release()
     source = encode_source(residency, source, options) if source else None
-    latents, plan = _make_latents(residency, request, options, source)
-    frames = decode(residency, latents, replace(options, plan=plan))
-    return paste_source(frames, source) if source else frames
-
-
-def _make_latents(
-    residency: Residency, request: VideoRequest, options: RunOptions, source: Source | None
-) -> tuple[Tensor, Plan]:
-    """Return the latents [1, c, f, h, w], and the plan under which sampling ended."""
     model, loras, notify = residency.model, options.loras, options.notify
     encoding = Task(model.text_encoder, "encoding the prompt", loras.text)
     with PlanRunner(residency, encoding, options.plan, model.place, notify) as text:

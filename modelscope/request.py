@@ -48,7 +48,7 @@ def param(  # noqa: PLR0913 - each is named where it is given
     return dataclasses.field(default=default, metadata=bounds | about)
 
 
-ADVANCED, SOURCE = "Advanced", "Source"
+ADVANCED, SOURCE, IMPROVE = "Advanced", "Source", "Improve"
 """Folds on the tab, for parameters that not everybody needs."""
 FULL, TAESD = "full", "TAESD"
 """Decoders: the model's autoencoder, and a small one."""

@@ -57,6 +57,9 @@ class Host(Protocol):
     def outputs_folder(self) -> Path:
         """Return the default folder for videos."""
 
+    def upscalers(self) -> dict[str, "Callable[[Image.Image, int, int], Image.Image]"]:
+        """Return the host's upscalers by name. Each enlarges a picture to about a width and a height."""
+
     def devices(self) -> Devices:
         """Return the device to compute on, and the precisions."""
 

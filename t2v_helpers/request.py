@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..modelscope.conditioning.images import RAMP
-from ..modelscope.request import ADVANCED, MAX_SEED, SOURCE, VideoRequest, param
+from ..modelscope.request import ADVANCED, IMPROVE, MAX_SEED, SOURCE, VideoRequest, param
+from ..modelscope.sampling.catalogue import sampler_names
 from .settings import AUTOMATIC, PRECISIONS
 from .video.formats import DEFAULT_FORMAT, format_names
 from .video.source import CROP, FIT, STRETCH
@@ -14,6 +15,14 @@ Request = TypeVar("Request", bound="GenerationRequest")
 
 AS_FPS_SAYS, ITS_OWN = "as FPS says", "its own"
 """Rates at which a source's frames are taken."""
+CHANGE_SOURCE, KEEP_SOURCE = "change it", "keep it"
+"""What becomes of a source: it is made into a new video, or continued and improved as it is."""
+OFF, SAME = "off", "same"
+"""No second pass; its model or sampler is that of the first one."""
+LATENT, LANCZOS = "Latent", "Lanczos"
+"""Upscalers that every host has."""
+BY_MOTION, BY_MODEL = "motion", "model"
+"""Ways of interpolation: ffmpeg's, and holding every second frame."""
 SLOWEST, FASTEST = 1, 120
 """Range of a video's frames per second."""
 SILENT, KEPT = "left out", "kept"
@@ -116,6 +125,71 @@ class GenerationRequest(VideoRequest):
         key="Mask blur",
         fold=SOURCE,
     )
+
+    source_use: str = param(
+        CHANGE_SOURCE,
+        "What becomes of the source",
+        choices=lambda: [CHANGE_SOURCE, KEEP_SOURCE],
+        info="keep it as it is to continue, enlarge or smooth it",
+        key="Source use",
+        fold=SOURCE,
+    )
+    extend: int = param(
+        0,
+        "Extend",
+        minimum=0,
+        maximum=100,
+        usual=10,
+        step=1,
+        info="clips to add at the end; each continues the one before",
+        key="Extend",
+        fold=IMPROVE,
+    )
+    hires: str = param(
+        OFF, "Hires. fix", info="the model of a second pass over the enlarged video", key="Hires model", fold=IMPROVE
+    )
+    hires_scale: float = param(2.0, "Upscale by", minimum=1, maximum=4, step=0.05, key="Hires upscale", fold=IMPROVE)
+    hires_upscaler: str = param(LANCZOS, "Upscaler", key="Hires upscaler", fold=IMPROVE)
+    hires_strength: float = param(
+        0.6,
+        "Strength of the second pass",
+        minimum=0,
+        maximum=1,
+        step=0.01,
+        key="Hires strength",
+        fold=IMPROVE,
+    )
+    hires_steps: int = param(
+        0, "Steps of the second pass", minimum=0, maximum=1000, usual=150, step=1, info="0 is as many as in the first",
+        key="Hires steps", fold=IMPROVE,
+    )  # fmt: skip
+    hires_sampler: str = param(
+        SAME, "Sampler of the second pass", choices=lambda: [SAME, *sampler_names()], key="Hires sampler", fold=IMPROVE
+    )
+    interpolate: int = param(
+        1,
+        "Interpolate",
+        minimum=1,
+        maximum=8,
+        usual=4,
+        step=1,
+        info="times as many frames per second; 1 is off",
+        key="Interpolate",
+        fold=IMPROVE,
+    )
+    interpolate_by: str = param(
+        BY_MOTION,
+        "Interpolate by",
+        choices=lambda: [BY_MOTION, BY_MODEL],
+        info="motion is quick; the model takes as long as a video, for 2, 4 or 8 times",
+        key="Interpolate by",
+        fold=IMPROVE,
+    )
+
+    @property
+    def keeps_source(self) -> bool:
+        """True if the source itself is the first clip."""
+        return bool(self.source) and self.source_use == KEEP_SOURCE
 
     @property
     def has_source(self) -> bool:

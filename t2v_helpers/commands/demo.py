@@ -105,7 +105,9 @@ def _make_videos(options: argparse.Namespace) -> int:
     settings[EIGHT_BITS] = options.eight_bits
     host = ConsoleHost(settings, options.device, options.lora_dir)
     name = MINIATURE_NAME if options.model == MODEL_FOLDER else options.model.resolve().name
-    outcome = run(host, ModelFolder(name, options.model), request, _Finished().add)
+    path = Path(request.hires)
+    second = ModelFolder(path.resolve().name, path) if path.is_dir() else None
+    outcome = run(host, ModelFolder(name, options.model), request, _Finished().add, second)
     for video in outcome.videos:
         for path in video.files:
             say(f"Click here: {path.resolve().as_uri()}")

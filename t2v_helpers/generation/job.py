@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from ...modelscope.checkpoints.find_parts import read_model_config
 from ...modelscope.network.tiny_decoder import TinyDecoder
 from ...modelscope.request import TAESD
 from ..host import Host
-from ..models.folders import ModelFolder
+from ..models.folders import ModelFolder, find_model
 from ..models.tiny_decoder import load_tiny_decoder
-from ..request import GenerationRequest
+from ..request import OFF, SAME, GenerationRequest
 from ..signals import held
 from ..video.ffmpeg import OutputError
 from ..video.formats import FORMATS
 from ..video.write import check_format, check_soundtrack
+from .enlarge import Upscale, find_upscaler
 from .lora_tags import Prompts, split_prompts
 from .loras import LoraChoice, choose_loras
 from .outputs import Destination, destination, make_folder, pattern_values, reserved_stem
@@ -31,6 +34,8 @@ class Job:
         destination: The folder for the videos, and the patterns for their names.
         tiny_decoder: Decodes instead of the model's autoencoder, if the request says so.
         reading: The source, and what comes of it.
+        second: The folder of the second pass's model.
+        upscale: Enlarges pictures for the second pass.
     """
 
     request: GenerationRequest
@@ -40,6 +45,8 @@ class Job:
     destination: Destination
     tiny_decoder: TinyDecoder | None
     reading: Reading
+    second: ModelFolder
+    upscale: Upscale
 
     def plain_request(self) -> GenerationRequest:
         """Return the request as the model reads it, without tags."""
@@ -50,19 +57,24 @@ class Job:
         return replace(request, prompt=self.request.prompt, negative_prompt=self.request.negative_prompt)
 
 
-def prepare_job(
-    host: Host, folder: ModelFolder, request: GenerationRequest, on_problem: Callable[[Exception], None]
-) -> Job:
+class Models(NamedTuple):
+    """The folders of a job's models. second: that of the second pass, if it is none of the host's."""
+
+    first: ModelFolder
+    second: ModelFolder | None = None
+
+
+def prepare_job(host: Host, models: Models, request: GenerationRequest, on_problem: Callable[[Exception], None]) -> Job:
     """Make a request ready to run. Everything that can fail early is tried now, not after an hour's sampling.
 
     Args:
         host: Provides settings and folders.
-        folder: The model's folder.
+        models: The models' folders.
         request: The request.
         on_problem: Called with errors that do not end the run.
 
     Raises:
-        ModelError: The file of the request's decoder cannot be used.
+        ModelError: The file of the request's decoder cannot be used, or there is no such second model.
         OutputError: The folder is not writable, or none of the formats can be written.
         RequestError: A tag, the source, the soundtrack or the decoder cannot be used.
     """
@@ -74,10 +86,20 @@ def prepare_job(
     if request.soundtrack:
         check_soundtrack(request.soundtrack)
     reading = read_source(request)
-    names = pattern_values(reading.request, folder.name)
+    second, upscale = _find_second(host, models, request), find_upscaler(host, request.hires_upscaler)
+    names = pattern_values(reading.request, models.first.name)
     with held(), reserved_stem(make_folder(where, names), where.name_pattern, names):
         pass
-    return Job(reading.request, prompts, loras, folder, where, tiny_decoder, reading)
+    return Job(reading.request, prompts, loras, models.first, where, tiny_decoder, reading, second, upscale)
+
+
+def _find_second(host: Host, models: Models, request: GenerationRequest) -> ModelFolder:
+    """Return the folder of the second pass's model. Raises ModelError if it is none."""
+    if models.second is None and request.hires in (OFF, SAME):
+        return models.first
+    second = models.second or find_model(host, request.hires)
+    read_model_config(second.path)
+    return second
 
 
 def _select_formats(formats: tuple[str, ...], on_problem: Callable[[Exception], None]) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from ..terminal import green, say
 from .preview import Previews
 from .progress_bar import LABELS, ProgressBar
 
-ENDS: dict[Phase, float] = {"source": 0.06, "encode": 0.0, "sample": 0.94, "decode": 1.0}
-"""Where each phase ends on a video's progress bar, 0..1."""
+ENDS: dict[Phase, float] = {"enlarge": 0.04, "source": 0.1, "encode": 0.0, "sample": 0.94, "decode": 1.0}
+"""Where each phase of a stage ends on its part of the progress bar, 0..1."""
 
 
 class Stopped(Exception):
@@ -48,6 +48,7 @@ class Monitor:
         self._bar = ProgressBar()
         self._denoised: Tensor | None = None
         self._begin = 0.0
+        self._stage, self._number, self._stages = "", 0, 1
 
     def begin(self) -> None:
         """Report the start. A pending Skip is ignored: it was meant for the previous video."""
@@ -55,15 +56,24 @@ class Monitor:
         if self._host.stop_request() == "interrupt":
             raise Interrupted(None)
 
+    def begin_stage(self, name: str, number: int, stages: int) -> None:
+        """Begin a stage of the video. name: what comes before the phases in reports; number: counted from 0."""
+        self._stage, self._number, self._stages, self._begin = name, number, stages, 0.0
+        # What a person sees of the stage before is no unfinished state of this one.
+        self._denoised = None
+        if number:
+            self._report(name.rstrip(": "), 0.0)
+            self._check()
+
     def __call__(self, step: Step) -> None:
         self._bar(step)
         count = f" {step.done}/{step.total}" if step.phase != "encode" else ""
-        self._report(LABELS[step.phase] + count, self._share(step))
+        self._report(self._stage + LABELS[step.phase] + count, self._share(step))
         if step.denoised is not None:
             self._denoised = step.denoised
             if self._host.wants_preview(step.done):
                 self._previews.show(step.denoised)
-        complete = step.phase == "decode" and step.done == step.total
+        complete = step.phase == "decode" and step.done == step.total and self._number == self._stages - 1
         if not complete:
             self._check()
 
@@ -87,6 +97,7 @@ class Monitor:
     def saving(self) -> None:
         """Report that the files are being written."""
         self.close()
+        self._stage, self._number, self._stages = "", 0, 1
         self._report("saving", 1)
 
     def saved(self) -> None:
@@ -99,4 +110,5 @@ class Monitor:
 
     def _report(self, text: str, share: float) -> None:
         several = f", video {self._video} of {self._videos}" if self._videos > 1 else ""
+        share = (self._number + share) / self._stages
         self._host.show_progress(Progress(self._video, self._videos, share, text + several))

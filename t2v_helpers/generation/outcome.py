@@ -18,11 +18,17 @@ log = logger(__name__)
 
 @dataclass(frozen=True)
 class Video:
-    """One saved video. files: in the order of the request's formats, without those that failed."""
+    """One saved video.
+
+    files: in the order of the request's formats, without those that failed.
+    frames: the number of its frames.
+    finished: whether it was not ended before all stages were done.
+    """
 
     request: GenerationRequest
     infotext: str
     files: tuple[Path, ...]
+    frames: int
     finished: bool = True
 
 

@@ -12,6 +12,7 @@ LABELS: dict[Phase, str] = {
     "source": "encoding the source",
     "sample": "sampling",
     "decode": "decoding",
+    "enlarge": "enlarging",
 }
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torch import Tensor
-
 from ..host import Host
 from ..infotext import write_infotext
 from ..request import GenerationRequest
@@ -16,6 +14,7 @@ from ..video.write import cannot_write, write_video
 from .job import Job
 from .outcome import Video
 from .outputs import make_folder, pattern_values, reserved_stem
+from .stages import Made
 
 OnFile = Callable[[Path], None]
 """Callback for every file, as soon as it is complete."""
@@ -28,14 +27,12 @@ class VideoSaver:
         self._host, self._job = host, job
         self._on_file, self._on_problem = on_file, on_problem
 
-    def save(
-        self, request: GenerationRequest, frames: Tensor, *, eight_bits: bool = False, finished: bool = True
-    ) -> Video:
+    def save(self, request: GenerationRequest, made: Made, *, eight_bits: bool = False, finished: bool = True) -> Video:
         """Write a video in every format. If one fails, the others are written anyway.
 
         Args:
             request: The video's request, with its tags.
-            frames: RGB bytes [frames, height, width, 3].
+            made: The video.
             eight_bits: Whether the weights were stored in 8 bits.
             finished: Whether the video was not interrupted.
 
@@ -47,7 +44,7 @@ class VideoSaver:
         where, names = self._job.destination, pattern_values(request, self._job.folder.name)
         failures: list[OutputError] = []
         with held(), reserved_stem(make_folder(where, names), where.name_pattern, names) as stem:
-            files = tuple(self._write_files(stem, frames, request, infotext, failures.append))
+            files = tuple(self._write_files(stem, made, request, infotext, failures.append))
             if files and self._host.setting(SAVE_TEXT):
                 try:
                     write_text(stem.with_name(f"{stem.name}.txt"), infotext)
@@ -57,12 +54,12 @@ class VideoSaver:
             raise failures[0]
         for failure in failures:
             self._on_problem(failure)
-        return Video(request, infotext, files, finished)
+        return Video(request, infotext, files, len(made.clip.frames), finished)
 
     def _write_files(
         self,
         stem: Path,
-        frames: Tensor,
+        made: Made,
         request: GenerationRequest,
         infotext: str,
         on_failure: Callable[[OutputError], None],
@@ -71,7 +68,7 @@ class VideoSaver:
         for kind in (FORMATS[name] for name in request.formats):
             path = stem.with_name(stem.name + kind.suffix)
             try:
-                lacks = write_video(path, frames, request.fps, kind, inside, self._job.reading.sound)
+                lacks = write_video(path, made.clip.frames, made.fps, kind, inside, self._job.reading.sound)
             except OutputError as error:
                 on_failure(error)
                 continue

@@ -53,6 +53,9 @@ class ConsoleHost:
     def outputs_folder(self) -> Path:
         return DEFAULT_FOLDER
 
+    def upscalers(self) -> dict[str, "Callable[[Image.Image, int, int], Image.Image]"]:
+        return {}
+
     def devices(self) -> Devices:
         """Return the device that was named, or the best one. Raises RequestError if it cannot be used."""
         import torch

@@ -63,7 +63,7 @@ class Actions:
     def _show(self, outcome: Outcome, status: str) -> Results:
         videos = outcome.videos
         made = [{"seed": video.request.seed, "files": [str(path) for path in video.files]} for video in videos]
-        count, (image, problem) = videos[-1].request.frames, self.frame(made, 1)
+        count, (image, problem) = videos[-1].frames, self.frame(made, 1)
         return Results(
             made=made,
             players=players(videos, self._host.setting(SHOWN_VIDEOS)),

@@ -5,10 +5,12 @@ from typing import Any
 
 import gradio as gr
 
-from ...modelscope.request import ADVANCED
+from ...modelscope.request import ADVANCED, IMPROVE
+from ..generation.enlarge import upscaler_names
 from ..host import TAB, PageHost
 from ..models.folders import make_folders
 from ..models.model_list import ModelList
+from ..request import OFF, SAME
 from .actions import Actions
 from .files import FIELDS
 from .guarded_events import accept_uploads_only, connect
@@ -49,6 +51,7 @@ class Tab:
                 self._model_row()
                 self._settings()
                 self.source = SourceFold(host, self._add)
+                self._improvements()
                 self._loras()
                 self._other_files()
                 self._models = ModelsPanel(host)
@@ -116,6 +119,18 @@ class Tab:
             for name, field in fields().items():
                 if field.metadata["fold"] == ADVANCED:
                     self._add(name)
+
+    def _improvements(self) -> None:
+        with gr.Accordion("Improve", open=False, elem_id=element("improve_fold")):
+            for name, field in fields().items():
+                if field.metadata["fold"] == IMPROVE:
+                    self._add(name, **self._choices(name))
+
+    def _choices(self, name: str) -> dict[str, Any]:
+        """Return the choices for a field whose choices depend on the host."""
+        if name == "hires":
+            return {"choices": [OFF, SAME, *self.models.names()]}
+        return {"choices": upscaler_names(self.host)} if name == "hires_upscaler" else {}
 
     def _loras(self) -> None:
         with gr.Accordion("LoRA", open=False, elem_id=element("lora_fold")), gr.Row(elem_classes=[f"{TAB}-line"]):

@@ -41,8 +41,8 @@ def widget(name: str, **changes: Any) -> Any:
     if kind == tuple[str, ...]:
         return gr.CheckboxGroup(choices=about["choices"](), **basics | {"value": list(default)} | changes)
     if kind is str:
-        if about["choices"]:
-            return gr.Dropdown(choices=about["choices"](), **basics | changes)
+        if about["choices"] or "choices" in changes:
+            return gr.Dropdown(**basics | ({"choices": about["choices"]()} if about["choices"] else {}) | changes)
         return gr.Textbox(**basics | changes)
     if about["maximum"] > LONGEST_SLIDER:
         return gr.Number(precision=0, **basics | changes)

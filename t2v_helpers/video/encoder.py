@@ -48,7 +48,7 @@ def encode(path: Path, frames: Tensor, command: list[str], infotext: str, patien
         where = {"cwd": path if path.is_dir() else None}
         with at_work(line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, **where) as process:
             assert process.stdin
-            feeder = _Feeder(process.stdin, frames)
+            feeder = Feeder(process.stdin, frames)
             feeder.start()
             _watch(process, feeder, path, patience)
         feeder.finish()
@@ -57,7 +57,7 @@ def encode(path: Path, frames: Tensor, command: list[str], infotext: str, patien
             raise _failure(process.returncode, log.read().decode(errors="replace"))
 
 
-class _Feeder(threading.Thread):
+class Feeder(threading.Thread):
     """A thread that writes frames into a pipe, which blocks if ffmpeg is stuck."""
 
     def __init__(self, pipe: IO[bytes], frames: Iterable[Tensor]) -> None:
@@ -82,7 +82,7 @@ class _Feeder(threading.Thread):
             raise self.error
 
 
-def _watch(process: "subprocess.Popen[bytes]", feeder: _Feeder, path: Path, patience: float) -> None:
+def _watch(process: "subprocess.Popen[bytes]", feeder: Feeder, path: Path, patience: float) -> None:
     """Wait for ffmpeg's end, for as long as it takes frames or writes something. Raises FfmpegError if it does not."""
     seen, since = (-1, -1), 0.0
     while process.poll() is None:

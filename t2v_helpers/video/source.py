@@ -154,16 +154,18 @@ def _stream(path: Path, piece: Piece, shape: Shape, about: About) -> Iterator[Te
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with at_work(command, **pipes) as process:
         assert process.stdout
-        reader = _Reader(process.stdout, shape.width * shape.height * CHANNELS)
+        reader = FrameReader(process.stdout, shape.width * shape.height * CHANNELS)
         reader.start()
         try:
-            for pixels in reader.frames(path):
+            for pixels in reader.frames():
                 yield torch.frombuffer(pixels, dtype=torch.uint8).view(shape.height, shape.width, CHANNELS)
+        except TimeoutError as error:
+            raise RequestError(f"The source {path.name!r} could not be read: {error}.") from error
         finally:
             reader.stop()
 
 
-class _Reader(threading.Thread):
+class FrameReader(threading.Thread):
     """A thread that reads frames from a pipe, which blocks while ffmpeg is busy or stuck."""
 
     def __init__(self, pipe: IO[bytes], size: int) -> None:
@@ -188,8 +190,8 @@ class _Reader(threading.Thread):
         """End the thread, whatever it waits for; ffmpeg has to end, too."""
         self._stopped.set()
 
-    def frames(self, path: Path) -> Iterator[bytearray]:
-        """Yield each frame's bytes. Raises RequestError if none comes for long."""
+    def frames(self) -> Iterator[bytearray]:
+        """Yield each frame's bytes. Raises TimeoutError if none comes for long."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             check()
@@ -199,4 +201,4 @@ class _Reader(threading.Thread):
                     return
                 deadline = time.monotonic() + PATIENCE
                 yield pixels
-        raise RequestError(f"The source {path.name!r} could not be read: ffmpeg did nothing for {PATIENCE} seconds.")
+        raise TimeoutError(f"ffmpeg did nothing for {PATIENCE} seconds")

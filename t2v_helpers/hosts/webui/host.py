@@ -69,6 +69,10 @@ class WebUIHost:
 
         return Path(shared.opts.data.get("outdir_samples") or default_output_dir, TAB)
 
+    def upscalers(self) -> dict[str, "Callable[[Image.Image, int, int], Image.Image]"]:
+        # "None" changes nothing, and Lanczos is ours.
+        return {one.name: _upscale_with(one) for one in shared.sd_upscalers if one.name not in ("None", "Lanczos")}
+
     def devices(self) -> Devices:
         import torch
         from modules import devices
@@ -181,3 +185,12 @@ def _listens() -> str:
     flags = shared.cmd_opts
     public = flags.listen or flags.share or getattr(flags, "ngrok", None)
     return flags.server_name or ("0.0.0.0" if public else "")
+
+
+def _upscale_with(upscaler: Any) -> "Callable[[Image.Image, int, int], Image.Image]":
+    def upscale(picture: "Image.Image", width: int, height: int) -> "Image.Image":
+        scale = max(width / picture.width, height / picture.height)
+        enlarged: Image.Image = upscaler.scaler.upscale(picture, scale, upscaler.data_path)
+        return enlarged
+
+    return upscale

@@ -39,7 +39,7 @@ from pathlib import Path
 from sd_t2v.t2v_helpers.video import encoder, write
 from sd_t2v.t2v_helpers.video.formats import FORMATS
 from sd_t2v.t2v_helpers.generation.outputs import reserved_stem
-Feeder = encoder._Feeder
+Feeder = encoder.Feeder
 class Halfway(Feeder):
     def run(self):
         for number, frame in enumerate(self._frames):
@@ -53,7 +53,7 @@ clip = torch.zeros(8, 64, 64, 3, dtype=torch.uint8)
 with reserved_stem(Path(sys.argv[1]), "[number]", {}) as stem:
     for name in sys.argv[2:]:
         # The last one is in the middle of its frames when the parent hears of it.
-        encoder._Feeder = Halfway if name == sys.argv[-1] else Feeder
+        encoder.Feeder = Halfway if name == sys.argv[-1] else Feeder
         write.write_video(stem.with_name(stem.name + FORMATS[name].suffix), clip, 8, FORMATS[name])
 """
 

@@ -23,7 +23,7 @@ from sd_t2v.modelscope.errors import ModelError, RequestError
 from sd_t2v.modelscope.memory.plan import BALANCED, LADDER, plan_named
 from sd_t2v.modelscope.network.tiny_decoder import TinyDecoder
 from sd_t2v.modelscope.prompts import tokens
-from sd_t2v.t2v_helpers.generation import lora_tags, save
+from sd_t2v.t2v_helpers.generation import lora_tags, save, stages
 from sd_t2v.t2v_helpers.generation import run as module
 from sd_t2v.t2v_helpers.generation.kept_model import ModelStore
 from sd_t2v.t2v_helpers.generation.outcome import Outcome
@@ -431,14 +431,14 @@ def test_a_text_file_that_fails_loses_no_video(tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_unexpected_error_keeps_the_videos_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.generate
+    real = stages.generate_latents
 
     def failing(model: Any, wish: Any, *others: Any, **named: Any) -> Any:
         if wish.seed == 6:
             raise ZeroDivisionError("boom")
         return real(model, wish, *others, **named)
 
-    monkeypatch.setattr(module, "generate", failing)
+    monkeypatch.setattr(stages, "generate_latents", failing)
     outcome = run(Person(tmp_path), MODEL, request(batch_count=3))
     assert isinstance(outcome.error, ZeroDivisionError)
     assert [video.request.seed for video in outcome.videos] == [5]

@@ -1,0 +1,66 @@
+"""Enlarges a video for its second pass: by the latents, by Lanczos, or by an upscaler of the host."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...modelscope.errors import RequestError
+from ..host import Host
+from ..request import LANCZOS, LATENT
+
+MULTIPLE = 8
+"""Sides of a video are multiples of this number of pixels."""
+Upscale = Callable[[Image.Image, int, int], Image.Image]
+"""Enlarges a picture to a width and a height."""
+
+
+def size_of_second_pass(width: int, height: int, scale: float) -> tuple[int, int]:
+    """Return the width and height of a video after enlargement."""
+    return tuple(max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (width, height))  # type: ignore[return-value]
+
+
+def upscaler_names(host: Host) -> list[str]:
+    """Return the names of all upscalers that a request may name."""
+    return list(dict.fromkeys([LATENT, LANCZOS, *host.upscalers()]))
+
+
+def find_upscaler(host: Host, name: str) -> Upscale:
+    """Return the upscaler with a name; for LATENT, which works on latents, that for the frames. Raises RequestError."""
+    if name in (LATENT, LANCZOS):
+        return _lanczos
+    found = host.upscalers()
+    if name not in found:
+        raise RequestError(f"There is no upscaler {name!r}. Choose one of these: {', '.join(upscaler_names(host))}.")
+    return found[name]
+
+
+def _lanczos(picture: Image.Image, width: int, height: int) -> Image.Image:
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def enlarge(
+    frames: Tensor, width: int, height: int, upscale: Upscale, on_frame: Callable[[int], None] = lambda _: None
+) -> Tensor:
+    """Return frames [f, h, w, 3], enlarged one by one: RGB bytes [f, height, width, 3].
+
+    on_frame: called with the number of frames that are done; it may raise to interrupt.
+    """
+    enlarged = []
+    for done, frame in enumerate(frames, 1):
+        picture = upscale(Image.fromarray(frame.numpy()), width, height).convert("RGB")
+        if picture.size != (width, height):
+            picture = _lanczos(picture, width, height)
+        enlarged.append(torch.from_numpy(np.array(picture)))
+        on_frame(done)
+    return torch.stack(enlarged)
+
+
+def enlarge_latents(latents: Tensor, height: int, width: int) -> Tensor:
+    """Return latents [1, c, f, h, w] with other sides, in latent pixels, as the WebUI's upscaler "Latent" does it."""
+    by_frame = latents[0].transpose(0, 1).float()
+    enlarged = F.interpolate(by_frame, (height, width), mode="bilinear", antialias=False)
+    return enlarged.transpose(0, 1)[None].contiguous()

@@ -1,0 +1,215 @@
+"""What follows a clip: it is continued, enlarged, made smoother; and each stage keeps what the one before has made."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from sd_t2v.miniature.recipe import MODEL_FOLDER
+from sd_t2v.modelscope.conditioning.extend import count_held
+from sd_t2v.t2v_helpers.generation import stages as module
+from sd_t2v.t2v_helpers.generation.outcome import Outcome
+from sd_t2v.t2v_helpers.generation.run import DRIFTED, run
+from sd_t2v.t2v_helpers.host import Progress, Stop
+from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
+from sd_t2v.t2v_helpers.infotext import read_infotext
+from sd_t2v.t2v_helpers.models.folders import ModelFolder
+from sd_t2v.t2v_helpers.request import BY_MODEL, KEEP_SOURCE, LANCZOS, LATENT, OFF, SAME, GenerationRequest
+from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
+from sd_t2v.t2v_helpers.video.ffmpeg import find_ffmpeg
+from sd_t2v.t2v_helpers.video.frames import read_frame
+from sd_t2v.t2v_helpers.video.interpolate import interpolate_motion
+
+MODEL = ModelFolder("miniature", MODEL_FOLDER)
+FRAMES = 8
+
+
+class Person(ConsoleHost):
+    """Interrupts once progress reads like `at`."""
+
+    def __init__(self, outputs: Path, at: str = "-", asks: Stop = "interrupt") -> None:
+        super().__init__({OUTPUT_FOLDER: str(outputs)}, "cpu")
+        self._at, self._asks, self.seen = at, asks, list[Progress]()
+        self.enlarged: list[tuple[int, int]] = []
+
+    def show_progress(self, progress: Progress) -> None:
+        self.seen.append(progress)
+
+    def stop_request(self) -> Stop | None:
+        return self._asks if self.seen and self.seen[-1].text.startswith(self._at) else None
+
+    def upscalers(self) -> dict[str, Any]:
+        return {"Mirror": self._mirror}
+
+    def _mirror(self, picture: Image.Image, width: int, height: int) -> Image.Image:
+        self.enlarged.append((width, height))
+        # As some do, it enlarges by whole factors only: the rest is left to others.
+        return ImageOps.mirror(picture)
+
+
+def make(tmp_path: Path, person: Person | None = None, **changes: Any) -> Outcome:
+    values = {"width": 64, "height": 64, "frames": FRAMES, "steps": 3, "cfg_scale": 2, "seed": 5}
+    request = GenerationRequest(prompt="a red ball", formats="PNG frames", **values | changes)
+    return run(person or Person(tmp_path), MODEL, request)
+
+
+def frames_of(outcome: Outcome, number: int = 0) -> Tensor:
+    folder = outcome.videos[number].files[0]
+    pictures = [read_frame(folder, index) for index in range(len(list(folder.iterdir())))]
+    return torch.stack([torch.from_numpy(np.array(picture)) for picture in pictures])
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path = tmp_path / "film.mkv"
+    command = [find_ffmpeg(), "-v", "error", "-f", "lavfi", "-i", "testsrc=s=64x64:r=8:d=1", "-c:v", "ffv1", str(path)]
+    subprocess.run(command, check=True, timeout=60)
+    return path
+
+
+def test_extending_keeps_what_there_is_and_adds_clips(tmp_path: Path) -> None:
+    plain, longer = make(tmp_path / "a"), make(tmp_path / "b", extend=2)
+    assert not longer.error
+    held = count_held(FRAMES)
+    frames = frames_of(longer)
+    assert len(frames) == longer.videos[0].frames == FRAMES + 2 * (FRAMES - held)
+    assert torch.equal(frames[: FRAMES - held], frames_of(plain)[: FRAMES - held])
+    again = GenerationRequest(**{k: v for k, v in read_infotext(longer.videos[0].infotext).items() if k != "model"})
+    assert (again.extend, again.frames) == (2, FRAMES)
+
+
+def test_a_video_of_somebody_else_is_continued_as_it_is(tmp_path: Path, film: Path) -> None:
+    outcome = make(tmp_path / "out", source=str(film), source_use=KEEP_SOURCE, extend=1)
+    kept = make(tmp_path / "kept", source=str(film), source_use=KEEP_SOURCE)
+    held = count_held(FRAMES)
+    # The miniature knows nothing of such pictures, so the video before it drifts is saved, too.
+    frames = frames_of(outcome, -1)
+    assert torch.equal(frames[: FRAMES - held], frames_of(kept)[: FRAMES - held])
+    assert len(frames) == 2 * FRAMES - held
+
+
+def test_a_source_that_is_only_made_smoother_needs_no_model(tmp_path: Path, film: Path) -> None:
+    nobody = ModelFolder("missing", tmp_path / "missing")
+    values = {"width": 64, "height": 64, "frames": FRAMES, "interpolate": 2, "formats": "PNG frames"}
+    request = GenerationRequest(source=str(film), source_use=KEEP_SOURCE, **values)  # type: ignore[arg-type]
+    outcome = run(Person(tmp_path / "out"), nobody, request)
+    assert not outcome.error
+    assert len(frames_of(outcome)) == 2 * FRAMES - 1
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("by", ["motion", BY_MODEL])
+def test_interpolation_keeps_every_frame_and_the_length(by: str, factor: int, tmp_path: Path) -> None:
+    plain, smooth = make(tmp_path / "a"), make(tmp_path / "b", interpolate=factor, interpolate_by=by)
+    frames = frames_of(smooth)
+    assert len(frames) == (FRAMES - 1) * factor + 1
+    assert torch.equal(frames[::factor], frames_of(plain))
+    assert not torch.equal(frames[1::factor], frames_of(plain)[:-1])
+
+
+def test_motion_is_interpolated_along_its_way() -> None:
+    frames = torch.zeros(8, 64, 64, 3, dtype=torch.uint8)
+    for number, frame in enumerate(frames):
+        frame[20:36, 4 + 6 * number : 20 + 6 * number] = 220
+    found = interpolate_motion(frames, 2)
+    columns = torch.arange(64).float()
+    light = found.float().sum((1, 3))
+    centres = (light * columns).sum(1) / light.sum(1)
+    assert float((centres.diff()[2:-2] - 3).abs().max()) < 1
+
+
+@pytest.mark.parametrize("upscaler", [LATENT, LANCZOS])
+def test_a_second_pass_enlarges_and_changes_the_video(upscaler: str, tmp_path: Path) -> None:
+    small, large = make(tmp_path / "a"), make(tmp_path / "b", hires=SAME, hires_scale=1.5, hires_upscaler=upscaler)
+    assert frames_of(large).shape == (FRAMES, 96, 96, 3)
+    weak = make(tmp_path / "c", hires=SAME, hires_scale=1.5, hires_upscaler=upscaler, hires_strength=0)
+    gaps = []
+    for outcome in (weak, large):
+        shrunk = torch.nn.functional.interpolate(frames_of(outcome).permute(0, 3, 1, 2).float(), (64, 64), mode="area")
+        gaps.append(float((shrunk.permute(0, 2, 3, 1) - frames_of(small)).abs().mean()))
+    assert gaps[0] < gaps[1]
+
+
+def test_an_upscaler_of_the_host_is_used_by_name(tmp_path: Path) -> None:
+    person = Person(tmp_path)
+    assert not make(tmp_path, person, hires=SAME, hires_upscaler="Mirror").error
+    assert person.enlarged == [(128, 128)] * FRAMES
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hires": "nowhere"}, r"no model 'nowhere'.*Choose one of these"),
+        ({"hires": SAME, "hires_upscaler": "Magic"}, r"no upscaler 'Magic'.*Latent, Lanczos, Mirror"),
+    ],
+)
+def test_what_does_not_exist_is_named_before_the_run(changes: dict[str, str], words: str, tmp_path: Path) -> None:
+    person = Person(tmp_path)
+    outcome = make(tmp_path, person, **changes)
+    assert re.search(words, str(outcome.error)) and not person.seen
+
+
+def test_a_second_model_from_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    request = GenerationRequest(prompt="x", hires="empty", width=64, height=64, frames=2, steps=1)
+    outcome = run(Person(tmp_path), MODEL, request, second=ModelFolder("empty", tmp_path / "empty"))
+    assert "empty" in str(outcome.error)
+
+
+ALL = {"extend": 1, "hires": SAME, "hires_scale": 1, "interpolate": 2, "interpolate_by": BY_MODEL}
+
+
+@pytest.mark.parametrize(
+    ("at", "frames"),
+    [
+        ("extending 1 of 1: sampling 2/3", FRAMES),
+        ("Hires. fix: enlarging 3/14", 14),
+        ("Hires. fix: encoding the source 2/14", 14),
+        ("Hires. fix: sampling 1/", 14),
+        ("in between: decoding 2/27", 14),
+    ],
+)
+@pytest.mark.parametrize("asks", ["interrupt", "skip"])
+def test_a_stop_keeps_what_the_stage_before_has_made(at: str, frames: int, asks: Stop, tmp_path: Path) -> None:
+    outcome = make(tmp_path, Person(tmp_path, at, asks), **ALL)
+    assert not outcome.error
+    assert (outcome.interrupted, outcome.skipped) == (asks == "interrupt", int(asks == "skip"))
+    (video,) = outcome.videos
+    assert (video.frames, video.finished) == (frames, False)
+
+
+def test_progress_only_rises(tmp_path: Path) -> None:
+    person = Person(tmp_path)
+    assert not make(tmp_path, person, **ALL).error
+    shares = [progress.share for progress in person.seen]
+    assert shares == sorted(shares) and shares[-1] == 1
+
+
+def test_an_error_in_a_later_stage_keeps_what_the_stage_before_has_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr(module, "interpolate_motion", fail)
+    outcome = make(tmp_path, interpolate=2)
+    assert isinstance(outcome.error, ZeroDivisionError)
+    assert [video.frames for video in outcome.videos] == [FRAMES]
+
+
+def test_what_drifts_is_said_and_the_video_before_is_saved_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "has_drifted", lambda *_: True)
+    outcome = make(tmp_path, extend=2)
+    assert outcome.notes == [DRIFTED]
+    assert [video.frames for video in outcome.videos] == [FRAMES, FRAMES + 2 * (FRAMES - count_held(FRAMES))]
+
+
+def test_without_a_wish_there_is_one_stage() -> None:
+    request = GenerationRequest()
+    assert (request.extend, request.hires, request.interpolate) == (0, OFF, 1)

@@ -193,7 +193,8 @@ def _network(
             cache.clear()
 
         def work(plan: Plan, place: Place) -> list[Tensor]:
-            options = PassOptions(plan.budget_on(place.device), plan.batch_cfg, cache if draft > 1 else None)
+            kept = cache if draft > 1 else None
+            options = PassOptions(plan.budget_on(place.device), plan.batch_cfg, kept, request.motion)
             texts = [{layer: text.to(place.dtype) for layer, text in context.items()} for context in contexts]
             inputs = PassInputs(latents.to(place.dtype), timesteps, texts, scale)
             recorder = residency.recorder_for(plan, place) if draft == 1 else None

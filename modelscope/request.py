@@ -113,6 +113,16 @@ class VideoRequest:
         key="CFG until",
         fold=ADVANCED,
     )
+    motion: float = param(
+        1.0,
+        "Motion strength",
+        minimum=0,
+        maximum=2,
+        step=0.05,
+        info="how much frames have to do with each other: 1 is as trained, 0 makes each a picture of its own",
+        key="Motion strength",
+        fold=ADVANCED,
+    )
     draft: int = param(
         1,
         "Draft",

@@ -14,6 +14,8 @@ from .request import GenerationRequest
 
 VERSION = f"text2video {__version__}"
 NEGATIVE = "Negative prompt:"
+SOURCE_KEY, HASH_KEY, IMAGES_KEY, MASK_KEY = "Source", "Source hash", "Images", "Mask"
+"""Keys of the files that a video was made from. A person has to give them again."""
 _ABOUT = {field.name: field for field in dataclasses.fields(GenerationRequest)}
 _FIRST = ("steps", "sampler", "cfg_scale", "seed", "frames", "fps")
 """The fields that come first, in AUTOMATIC1111's order; the advanced ones follow."""
@@ -74,12 +76,24 @@ def _quote(value: Any) -> str:
 
 def read_infotext(text: str) -> dict[str, Any]:
     """Return the request's fields found in a text, and `model`. Unknown and invalid entries are left out."""
+    lines, pairs = _divide(text)
+    return fields_of_pairs(pairs) | _prompts(lines)
+
+
+def read_sources(text: str) -> list[str]:
+    """Return what a text says of the files that its video was made from, one entry for each kind."""
+    _, pairs = _divide(text)
+    names = [f"{pairs[SOURCE_KEY]} ({pairs.get(HASH_KEY, '?')})"] if SOURCE_KEY in pairs else []
+    return names + [pairs[key] for key in (IMAGES_KEY, MASK_KEY) if key in pairs]
+
+
+def _divide(text: str) -> tuple[list[str], dict[str, str]]:
+    """Return the lines of the prompts, and the pairs of keys and values of the last line."""
     *lines, last = text[:MAX_LENGTH].strip().split("\n")
     found = _PAIR.findall(last)
     if len(found) < _FEWEST_PAIRS:
         lines, found = [*lines, last], []
-    pairs = {key.strip(): _unquote(value.strip()) for key, value in found}
-    return fields_of_pairs(pairs) | _prompts(lines)
+    return lines, {key.strip(): _unquote(value.strip()) for key, value in found}
 
 
 def fields_of_pairs(pairs: Mapping[str, str]) -> dict[str, Any]:

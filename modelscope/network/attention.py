@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from .clip_norm import measure_clip_norm, normalise_frames
 from .clips import to_clip, to_frames
 from .linear import Linear, linear
-from .slices import WHOLE, ChunkBudget, Slices, add_into, add_slices, map_slices, repeat_rows
+from .slices import WHOLE, ChunkBudget, Slices, add_into, add_slices, map_slices, repeat_rows, scale_results
 
 # CUDA's fused kernels put batch and heads into grid dimensions of at most 65,535.
 MAX_GRID = 65_535
@@ -238,13 +238,14 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(inner, heads, head_dim, dropout=dropout)])
         self.proj_out = PointwiseConv1d(inner, channels)
 
-    def forward(self, x: Tensor, frames: int, budget: ChunkBudget = WHOLE) -> Tensor:
+    def forward(self, x: Tensor, frames: int, budget: ChunkBudget = WHOLE, motion: float = 1.0) -> Tensor:
         """Return x plus the transformer's output.
 
         Args:
             x: frames [(b f), c, h, w]; overwritten unless gradients are needed.
             frames: f.
             budget: how many values to hold at once.
+            motion: factor of the output.
         """
         clip = to_clip(x, frames)
         b, c, f, pixels = clip.shape
@@ -255,7 +256,7 @@ class TemporalTransformer(nn.Module):
             tokens = rearrange(normalise(clip[..., part]), "b c f p -> (b p) f c").contiguous()
             return rearrange(self._attend(tokens, budget), "(b p) f c -> b c f p", b=b)
 
-        out = add_slices(clip, run, budget.slices(pixels, ATTENTION_VALUES * b * c * f), dim=3)
+        out = add_slices(clip, scale_results(run, motion), budget.slices(pixels, ATTENTION_VALUES * b * c * f), dim=3)
         return to_frames(out, like=x)
 
     def _attend(self, tokens: Tensor, budget: ChunkBudget) -> Tensor:

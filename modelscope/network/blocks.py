@@ -24,7 +24,8 @@ class Pass(NamedTuple):
     """The state that all layers of a pass share.
 
     emb: the time embedding, [b, emb_dim]; frames: f; budget: how many values a layer may hold; weights: brings each
-    layer's weights; context: the text; cache, key: the cache for the deep levels' features, and this pass's key in it.
+    layer's weights; context: the text; cache, key: the cache for the deep levels' features, and this pass's key in it;
+    motion: factor of what layers along time add.
     """
 
     emb: Tensor
@@ -34,6 +35,7 @@ class Pass(NamedTuple):
     context: TextContext
     cache: DeepFeatureCache | None = None
     key: Hashable = None
+    motion: float = 1.0
 
 
 def layers_of(block: nn.Module) -> list[nn.Module]:
@@ -80,11 +82,11 @@ def _run_layer(layer: nn.Module, x: Handover, state: Pass, size: tuple[int, ...]
     arguments: tuple[Any, ...] = ()  # a convolution takes no others
     match layer:
         case ResBlock():
-            return layer(x, state.emb, state.frames, state.budget, overwrite=overwrite)
+            return layer(x, state.emb, state.frames, state.budget, motion=state.motion, overwrite=overwrite)
         case SpatialTransformer():
             arguments = (state.context[layer], state.budget)
         case TemporalTransformer():
-            arguments = (state.frames, state.budget)
+            arguments = (state.frames, state.budget, state.motion)
         case Upsample():
             arguments = (size, state.budget)
         case Downsample():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from .clip_norm import measure_clip_norm, normalise_frames
 from .clips import to_clip, to_frames
 from .handover import Handover
-from .slices import WHOLE, ChunkBudget, add_slices, apply_silu, map_slices, repeat_rows
+from .slices import WHOLE, ChunkBudget, add_slices, apply_silu, map_slices, repeat_rows, scale_results
 
 RES_VALUES = 3
 """Numbers that a ResBlock holds per number of its input and its output."""
@@ -45,13 +45,14 @@ class TemporalConv(nn.Module):
     def _layer(channels: int, *dropout: nn.Module) -> nn.Sequential:
         return nn.Sequential(nn.GroupNorm(32, channels), nn.SiLU(), *dropout, FrameConv(channels))
 
-    def forward(self, x: Tensor, frames: int, budget: ChunkBudget = WHOLE) -> Tensor:
+    def forward(self, x: Tensor, frames: int, budget: ChunkBudget = WHOLE, motion: float = 1.0) -> Tensor:
         """Return x plus the convolutions' output.
 
         Args:
             x: [(b f), c, h, w]; overwritten unless gradients are needed.
             frames: f.
             budget: how many values to hold at once.
+            motion: factor of the output.
         """
         clip = to_clip(x, frames)
         b, c, f, pixels = clip.shape
@@ -59,7 +60,8 @@ class TemporalConv(nn.Module):
         hidden = map_slices(self._prepare(self.conv1, clip, budget), slices, dim=3)
         for layer in (self.conv2, self.conv3):
             hidden = map_slices(self._prepare(layer, hidden, budget), slices, dim=3, into=hidden)
-        return to_frames(add_slices(clip, self._prepare(self.conv4, hidden, budget), slices, dim=3), like=x)
+        last = scale_results(self._prepare(self.conv4, hidden, budget), motion)
+        return to_frames(add_slices(clip, last, slices, dim=3), like=x)
 
     @staticmethod
     def _prepare(layer: nn.Sequential, clip: Tensor, budget: ChunkBudget) -> Callable[[slice], Tensor]:
@@ -99,7 +101,14 @@ class ResBlock(nn.Module):
         self.temopral_conv = TemporalConv(out_channels, dropout)
 
     def forward(
-        self, x: Handover, emb: Tensor, frames: int, budget: ChunkBudget = WHOLE, *, overwrite: bool = False
+        self,
+        x: Handover,
+        emb: Tensor,
+        frames: int,
+        budget: ChunkBudget = WHOLE,
+        *,
+        motion: float = 1.0,
+        overwrite: bool = False,
     ) -> Tensor:
         """Return [(b f), out_channels, h, w].
 
@@ -108,10 +117,11 @@ class ResBlock(nn.Module):
             emb: the time embedding [b, emb_dim].
             frames: f.
             budget: how many values to hold at once.
+            motion: factor of what the temporal convolutions add.
             overwrite: whether the result may be written into the last tensor of x, if it has the result's shape.
         """
         hidden = self._within_frames(x, self.emb_layers(emb), budget, overwrite and not torch.is_grad_enabled())
-        return self.temopral_conv(hidden, frames, budget)
+        return self.temopral_conv(hidden, frames, budget, motion)
 
     def _within_frames(self, x: Handover, emb: Tensor, budget: ChunkBudget, overwrite: bool) -> Tensor:
         """Run the layers in which frames do not mix, so that any slice of them can be computed separately."""

@@ -84,6 +84,11 @@ def add_slices(x: Tensor, function: Callable[[slice], Tensor], slices: Slices, d
     return x
 
 
+def scale_results(function: Callable[[slice], Tensor], factor: float) -> Callable[[slice], Tensor]:
+    """Return a function whose results are those of another times a factor; a factor of 1 changes nothing at all."""
+    return function if factor == 1 else lambda part: function(part) * factor
+
+
 def add_into(x: Tensor, change: Tensor) -> Tensor:
     """Return x + change: in x itself, unless gradients are needed."""
     return x + change if torch.is_grad_enabled() else x.add_(change)

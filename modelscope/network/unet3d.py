@@ -19,17 +19,19 @@ from .streamable import Streamable
 
 
 class PassOptions(NamedTuple):
-    """Options of a pass. Apart from rounding, results do not depend on them unless a cache is used.
+    """Options of a pass. Apart from rounding, results depend only on the cache and on the motion strength.
 
     budget: how many values a layer may hold.
     batch_cfg: compute all texts in one batch, which takes more memory. Texts of different lengths are always computed
     one after the other.
     cache: replaces the deep levels if it has the features of all texts; else they are computed and put into it.
+    motion: factor of what the layers along time add: 1 as trained, 0 makes each frame as if it were alone.
     """
 
     budget: ChunkBudget = WHOLE
     batch_cfg: bool = False
     cache: DeepFeatureCache | None = None
+    motion: float = 1.0
 
 
 ONE_BY_ONE = PassOptions()
@@ -125,7 +127,8 @@ class UNet3D(Streamable):
 
         Returns the noise for each text, [b, out_dim, f, h, w].
         """
-        state = Pass(self._embed(timesteps, condition, x.dtype), x.shape[2], options.budget, self.weights, context={})
+        emb = self._embed(timesteps, condition, x.dtype)
+        state = Pass(emb, x.shape[2], options.budget, self.weights, context={}, motion=options.motion)
         prepared, count = self._prepare(x, state), len(contexts)
         batch_cfg = options.batch_cfg and _are_equally_long(contexts)
         if batch_cfg:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...modelscope.conditioning.images import hold_images
 from ...modelscope.conditioning.source import FREE, HELD, Source
 from ...modelscope.errors import RequestError
+from ..infotext import HASH_KEY, IMAGES_KEY, MASK_KEY, SOURCE_KEY
 from ..request import FASTEST, ITS_OWN, KEPT, SLOWEST, GenerationRequest
 from ..video.pictures import read_mask, read_picture, soften
 from ..video.source import Piece, Shape, examine, read_piece
@@ -61,7 +62,7 @@ def _read_video(request: GenerationRequest, path: Path) -> Reading:
         notes.append(f"The source has only {count} frames from there on, so the video has {count}, too.")
     source = Source(frames, tuple(range(count)), (FREE,) * count, starts=True)
     sound = _choose_sound(request, path, notes)
-    names = {"Source": path.name, "Source hash": hash_file(path)}
+    names = {SOURCE_KEY: path.name, HASH_KEY: hash_file(path)}
     return Reading(replace(request, frames=count, fps=fps), source, sound, names, tuple(notes))
 
 
@@ -104,7 +105,7 @@ def _add_images(reading: Reading) -> Reading:
     else:
         source = _put_images(before, places, pictures)
     texts = [f"{place}={path.name} ({hash_file(path)})" for place, path in named.items()]
-    return replace(reading, source=source, names=reading.names | {"Images": "; ".join(texts)})
+    return replace(reading, source=source, names=reading.names | {IMAGES_KEY: "; ".join(texts)})
 
 
 def _parse_images(request: GenerationRequest) -> dict[int, Path]:
@@ -142,7 +143,7 @@ def _add_mask(reading: Reading) -> Reading:
     new = _read_mask(request)
     if not bool((new > 0).any()):
         raise RequestError("The mask is all black, so nothing would be new. Paint white what is to change.")
-    names = {"Mask": f"{Path(request.mask).name} ({hash_file(Path(request.mask))})"} if request.mask else {}
+    names = {MASK_KEY: f"{Path(request.mask).name} ({hash_file(Path(request.mask))})"} if request.mask else {}
     held = replace(source, until=(HELD,) * len(source.order), new=new)
     notes = () if bool((new < 1).any()) else ("The mask is all white, so it keeps nothing of the source.",)
     return replace(reading, source=held, names=reading.names | names, notes=(*reading.notes, *notes))

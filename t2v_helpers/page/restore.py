@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from ...modelscope.errors import TextToVideoError
-from ..infotext import read_infotext
+from ..infotext import read_infotext, read_sources
 from ..models.model_list import ModelList
 from ..readable_files import Reader, find_readable
 from ..video.metadata import read_tags
@@ -54,7 +54,9 @@ class Restore:
         # Both the chosen and the previous model are set: the choice must not change restored fields.
         chosen = wanted if wanted in names else gr.update()
         updates = [found.get(name, gr.update()) for name in self._order]
-        return Restored(note(f"Settings restored.{missing}"), chosen, chosen, updates)
+        files = "; ".join(read_sources(text))
+        asked = f" It was made from these files, which you have to give again under Source: {files}." if files else ""
+        return Restored(note(f"Settings restored.{missing}{asked}"), chosen, chosen, updates)
 
     def _refuse(self, message: str) -> Restored:
         unchanged = [gr.update() for _ in self._order]

@@ -21,6 +21,7 @@ from sd_t2v.t2v_helpers.infotext import (
     OF_SOURCES,
     fields_of_pairs,
     read_infotext,
+    read_sources,
     write_infotext,
 )
 from sd_t2v.t2v_helpers.request import GenerationRequest
@@ -179,3 +180,15 @@ def test_a_picture_of_more_pixels_than_any_is_left_alone(tmp_path: Path) -> None
         read_tags(tmp_path / "a.png")
     with pytest.raises(OSError, match="cannot read"):
         ask_ffmpeg(tmp_path / "a.png", "-f", "ffmetadata", "-")
+
+
+def test_what_a_video_was_made_from_is_read_back() -> None:
+    about = {
+        "Source": "a, b.mp4",
+        "Source hash": "0123456789",
+        "Images": "0=a.png (ab); 7=b.png (cd)",
+        "Mask": "m.png (ef)",
+    }
+    text = write_infotext(REQUEST, "model", about)
+    assert read_sources(text) == ["a, b.mp4 (0123456789)", "0=a.png (ab); 7=b.png (cd)", "m.png (ef)"]
+    assert read_sources(write_infotext(REQUEST, "model")) == []

@@ -1,12 +1,16 @@
 """UNet3D against the original's vectors, layer by layer, and its full-size keys."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
 from sd_t2v.modelscope.config import UNetConfig
 from sd_t2v.modelscope.network import attention, unet3d
-from sd_t2v.modelscope.network.attention import MAX_GRID, scaled_dot_product
+from sd_t2v.modelscope.network.attention import MAX_GRID, TemporalTransformer, scaled_dot_product
+from sd_t2v.modelscope.network.layers import TemporalConv
+from sd_t2v.modelscope.network.unet3d import PassOptions
 from sd_t2v.tests.helpers.support import golden, golden_json, max_error, small_model
 
 CASES = {"b2f5": 5e-5, "f1": 5e-5, "f4_ctx154_tall": 5e-5, "f3_fractional_t": 5e-5, "f2_small_signal": 2e-4}
@@ -93,3 +97,32 @@ def test_attention_splits_batches_too_long_for_cuda() -> None:
         split = scaled_dot_product(q, k, v)
     assert max(longest) <= MAX_GRID
     assert max_error(split, original(q, k, v)) < 1e-6
+
+
+def predict(motion: float, frames: slice = slice(None)) -> Tensor:
+    vectors, unet = golden("unet_small_A.io"), small_model().unet
+    x, t, y = (vectors[f"b2f5.{name}"] for name in ("x", "t", "y"))
+    return unet.predict_noise(x[:, :, frames], t, [unet.text_context(y)], PassOptions(motion=motion))[0]
+
+
+@torch.no_grad()
+def test_without_motion_each_frame_is_as_if_it_were_alone() -> None:
+    together = predict(0.0)
+    for number in range(together.shape[2]):
+        frame = slice(number, number + 1)
+        assert max_error(together[:, :, frame], predict(0.0, frame)) < 1e-5
+    assert max_error(together[:, :, :1], predict(1.0, slice(0, 1))) > 1e-3
+
+
+@torch.no_grad()
+def test_motion_strength_is_a_factor_of_what_layers_along_time_add() -> None:
+    """As if their last layers had weaker weights."""
+    vectors, unet = golden("unet_small_A.io"), copy.deepcopy(small_model().unet)
+    for module in unet.modules():
+        if isinstance(module, TemporalTransformer | TemporalConv):
+            last = module.proj_out if isinstance(module, TemporalTransformer) else module.conv4[-1]
+            for parameter in last.parameters():
+                parameter.mul_(0.4)
+    x, t, y = (vectors[f"b2f5.{name}"] for name in ("x", "t", "y"))
+    assert max_error(unet(x, t, unet.text_context(y)), predict(0.4)) < 1e-5
+    assert torch.equal(predict(1.0), small_model().unet(x, t, small_model().unet.text_context(y)))

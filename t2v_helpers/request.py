@@ -25,6 +25,9 @@ BY_MOTION, BY_MODEL = "motion", "model"
 """Ways of interpolation: ffmpeg's, and holding every second frame."""
 SLOWEST, FASTEST = 1, 120
 """Range of a video's frames per second."""
+MOST_FRAMES = 1000
+"""Number of frames beyond which a video is made only if a person has said so."""
+ASK_FIRST, MAKE_THEM = "ask first", "make them"
 SILENT, KEPT = "left out", "kept"
 """What becomes of a source's sound."""
 
@@ -63,6 +66,24 @@ class GenerationRequest(VideoRequest):
         step=0.1,
         info="in seconds",
         key="Source start",
+        fold=SOURCE,
+    )
+    source_length: float = param(
+        0.0,
+        "Length in the source",
+        minimum=0,
+        maximum=86_400,
+        usual=600,
+        step=0.1,
+        info="in seconds; 0 is one clip, and more is made of several that are joined",
+        key="Source length",
+        fold=SOURCE,
+    )
+    long_videos: str = param(
+        ASK_FIRST,
+        f"Videos of more than {MOST_FRAMES:,} frames",
+        choices=lambda: [ASK_FIRST, MAKE_THEM],
+        info="they take long",
         fold=SOURCE,
     )
     source_rate: str = param(
@@ -133,6 +154,16 @@ class GenerationRequest(VideoRequest):
         info="keep it as it is to continue, enlarge or smooth it",
         key="Source use",
         fold=SOURCE,
+    )
+    watermark: float = param(
+        0.0,
+        "Watermark removal",
+        minimum=0,
+        maximum=1,
+        step=0.05,
+        info="a second pass over the middle, where the base model writes; 0 is off, 0.5 usual; traces may stay",
+        key="Watermark removal",
+        fold=ADVANCED,
     )
     extend: int = param(
         0,

@@ -5,6 +5,7 @@ in the latents, so that the next clip continues from what is seen. What is held 
 since each way through the autoencoder costs details.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,21 @@ def continue_from(clip: Clip, frames: int, held: int) -> Source:
     latents = known[:, :, -count:] if known is not None and known.shape[2] >= count else None
     order = (*range(count), *[NONE] * (frames - count))
     return Source(tail, order, (*[HELD] * count, *[FREE] * (frames - count)), latents=latents)
+
+
+def begin_with(source: Source, clip: Clip, held: int) -> Source:
+    """Return a source that starts from its frames, but for the first ones: these are the last ones of a clip, held.
+
+    source: its latents are known.
+    held: how many frames the two have in common.
+    """
+    tail = continue_from(clip, held, held)
+    assert source.latents is not None
+    latents = source.latents.clone()
+    if tail.latents is not None:
+        latents[:, :, :held] = tail.latents.to(latents)
+    frames = torch.cat([tail.frames, source.frames[held:]])
+    return replace(source, frames=frames, latents=latents, until=(*[HELD] * held, *source.until[held:]))
 
 
 def match_colours(latents: Tensor, model: Tensor) -> Tensor:

@@ -11,13 +11,17 @@ from ...modelscope.conditioning.images import hold_images
 from ...modelscope.conditioning.source import FREE, HELD, Source
 from ...modelscope.errors import RequestError
 from ..infotext import HASH_KEY, IMAGES_KEY, MASK_KEY, SOURCE_KEY
-from ..request import FASTEST, ITS_OWN, KEPT, SLOWEST, GenerationRequest
+from ..request import FASTEST, ITS_OWN, KEPT, MAKE_THEM, MOST_FRAMES, SLOWEST, GenerationRequest
 from ..video.pictures import read_mask, read_picture, soften
 from ..video.source import Piece, Shape, examine, read_piece
 from ..video.write import NO_SOUND, Sound, has_sound
 
 HASH_DIGITS = 10
 """Number of digits of a file's SHA-256 in an infotext, as many as the WebUI writes of a model's."""
+WATERMARK = (0.1, 0.38, 0.9, 0.64)
+"""Left, top, right and bottom of the stock watermark that the base model learnt, as shares of a frame."""
+SOFTNESS = 0.015
+"""How far the edges of that place are blurred, as a share of the height."""
 LAST = -1
 """The last frame, as a person may name it."""
 
@@ -30,6 +34,7 @@ class Reading:
         request: The request, adapted to the source.
         source: The source's frames, if there is a source.
         sound: The sound that is written with the video.
+        total: Number of frames to make of a source video; more than one clip's are made in several.
         names: Entries for an infotext that say what the source was.
         notes: What a person should know about the adaptation.
     """
@@ -37,6 +42,7 @@ class Reading:
     request: GenerationRequest
     source: Source | None = None
     sound: Sound = NO_SOUND
+    total: int = 0
     names: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -56,14 +62,40 @@ def read_source(request: GenerationRequest) -> Reading:
 def _read_video(request: GenerationRequest, path: Path) -> Reading:
     notes: list[str] = []
     fps = _choose_rate(request, path, notes)
-    frames = read_piece(path, Piece(request.source_start, fps, request.frames), _shape(request))
-    count = len(frames)
-    if count < request.frames:
+    total = round(request.source_length * fps)
+    wanted = min(request.frames, total or request.frames)
+    source = read_clip(request, fps, 0, wanted)
+    count = len(source.order)
+    if count < wanted:
         notes.append(f"The source has only {count} frames from there on, so the video has {count}, too.")
-    source = Source(frames, tuple(range(count)), (FREE,) * count, starts=True)
+    if total > count:
+        total = _check_length(request, path, fps, total)
     sound = _choose_sound(request, path, notes)
     names = {SOURCE_KEY: path.name, HASH_KEY: hash_file(path)}
-    return Reading(replace(request, frames=count, fps=fps), source, sound, names, tuple(notes))
+    return Reading(replace(request, frames=count, fps=fps), source, sound, total, names, tuple(notes))
+
+
+def read_clip(request: GenerationRequest, fps: float, first: int, count: int) -> Source:
+    """Read some frames of the request's source video, at its start and this rate. Raises RequestError.
+
+    first: the number of the first one, counted from the start.
+    """
+    piece = Piece(request.source_start + first / fps, fps, count)
+    frames = read_piece(Path(request.source), piece, _shape(request))
+    return Source(frames, tuple(range(len(frames))), (FREE,) * len(frames), starts=True)
+
+
+def _check_length(request: GenerationRequest, path: Path, fps: float, total: int) -> int:
+    """Return how many frames can be made of a source, `total` at most. Raises RequestError if they are too many."""
+    seconds = examine(path).seconds
+    if seconds is not None:
+        total = min(total, int((seconds - request.source_start) * fps))
+    if total > MOST_FRAMES and request.long_videos != MAKE_THEM:
+        raise RequestError(
+            f"{total:,} frames would be made of the source, which takes long. Choose a shorter length under Source, or "
+            f"{MAKE_THEM!r} for videos of more than {MOST_FRAMES:,} frames."
+        )
+    return total
 
 
 def _shape(request: GenerationRequest) -> Shape:
@@ -164,6 +196,14 @@ def _parse_box(text: str) -> list[int]:
     if len(numbers) != len(("left", "top", "width", "height")) or not all(part.isdecimal() for part in numbers):
         raise RequestError(f"The box {text!r} has to be four numbers of pixels: left, top, width, height.")
     return [int(number) for number in numbers]
+
+
+def place_of_watermark(width: int, height: int) -> Tensor:
+    """Return a mask [height, width] of 0..1 over the band in the middle where the base model likes to write."""
+    left, top, right, bottom = WATERMARK
+    new = torch.zeros(height, width)
+    new[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = 1
+    return soften(new, round(SOFTNESS * height))
 
 
 def hash_file(path: Path) -> str:

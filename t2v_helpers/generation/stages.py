@@ -9,10 +9,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...modelscope.conditioning.extend import Clip, continue_from, count_held, has_drifted, join, match_colours
+from ...modelscope.conditioning.extend import (
+    Clip,
+    begin_with,
+    continue_from,
+    count_held,
+    has_drifted,
+    join,
+    match_colours,
+)
 from ...modelscope.conditioning.in_between import count_in_between, hold_every_second, put_originals
 from ...modelscope.conditioning.paste import paste_source
-from ...modelscope.conditioning.source import FREE, Source
+from ...modelscope.conditioning.source import FREE, HELD, Source
 from ...modelscope.encode_decode import decode, encode_frames
 from ...modelscope.pipeline import encode_source, generate_latents
 from ...modelscope.progress import Step
@@ -26,6 +34,7 @@ from .job import Job
 from .loading import Loaded, Loader
 from .monitor import Monitor
 from .outcome import OutcomeBuilder
+from .source import place_of_watermark, read_clip
 
 SEED_STEP = 7919
 """Distance between the seeds of a video's clips: those of a batch are next to each other."""
@@ -72,6 +81,12 @@ class VideoStages:
         """Yield the stages that the request asks for: what progress calls them, and what they do with what there is."""
         request = self.request
         yield "", self._begin
+        clips = [] if request.keeps_source else list(self._later_clips())
+        for number, (first, count) in enumerate(clips, 2):
+            name = f"clip {number} of {len(clips) + 1}: "
+            yield name, lambda made, first=first, count=count: self._go_on(made, first, count)
+        if request.watermark:
+            yield "removing the watermark: ", self._clean
         for number in range(1, request.extend + 1):
             yield f"extending {number} of {request.extend}: ", lambda made, number=number: self._extend(made, number)
         if request.hires != OFF:
@@ -92,6 +107,35 @@ class VideoStages:
         if source:
             source = self.source = encode_source(loaded.residency, source, self._options(loaded))
         return Made(self._make(loaded, source), request.fps)
+
+    def _later_clips(self) -> Iterator[tuple[int, int]]:
+        """Yield the first frame and the number of frames of each clip but the first one of a long source."""
+        frames, total = self.request.frames, self._job.reading.total
+        step = frames - count_held(frames)
+        for first in range(step, total - count_held(frames), step) if step else ():
+            yield first, min(frames, total - first)
+
+    def _go_on(self, made: Made, first: int, count: int) -> Made:
+        """Make the next clip of a long source, which begins with the last frames of what there is, and join it on."""
+        source, held = read_clip(self.request, self.request.fps, first, count), count_held(self.request.frames)
+        if len(source.order) <= held:
+            return made
+        loaded = self._load(self._job.folder, replace(self.request, frames=len(source.order)))
+        source = begin_with(encode_source(loaded.residency, source, self._options(loaded)), made.clip, held)
+        return made._replace(clip=join(made.clip, self._make(loaded, source), held))
+
+    def _clean(self, made: Made) -> Made:
+        """Make a second pass over the place of the base model's watermark."""
+        clip, request = made.clip, self.request
+        count, height, width, _ = clip.frames.shape
+        again = replace(request, frames=count, width=width, height=height, strength=request.watermark)
+        loaded = self._load(self._job.folder, again)
+        new = place_of_watermark(width, height)
+        source = Source(
+            clip.frames, tuple(range(count)), (HELD,) * count, starts=True, new=new, latents=clip.all_latents
+        )
+        source = encode_source(loaded.residency, source, self._options(loaded))
+        return made._replace(clip=self._make(loaded, source))
 
     def _extend(self, made: Made, number: int) -> Made:
         """Join a clip on, which begins with the last frames of what there is."""

@@ -47,7 +47,7 @@ def test_is_written_as_the_webui_writes_it() -> None:
 
 
 def test_everything_that_shapes_the_frames_is_in_it() -> None:
-    outside = {"batch_count", "formats", "soundtrack", "source", "image", "mask"}
+    outside = {"batch_count", "formats", "soundtrack", "source", "image", "mask", "long_videos"}
     covered = {*KEYS, "prompt", "negative_prompt", "width", "height"}
     assert {field.name for field in dataclasses.fields(GenerationRequest)} == covered | outside
 

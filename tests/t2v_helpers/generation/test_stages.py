@@ -20,11 +20,13 @@ from sd_t2v.t2v_helpers.host import Progress, Stop
 from sd_t2v.t2v_helpers.hosts.console import ConsoleHost
 from sd_t2v.t2v_helpers.infotext import read_infotext
 from sd_t2v.t2v_helpers.models.folders import ModelFolder
-from sd_t2v.t2v_helpers.request import BY_MODEL, KEEP_SOURCE, LANCZOS, LATENT, OFF, SAME, GenerationRequest
+from sd_t2v.t2v_helpers.request import BY_MODEL, KEEP_SOURCE, LANCZOS, LATENT, MAKE_THEM, OFF, SAME, GenerationRequest
 from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
 from sd_t2v.t2v_helpers.video.ffmpeg import find_ffmpeg
+from sd_t2v.t2v_helpers.video.formats import FORMATS
 from sd_t2v.t2v_helpers.video.frames import read_frame
 from sd_t2v.t2v_helpers.video.interpolate import interpolate_motion
+from sd_t2v.t2v_helpers.video.write import write_video
 
 MODEL = ModelFolder("miniature", MODEL_FOLDER)
 FRAMES = 8
@@ -213,3 +215,40 @@ def test_what_drifts_is_said_and_the_video_before_is_saved_too(tmp_path: Path, m
 def test_without_a_wish_there_is_one_stage() -> None:
     request = GenerationRequest()
     assert (request.extend, request.hires, request.interpolate) == (0, OFF, 1)
+
+
+def test_a_long_source_is_made_in_several_clips_that_are_joined(tmp_path: Path) -> None:
+    """With almost no strength, so that frame by frame it is the source."""
+    frames = torch.tensor([237, 237, 232], dtype=torch.uint8).expand(32, 64, 64, 3).clone()
+    for number, frame in enumerate(frames):
+        frame[24:40, 8 + number : 24 + number] = torch.tensor([219, 31, 36], dtype=torch.uint8)
+    write_video(tmp_path / "long.mp4", frames, 8, FORMATS["MP4"])
+    weak = {"strength": 0, "steps": 10, "source": str(tmp_path / "long.mp4"), "source_start": 0.5}
+    outcome = make(tmp_path / "out", source_length=2.5, **weak)
+    assert not outcome.error
+    found = frames_of(outcome)
+    assert len(found) == outcome.videos[0].frames == 20
+    gaps = [float((found.float() - frames[4 + shift : 24 + shift]).abs().mean()) for shift in (0, 1)]
+    assert gaps[0] < 0.7 * gaps[1]
+    whole = make(tmp_path / "whole", source_length=1000, **weak)
+    assert whole.videos[0].frames == 28
+
+
+def test_a_very_long_video_is_asked_for_first(tmp_path: Path) -> None:
+    long = tmp_path / "long.mp4"
+    command = [find_ffmpeg(), "-v", "error", "-f", "lavfi", "-i", "color=red:s=16x16:r=8:d=200", str(long)]
+    subprocess.run(command, check=True, timeout=60)
+    person = Person(tmp_path / "out")
+    outcome = make(tmp_path, person, source=str(long), source_length=86_400)
+    assert "1,600 frames" in str(outcome.error) and "make them" in str(outcome.error) and not person.seen
+    allowed = {"source": str(long), "source_length": 86_400, "long_videos": MAKE_THEM}
+    stopped = make(tmp_path, Person(tmp_path / "out", "clip 2 of"), **allowed)
+    assert stopped.interrupted and stopped.videos[0].frames == FRAMES
+
+
+def test_watermark_removal_changes_the_middle_only(tmp_path: Path, film: Path) -> None:
+    kept = {"source": str(film), "source_use": KEEP_SOURCE}
+    before, after = (frames_of(make(tmp_path / str(on), watermark=on, **kept)) for on in (0, 1))
+    changed = (before != after).any(3).any(0)
+    assert bool(changed[32, 8:56].all())
+    assert not bool(changed[:20].any()) and not bool(changed[48:].any())

@@ -1,6 +1,7 @@
 """Enlarges a video for its second pass: by the latents, by Lanczos, or by an upscaler of the host."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from ...modelscope.errors import RequestError
 from ..host import Host
-from ..request import LANCZOS, LATENT
+from ..request import LANCZOS, LATENT, SAME, GenerationRequest
 
 MULTIPLE = 8
 """Sides of a video are multiples of this number of pixels."""
@@ -21,6 +22,20 @@ Upscale = Callable[[Image.Image, int, int], Image.Image]
 def size_of_second_pass(width: int, height: int, scale: float) -> tuple[int, int]:
     """Return the width and height of a video after enlargement."""
     return tuple(max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (width, height))  # type: ignore[return-value]
+
+
+def request_second_pass(request: GenerationRequest, frames: int, width: int, height: int) -> GenerationRequest:
+    """Return the request for the second pass over a video of this size."""
+    width, height = size_of_second_pass(width, height, request.hires_scale)
+    return replace(
+        request,
+        width=width,
+        height=height,
+        frames=frames,
+        strength=request.hires_strength,
+        steps=request.hires_steps or request.steps,
+        sampler=request.sampler if request.hires_sampler == SAME else request.hires_sampler,
+    )
 
 
 def upscaler_names(host: Host) -> list[str]:

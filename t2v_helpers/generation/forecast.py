@@ -3,15 +3,17 @@
 import torch
 
 from ...modelscope.checkpoints.find_parts import read_model_config
+from ...modelscope.conditioning.extend import count_held
 from ...modelscope.config import ModelConfig
 from ...modelscope.errors import TextToVideoError
-from ...modelscope.memory.choice import Limits, choose_plan
+from ...modelscope.memory.choice import Choice, Limits, choose_plan
 from ...modelscope.model import Model, outline
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import warn_beyond_training
 from ..places import Places, places
 from ..request import GenerationRequest
+from .enlarge import request_second_pass
 from .kept_model import ModelStore
 from .limits import limits
 
@@ -23,16 +25,27 @@ class Forecast:
         self._host, self._store = host, store
         self._last: tuple[tuple[ModelConfig, Places], Model] | None = None
 
-    def __call__(self, folder: ModelFolder, request: GenerationRequest) -> str:
-        """Return one or two sentences: a forecast, or the reason why the run could not begin."""
+    def __call__(self, folder: ModelFolder, request: GenerationRequest, second: ModelFolder | None = None) -> str:
+        """Return some sentences: a forecast, or the reason why the run could not begin.
+
+        second: the folder of the second pass's model, if there is a second pass.
+        """
         try:
-            where = places(self._host, request.precision)
-            model = self._outline(read_model_config(folder.path), where)
-            choice = choose_plan(model, request, self._limits(where.model.device))
+            sentences = [f"{request.frames} frames: {self._choose(folder, request)}"]
+            sentences.append(warn_beyond_training(folder.path, request))
+            if second:
+                total = request.frames + request.extend * (request.frames - count_held(request.frames))
+                later = request_second_pass(request, total, request.width, request.height)
+                what = f"Second pass, {total} frames of {later.width} x {later.height}"
+                sentences.append(f"{what}: {self._choose(second, later)}")
         except TextToVideoError as error:
             return str(error)
-        sentences = f"{request.frames} frames: {choice}", warn_beyond_training(folder.path, request)
         return ". ".join(filter(None, sentences))
+
+    def _choose(self, folder: ModelFolder, request: GenerationRequest) -> Choice:
+        where = places(self._host, request.precision)
+        model = self._outline(read_model_config(folder.path), where)
+        return choose_plan(model, request, self._limits(where.model.device))
 
     def _limits(self, device: torch.device) -> Limits:
         """Return the limits as they will be after the host's models have left the device."""

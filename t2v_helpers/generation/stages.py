@@ -27,9 +27,9 @@ from ...modelscope.progress import Step
 from ...modelscope.request import MAX_SEED
 from ...modelscope.run_options import RunOptions
 from ..models.folders import ModelFolder
-from ..request import BY_MODEL, LATENT, OFF, SAME, GenerationRequest
+from ..request import BY_MODEL, LATENT, OFF, GenerationRequest
 from ..video.interpolate import interpolate_motion
-from .enlarge import enlarge, enlarge_latents, size_of_second_pass
+from .enlarge import enlarge, enlarge_latents, request_second_pass
 from .job import Job
 from .loading import Loaded, Loader
 from .monitor import Monitor
@@ -159,19 +159,10 @@ class VideoStages:
     def _enlarge(self, made: Made) -> Made:
         """Make a second pass over an enlarged video, with another model or the same."""
         request, clip = self.request, made.clip
-        _, height, width, _ = clip.frames.shape
-        width, height = size_of_second_pass(width, height, request.hires_scale)
-        second = replace(
-            request,
-            width=width,
-            height=height,
-            frames=len(clip.frames),
-            strength=request.hires_strength,
-            steps=request.hires_steps or request.steps,
-            sampler=request.sampler if request.hires_sampler == SAME else request.hires_sampler,
-        )
+        count, height, width, _ = clip.frames.shape
+        second = request_second_pass(request, count, width, height)
         loaded = self._load(self._job.second, second)
-        count = len(clip.frames)
+        width, height = second.width, second.height
         upscale, monitor = self._job.upscale, self._monitor
         frames = enlarge(clip.frames, width, height, upscale, lambda done: monitor(Step("enlarge", done, count)))
         latents = self._enlarge_latents(loaded, clip, width, height) if request.hires_upscaler == LATENT else None

@@ -12,14 +12,14 @@ from ..generation.run import STORE
 from ..host import PageHost
 from ..models.known import good_values
 from ..models.model_list import ModelList
-from ..request import GenerationRequest
+from ..request import OFF, SAME, GenerationRequest
 from .html import note
 from .latest_only import Latest
 from .outcome import model_note
 from .results import Models
 from .widgets import fields
 
-FORECAST_FIELDS = ("width", "height", "frames", "fps", "draft", "precision")
+FORECAST_FIELDS = ("width", "height", "frames", "fps", "draft", "precision", "extend", "hires", "hires_scale")
 """The fields on which a forecast depends, in the order in which events pass their values."""
 
 
@@ -83,7 +83,11 @@ class ModelActions:
             asked = dict(zip(FORECAST_FIELDS, values, strict=True))
             length = f'<span class="text2video-length">{asked["frames"] / asked["fps"]:.2f} seconds</span>'
             request = GenerationRequest(seed=0, **asked)
-            return length + note(self._needs(self._models.named(str(model)), request))
+            first = self._models.named(str(model))
+            second = (
+                None if request.hires == OFF else first if request.hires == SAME else self._models.named(request.hires)
+            )
+            return length + note(self._needs(first, request, second))
         except (TypeError, ZeroDivisionError, OverflowError):
             return ""
         except TextToVideoError as error:

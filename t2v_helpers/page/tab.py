@@ -240,9 +240,9 @@ class Tab:
     def _connect_small(self) -> None:
         width, height = self.widgets["width"], self.widgets["height"]
         self._on(self.swap.click, lambda *size: size[::-1], [width, height], [width, height])
-        frames, fps, draft, precision = (self.widgets[name] for name in FORECAST_FIELDS[2:])
-        # Width and height only when a person moves them: with many events at once, gradio 4.40 loses answers.
-        for changed in (width.input, height.input, draft.input, precision.input, frames.change, fps.change):
+        frames, fps, *others = (self.widgets[name] for name in FORECAST_FIELDS[2:])
+        # Most only when a person changes them: with many events at once, gradio 4.40 loses answers.
+        for changed in (frames.change, fps.change, *(one.input for one in (width, height, *others))):
             self._forecast_on(changed)
         seed = self.widgets["seed"]
         self._on(self.dice.click, lambda: -1, None, [seed])

@@ -25,7 +25,7 @@ from sd_t2v.t2v_helpers.page.files import FIELDS, Files
 from sd_t2v.t2v_helpers.page.model_actions import ModelActions
 from sd_t2v.t2v_helpers.page.restore import Restore
 from sd_t2v.t2v_helpers.page.results import Results
-from sd_t2v.t2v_helpers.request import GenerationRequest
+from sd_t2v.t2v_helpers.request import OFF, SAME, GenerationRequest
 from sd_t2v.t2v_helpers.settings import AUTOMATIC, OUTPUT_FOLDER
 
 ORDER = tab.ORDER
@@ -101,6 +101,15 @@ def test_an_open_seed_stays_open(restore: Restore) -> None:
     assert dict(zip(ORDER, restored.fields, strict=True))["seed"] == -1
 
 
+def test_the_second_pass_has_its_own_forecast(model_actions: ModelActions) -> None:
+    values = MINIATURE_NAME, 64, 64, 8, 8, 1
+    once = forecast(model_actions, *values)
+    twice = forecast(model_actions, *values, later=(1, SAME, 1.5))
+    assert "Second pass" not in once and twice.startswith(once.split("</div>")[0])
+    assert "Second pass, 14 frames of 96 x 96: needs about" in twice
+    assert "There is no model" in forecast(model_actions, *values, later=(0, "gone", 1.5))
+
+
 def test_results_have_the_tabs_components_in_their_order(page_host: StandaloneHost) -> None:
     with gr.Blocks() as blocks:
         built = tab.Tab(page_host)
@@ -163,11 +172,11 @@ def test_a_video_of_one_frame_offers_no_other(actions: Actions) -> None:
     assert done.frame_number["visible"] is False
 
 
-def forecast(actions: ModelActions, *values: Any) -> str:
+def forecast(actions: ModelActions, *values: Any, later: tuple[Any, ...] = (0, OFF, 2.0)) -> str:
     """As a page gets it that asks nothing else meanwhile."""
     # Not asyncio.run, which drops the loop that gradio has opened.
     with closing(asyncio.new_event_loop()) as loop:
-        return str(loop.run_until_complete(actions.forecast("a page", *values, AUTOMATIC)))
+        return str(loop.run_until_complete(actions.forecast("a page", *values, AUTOMATIC, *later)))
 
 
 @pytest.mark.parametrize("wrong", [None, [], {}, float("nan"), 10**400, "x"])

@@ -1,6 +1,6 @@
 """The tab's Source fold: the video that a new one is made from, and what is done with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,10 @@ from .widgets import element, fields, file_path
 
 On = Callable[..., Any]
 """Connects an event, as `Tab` does: component's event, function, inputs, outputs."""
+FIRST_OF_VIDEO = ("source_use", "strength")
+OF_IMAGES = ("hold_weights", "hold_frames")
+OF_MASKS = ("mask_box", "mask_softness")
+"""Fields that are beside the components for files that they belong to."""
 NOTHING = "No source: the video is made from the prompt alone."
 NO_VIDEO = "There is no video here yet. Make one first, or choose a file."
 
@@ -56,10 +60,15 @@ class SourceFold:
         self._host = host
         with gr.Accordion("Source", open=False, elem_id=element("source_fold")):
             self._video()
-            self._pictures()
-            for name, field in fields().items():
-                if field.metadata["fold"] == SOURCE:
-                    add(name)
+            _add_all(add, FIRST_OF_VIDEO)
+            with gr.Accordion("More about the source video", open=False, elem_id=element("video_fold")):
+                _add_all(add, _others())
+            with gr.Accordion("Images as frames", open=False, elem_id=element("images_fold")):
+                self._pictures()
+                _add_all(add, OF_IMAGES)
+            with gr.Accordion("Mask", open=False, elem_id=element("mask_fold")):
+                self._mask = _picture("Mask: white where the source is to change", "mask")
+                _add_all(add, OF_MASKS)
 
     def _video(self) -> None:
         self._file = gr.File(label="Video to start from", elem_id=element("source"), file_types=["video", "image"])
@@ -88,7 +97,6 @@ class SourceFold:
             elem_id=element("frames_of_others"),
         )  # fmt: skip
         self._frames_of_others.do_not_save_to_config = True
-        self._mask = _picture("Mask: white where the source is to change", "mask")
 
     def files(self, soundtrack: Any) -> Files:
         """Return the components for files, with the soundtrack's, in the order of the run's values."""
@@ -112,6 +120,17 @@ class SourceFold:
         on(self._clear.click, lambda: Chosen(None, "", note(NOTHING)), None, chosen)
         on(buttons.use_video.click, choose_made, [buttons.made], chosen)
         on(buttons.use_frame.click, lambda frame: frame, [buttons.frame], [self.first])
+
+
+def _add_all(add: Callable[[str], None], names: Iterable[str]) -> None:
+    for name in names:
+        add(name)
+
+
+def _others() -> list[str]:
+    """Return the other fields of the fold: those that say which piece of a source video is used, and how."""
+    shown = {*FIRST_OF_VIDEO, *OF_IMAGES, *OF_MASKS}
+    return [name for name, field in fields().items() if field.metadata["fold"] == SOURCE and name not in shown]
 
 
 def _picture(label: str, name: str) -> gr.Image:

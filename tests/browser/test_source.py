@@ -23,7 +23,7 @@ def film(tmp_path: Path) -> Path:
 
 
 def open_fold(page: Page, name: str) -> None:
-    page.click(f"#text2video_{name} .label-wrap")
+    page.click(f"#text2video_{name} > .label-wrap")
 
 
 def small(page: Page) -> None:
@@ -101,6 +101,7 @@ def test_a_frame_of_a_result_becomes_the_first_frame(page: Page, server: Server)
     small(page)
     run(page)
     open_fold(page, "source_fold")
+    open_fold(page, "images_fold")
     open_fold(page, "frame_fold")
     page.wait_for_selector("#text2video_frame_image img")
     page.click("#text2video_use_as_first")
@@ -125,6 +126,7 @@ def test_hires_fix_of_a_batch(page: Page, server: Server) -> None:
 def test_pictures_and_frames_that_do_not_match_are_said(page: Page, tmp_path: Path) -> None:
     small(page)
     open_fold(page, "source_fold")
+    open_fold(page, "images_fold")
     page.fill("#text2video_frames_of_others textarea, #text2video_frames_of_others input", "3")
     page.click("#text2video_generate")
     page.wait_for_function("document.querySelector('#text2video_status').innerText.includes('0 other pictures')")

@@ -54,7 +54,9 @@ class ConsoleHost:
         return DEFAULT_FOLDER
 
     def upscalers(self) -> dict[str, "Callable[[Image.Image, int, int], Image.Image]"]:
-        return {}
+        from ..models.upscalers import find_upscalers
+
+        return find_upscalers(self.models_folder(), self.devices().device)
 
     def devices(self) -> Devices:
         """Return the device that was named, or the best one. Raises RequestError if it cannot be used."""

@@ -31,9 +31,9 @@ def encode_frames(residency: Residency, frames: Tensor, options: RunOptions = DE
     Computes at the model's `vae_place`, or on the CPU if memory does not suffice there. The errors are those of
     `generate`.
     """
-    return _with_fallback(
-        residency, options, "encoding the source", lambda at: _encode_at(at, residency, frames, options)
-    )
+    if not options.can_use_kept_weights:
+        residency.release()
+    return _with_fallback(residency, options, ENCODING, lambda at: _encode_at(at, residency, frames, options))
 
 
 def _encode_at(at: Place, residency: Residency, frames: Tensor, options: RunOptions) -> Tensor:

@@ -79,8 +79,7 @@ def generate_latents(
         ModelError: The model's numbers are not finite.
         OutOfMemory: No plan fits.
     """
-    if options.loras or not options.plan.is_resident:
-        # Such a run cannot use the weights that are kept on the device.
+    if not options.can_use_kept_weights:
         residency.release()
     source = encode_source(residency, source, options) if source else None
     model, loras, notify = residency.model, options.loras, options.notify

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-Phase = Literal["encode", "source", "sample", "decode", "enlarge"]
+Phase = Literal["encode", "source", "sample", "decode", "enlarge", "interpolate"]
 
 
 class Step(NamedTuple):

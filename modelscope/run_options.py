@@ -28,5 +28,10 @@ class RunOptions:
     notify: Notify = warn
     tiny_decoder: TinyDecoder | None = None
 
+    @property
+    def can_use_kept_weights(self) -> bool:
+        """True if a run can use weights that are kept on the device; otherwise they only take memory."""
+        return not self.loras and self.plan.is_resident
+
 
 DEFAULTS = RunOptions()

@@ -25,6 +25,8 @@ FOLDED: dict[str, Any] = {name: field.default for name, field in _ABOUT.items() 
 """Fields that are left out if they have these values."""
 OF_SOURCES = frozenset(name for name, field in _ABOUT.items() if field.metadata["fold"] == SOURCE)
 """Fields that have no effect without a source."""
+OF_STRENGTH = ("strength", "strength_meaning")
+"""Fields that are always named if a source is changed."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
 OLD_KEYS = {"scale": "cfg_scale", "n_prompt": "negative_prompt"}
 """The 2023 extension's keys for some fields; its other keys are our fields' names."""
@@ -66,6 +68,8 @@ def _is_worth_writing(request: GenerationRequest, name: str, value: Any) -> bool
     """Return whether a field's value is not the one that a missing entry stands for, and has an effect."""
     if name in OF_SOURCES and not request.has_source:
         return False
+    if name in OF_STRENGTH and request.source and not request.keeps_source:
+        return True
     return name not in FOLDED or value != FOLDED[name]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..modelscope.conditioning.images import RAMP
+from ..modelscope.errors import RequestError
 from ..modelscope.request import ADVANCED, IMPROVE, MAX_SEED, SOURCE, VideoRequest, param
 from ..modelscope.sampling.catalogue import sampler_names
 from .settings import AUTOMATIC, PRECISIONS
@@ -177,25 +178,35 @@ class GenerationRequest(VideoRequest):
         fold=IMPROVE,
     )
     hires: str = param(
-        OFF, "Hires. fix", info="the model of a second pass over the enlarged video", key="Hires model", fold=IMPROVE
+        OFF,
+        "Hires. fix",
+        info="the model of a second pass over the enlarged video",
+        key="Second pass model",
+        fold=IMPROVE,
     )
-    hires_scale: float = param(2.0, "Upscale by", minimum=1, maximum=4, step=0.05, key="Hires upscale", fold=IMPROVE)
-    hires_upscaler: str = param(LANCZOS, "Upscaler", key="Hires upscaler", fold=IMPROVE)
+    hires_scale: float = param(
+        2.0, "Upscale by", minimum=1, maximum=4, step=0.05, key="Second pass scale", fold=IMPROVE
+    )
+    hires_upscaler: str = param(LANCZOS, "Upscaler", key="Second pass upscaler", fold=IMPROVE)
     hires_strength: float = param(
         0.6,
         "Strength of the second pass",
         minimum=0,
         maximum=1,
         step=0.01,
-        key="Hires strength",
+        key="Second pass strength",
         fold=IMPROVE,
     )
     hires_steps: int = param(
         0, "Steps of the second pass", minimum=0, maximum=1000, usual=150, step=1, info="0 is as many as in the first",
-        key="Hires steps", fold=IMPROVE,
+        key="Second pass steps", fold=IMPROVE,
     )  # fmt: skip
     hires_sampler: str = param(
-        SAME, "Sampler of the second pass", choices=lambda: [SAME, *sampler_names()], key="Hires sampler", fold=IMPROVE
+        SAME,
+        "Sampler of the second pass",
+        choices=lambda: [SAME, *sampler_names()],
+        key="Second pass sampler",
+        fold=IMPROVE,
     )
     interpolate: int = param(
         1,
@@ -216,6 +227,11 @@ class GenerationRequest(VideoRequest):
         key="Interpolate by",
         fold=IMPROVE,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.interpolate_by == BY_MODEL and self.interpolate & (self.interpolate - 1):
+            raise RequestError(f"The model interpolates 2, 4 or 8 times, not {self.interpolate}. Or choose motion.")
 
     @property
     def keeps_source(self) -> bool:

@@ -31,6 +31,7 @@ class _State:
         self.respond: Callable[[], None] | None = None
         self.holders = 0
         self.waits = False
+        self.finishing = False
         self.lock = threading.RLock()
 
 
@@ -110,9 +111,19 @@ def held() -> Iterator[None]:
             leave()
 
 
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Let work be finished although a signal has been received; a second one ends the process."""
+    before, _state.finishing = _state.finishing, True
+    try:
+        yield
+    finally:
+        _state.finishing = before
+
+
 def check() -> None:
-    """Raise Ended if a signal has been received."""
-    if _state.received:
+    """Raise Ended if a signal has been received, unless work is being finished."""
+    if _state.received and not _state.finishing:
         raise Ended
 
 

@@ -19,7 +19,11 @@ MOST_DRIFT = 0.1
 """Largest change of the mean brightness of a colour, or of its contrast, that is no drift."""
 
 
-class Clip(NamedTuple):
+LEAST_SPREAD = 1e-6
+"""Spread of latents that are all the same, which cannot be widened."""
+
+
+class Footage(NamedTuple):
     """A finished video.
 
     frames: RGB bytes [f, height, width, 3].
@@ -40,53 +44,56 @@ def count_held(frames: int) -> int:
     return max(1, frames // HELD_SHARE)
 
 
-def continue_from(clip: Clip, frames: int, held: int) -> Source:
-    """Return the source of a clip of so many frames, whose first ones are the last ones of another.
+def continue_from(footage: Footage, frames: int, held: int) -> Source:
+    """Return the source of a clip of so many frames, whose first ones are the last ones of what there is.
 
     Args:
-        clip: The video so far.
+        footage: The video so far.
         frames: Number of frames of the next clip.
-        held: How many of them are those of the last one.
+        held: How many of them are those of the video.
     """
-    tail = clip.frames[-held:]
-    count = len(tail)
-    known = clip.latents
-    latents = known[:, :, -count:] if known is not None and known.shape[2] >= count else None
-    order = (*range(count), *[NONE] * (frames - count))
-    return Source(tail, order, (*[HELD] * count, *[FREE] * (frames - count)), latents=latents)
+    tail, known = footage.frames[-held:], footage.latents
+    latents = known[:, :, -held:] if known is not None and known.shape[2] >= held else None
+    order = (*range(held), *[NONE] * (frames - held))
+    return Source(tail, order, (*[HELD] * held, *[FREE] * (frames - held)), latents=latents)
 
 
-def begin_with(source: Source, clip: Clip, held: int) -> Source:
-    """Return a source that starts from its frames, but for the first ones: these are the last ones of a clip, held.
+def begin_with(source: Source, footage: Footage, held: int) -> Source:
+    """Return a source whose first frames are the last ones of what there is, held as a whole.
 
-    source: its latents are known.
-    held: how many frames the two have in common.
+    Args:
+        source: The source of the next clip, whose latents are known.
+        footage: The video so far.
+        held: How many frames the two have in common.
     """
-    tail = continue_from(clip, held, held)
+    tail = continue_from(footage, held, held)
     assert source.latents is not None
-    latents = source.latents.clone()
+    latents, new = source.latents.clone(), source.new
     if tail.latents is not None:
         latents[:, :, :held] = tail.latents.to(latents)
+    if new is not None:
+        new = new.expand(len(source.order), -1, -1).clone()
+        new[:held] = 0
     frames = torch.cat([tail.frames, source.frames[held:]])
-    return replace(source, frames=frames, latents=latents, until=(*[HELD] * held, *source.until[held:]))
+    return replace(source, frames=frames, latents=latents, new=new, until=(*[HELD] * held, *source.until[held:]))
 
 
 def match_colours(latents: Tensor, model: Tensor) -> Tensor:
     """Return latents [1, c, f, h, w] with the mean and the spread that each channel has in another clip's latents."""
     dims = (0, 2, 3, 4)
-    mean, spread = latents.mean(dims, keepdim=True), latents.std(dims, keepdim=True)
+    mean, spread = latents.mean(dims, keepdim=True), latents.std(dims, keepdim=True).clamp_min(LEAST_SPREAD)
     return (latents - mean) / spread * model.std(dims, keepdim=True) + model.mean(dims, keepdim=True)
 
 
-def join(clip: Clip, new: Clip, held: int) -> Clip:
-    """Return both clips as one, faded into each other over the frames that they share.
+def join(footage: Footage, new: Footage, held: int) -> Footage:
+    """Return both as one, faded into each other over the frames that they share.
 
     held: the number of shared frames, at the end of one and at the beginning of the other.
     """
     share = (torch.arange(held) + 1) / (held + 1)
-    old, other = clip.frames[-held:].float(), new.frames[:held].float()
+    old, other = footage.frames[-held:].float(), new.frames[:held].float()
     faded = torch.lerp(old, other, share.view(-1, 1, 1, 1)).round().to(torch.uint8)
-    return Clip(torch.cat([clip.frames[:-held], faded, new.frames[held:]]), new.latents)
+    return Footage(torch.cat([footage.frames[:-held], faded, new.frames[held:]]), new.latents)
 
 
 def has_drifted(new: Tensor, first: Tensor) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..sampling.sampler import Denoise
 from ..sampling.schedules import NoiseLevel, to_ve
-from .source import SourceLatents
+from .source import FREE, SourceLatents
 
 
 def start(noise: Tensor, first: NoiseLevel, source: SourceLatents | None) -> Tensor:
@@ -48,4 +48,4 @@ def finish(latents: Tensor, source: SourceLatents) -> Tensor:
 
 def _share_held(source: SourceLatents, left: float) -> Tensor:
     """Return how much of each pixel is held, 0..1: [1, 1, f, h, w]. left: share of the steps that are left."""
-    return source.weight * (source.until <= left)
+    return source.weight * ((source.until <= left) & (source.until < FREE))

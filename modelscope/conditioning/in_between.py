@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .extend import Clip
+from .extend import Footage
 from .source import FREE, HELD, NONE, Source
 
 
@@ -12,16 +12,16 @@ def count_in_between(frames: int) -> int:
     return 2 * frames - 1
 
 
-def hold_every_second(clip: Clip) -> Source:
-    """Return a source for a video with a new frame between each two of a clip's."""
-    count = count_in_between(len(clip.frames))
+def hold_every_second(footage: Footage) -> Source:
+    """Return a source for a video with a new frame between each two of a video's."""
+    count = count_in_between(len(footage.frames))
     order = tuple(NONE if frame % 2 else frame // 2 for frame in range(count))
     until = tuple(FREE if number == NONE else HELD for number in order)
-    return Source(clip.frames, order, until, latents=clip.all_latents)
+    return Source(footage.frames, order, until, latents=footage.all_latents)
 
 
-def put_originals(frames: Tensor, clip: Clip) -> Tensor:
-    """Return frames [2 f - 1, h, w, 3] with a clip's own bytes as every second one."""
+def put_originals(frames: Tensor, footage: Footage) -> Tensor:
+    """Return frames [2 f - 1, h, w, 3] with a video's own bytes as every second one."""
     mixed = torch.clone(frames)
-    mixed[::2] = clip.frames
+    mixed[::2] = footage.frames
     return mixed

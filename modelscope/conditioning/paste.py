@@ -13,9 +13,9 @@ def paste_source(frames: Tensor, source: Source) -> Tensor:
     """
     if source.new is None:
         return frames
-    new = source.new[..., None].float()
+    masks = source.new[..., None].float().expand(len(frames), -1, -1, -1)
     pasted = []
-    for frame, number, until in zip(frames, source.order, source.until, strict=True):
+    for frame, number, until, new in zip(frames, source.order, source.until, masks, strict=True):
         mixed = torch.lerp(source.frames[number].float(), frame.float(), new).round().to(torch.uint8)
         pasted.append(mixed if until == HELD else frame)
     return torch.stack(pasted)

@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 NONE = -1
 """In `Source.order`, a frame without a source."""
-HELD, FREE = 0.0, 2.0
+HELD, FREE = 0.0, 1.0
 """Values of `Source.until`: held to the end, and never held."""
+NEW = 0.5
+"""A pixel of a mask counts as new above this."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Source:
             its source frame: HELD to the end, FREE never.
         starts: Whether sampling starts from the source with the request's strength. Else it starts from noise, and only
             what is held comes from the source.
-        new: How much of each pixel is new, 0..1: [height, width]; elsewhere, held frames hold their source. None if
-            frames are held as a whole.
+        new: How much of each pixel is new, 0..1: [f, height, width], or [1, height, width] for all frames; elsewhere,
+            held frames hold their source. None if frames are held as a whole.
         latents: The source frames' latents [1, c, n, h, w], if they are known already.
     """
 
@@ -65,5 +67,8 @@ def arrange_latents(source: Source, device: torch.device) -> SourceLatents:
 
 
 def shrink_mask(new: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a mask [height, width] in the latents' size [h, w], each pixel 0 or 1, as in the WebUI's inpainting."""
-    return F.adaptive_avg_pool2d(new[None].float(), size)[0].round()
+    """Return masks [n, height, width] in the latents' size [n, h, w], each pixel 0 or 1.
+
+    A pixel is new if anything in it is: the source's own pixels are put back around that afterwards.
+    """
+    return (F.adaptive_max_pool2d(new.float(), size) > NEW).float()

@@ -107,6 +107,8 @@ def _make_videos(options: argparse.Namespace) -> int:
     name = MINIATURE_NAME if options.model == MODEL_FOLDER else options.model.resolve().name
     path = Path(request.hires)
     second = ModelFolder(path.resolve().name, path) if path.is_dir() else None
+    if second:
+        request = dataclasses.replace(request, hires=second.name)
     outcome = run(host, ModelFolder(name, options.model), request, _Finished().add, second)
     for video in outcome.videos:
         for path in video.files:

@@ -1,7 +1,6 @@
 """Enlarges a video for its second pass: by the latents, by Lanczos, or by an upscaler of the host."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,31 +10,12 @@ from torch.nn import functional as F
 
 from ...modelscope.errors import RequestError
 from ..host import Host
-from ..request import LANCZOS, LATENT, SAME, GenerationRequest
+from ..request import LANCZOS, LATENT
 
-MULTIPLE = 8
-"""Sides of a video are multiples of this number of pixels."""
+TRIAL = (16, 16)
+"""Width and height of the picture with which an upscaler is tried before a run."""
 Upscale = Callable[[Image.Image, int, int], Image.Image]
 """Enlarges a picture to a width and a height."""
-
-
-def size_of_second_pass(width: int, height: int, scale: float) -> tuple[int, int]:
-    """Return the width and height of a video after enlargement."""
-    return tuple(max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (width, height))  # type: ignore[return-value]
-
-
-def request_second_pass(request: GenerationRequest, frames: int, width: int, height: int) -> GenerationRequest:
-    """Return the request for the second pass over a video of this size."""
-    width, height = size_of_second_pass(width, height, request.hires_scale)
-    return replace(
-        request,
-        width=width,
-        height=height,
-        frames=frames,
-        strength=request.hires_strength,
-        steps=request.hires_steps or request.steps,
-        sampler=request.sampler if request.hires_sampler == SAME else request.hires_sampler,
-    )
 
 
 def upscaler_names(host: Host) -> list[str]:
@@ -44,12 +24,21 @@ def upscaler_names(host: Host) -> list[str]:
 
 
 def find_upscaler(host: Host, name: str) -> Upscale:
-    """Return the upscaler with a name; for LATENT, which works on latents, that for the frames. Raises RequestError."""
+    """Return the upscaler with a name, after a trial; LATENT, which works on latents, has none of its own.
+
+    Raises:
+        ModelError: The upscaler's file cannot be used.
+        RequestError: There is no such upscaler, or it does not work.
+    """
     if name in (LATENT, LANCZOS):
         return _lanczos
     found = host.upscalers()
     if name not in found:
         raise RequestError(f"There is no upscaler {name!r}. Choose one of these: {', '.join(upscaler_names(host))}.")
+    trial = found[name](Image.new("RGB", TRIAL), 2 * TRIAL[0], 2 * TRIAL[1])
+    if trial.size == TRIAL:
+        # The WebUI's upscalers return the picture as it was if they cannot be loaded.
+        raise RequestError(f"The upscaler {name!r} does not work here: the console says why. Choose another one.")
     return found[name]
 
 

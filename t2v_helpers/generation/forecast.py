@@ -3,7 +3,6 @@
 import torch
 
 from ...modelscope.checkpoints.find_parts import read_model_config
-from ...modelscope.conditioning.extend import count_held
 from ...modelscope.config import ModelConfig
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.memory.choice import Choice, Limits, choose_plan
@@ -13,8 +12,8 @@ from ..models.folders import ModelFolder
 from ..models.known import warn_beyond_training
 from ..places import Places, places
 from ..request import GenerationRequest
-from .enlarge import request_second_pass
 from .kept_model import ModelStore
+from .later_stages import count_frames, request_second_pass
 from .limits import limits
 
 
@@ -34,7 +33,7 @@ class Forecast:
             sentences = [f"{request.frames} frames: {self._choose(folder, request)}"]
             sentences.append(warn_beyond_training(folder.path, request))
             if second:
-                total = request.frames + request.extend * (request.frames - count_held(request.frames))
+                total = count_frames(request, request.frames)
                 later = request_second_pass(request, total, request.width, request.height)
                 what = f"Second pass, {total} frames of {later.width} x {later.height}"
                 sentences.append(f"{what}: {self._choose(second, later)}")

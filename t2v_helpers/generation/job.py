@@ -4,18 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ...modelscope.checkpoints.find_parts import read_model_config
+from ...modelscope.checkpoints.find_parts import find_library, find_part, read_model_config
+from ...modelscope.checkpoints.parts import PARTS
 from ...modelscope.network.tiny_decoder import TinyDecoder
 from ...modelscope.request import TAESD
 from ..host import Host
 from ..models.folders import ModelFolder, find_model
 from ..models.tiny_decoder import load_tiny_decoder
-from ..request import OFF, SAME, GenerationRequest
+from ..request import LANCZOS, OFF, SAME, GenerationRequest
 from ..signals import held
 from ..video.ffmpeg import OutputError
 from ..video.formats import FORMATS
 from ..video.write import check_format, check_soundtrack
 from .enlarge import Upscale, find_upscaler
+from .later_stages import check_later_stages
 from .lora_tags import Prompts, split_prompts
 from .loras import LoraChoice, choose_loras
 from .outputs import Destination, destination, make_folder, pattern_values, reserved_stem
@@ -86,7 +88,9 @@ def prepare_job(host: Host, models: Models, request: GenerationRequest, on_probl
     if request.soundtrack:
         check_soundtrack(request.soundtrack)
     reading = read_source(request)
-    second, upscale = _find_second(host, models, request), find_upscaler(host, request.hires_upscaler)
+    check_later_stages(reading)
+    second = _find_second(host, models, request)
+    upscale = find_upscaler(host, LANCZOS if request.hires == OFF else request.hires_upscaler)
     names = pattern_values(reading.request, models.first.name)
     with held(), reserved_stem(make_folder(where, names), where.name_pattern, names):
         pass
@@ -98,7 +102,9 @@ def _find_second(host: Host, models: Models, request: GenerationRequest) -> Mode
     if models.second is None and request.hires in (OFF, SAME):
         return models.first
     second = models.second or find_model(host, request.hires)
-    read_model_config(second.path)
+    config, library = read_model_config(second.path), second.library or find_library(second.path)
+    for part in PARTS:
+        find_part(part, second.path, config, library)
     return second
 
 

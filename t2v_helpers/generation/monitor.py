@@ -11,7 +11,14 @@ from ..terminal import green, say
 from .preview import Previews
 from .progress_bar import LABELS, ProgressBar
 
-ENDS: dict[Phase, float] = {"enlarge": 0.04, "source": 0.1, "encode": 0.0, "sample": 0.94, "decode": 1.0}
+ENDS: dict[Phase, float] = {
+    "enlarge": 0.04,
+    "source": 0.1,
+    "encode": 0.0,
+    "sample": 0.94,
+    "decode": 1.0,
+    "interpolate": 1.0,
+}
 """Where each phase of a stage ends on its part of the progress bar, 0..1."""
 
 
@@ -73,7 +80,7 @@ class Monitor:
             self._denoised = step.denoised
             if self._host.wants_preview(step.done):
                 self._previews.show(step.denoised)
-        complete = step.phase == "decode" and step.done == step.total and self._number == self._stages - 1
+        complete = step.phase == "decode" and step.done == step.total
         if not complete:
             self._check()
 
@@ -97,7 +104,6 @@ class Monitor:
     def saving(self) -> None:
         """Report that the files are being written."""
         self.close()
-        self._stage, self._number, self._stages = "", 0, 1
         self._report("saving", 1)
 
     def saved(self) -> None:

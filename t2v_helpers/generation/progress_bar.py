@@ -13,6 +13,7 @@ LABELS: dict[Phase, str] = {
     "sample": "sampling",
     "decode": "decoding",
     "enlarge": "enlarging",
+    "interpolate": "adding frames",
 }
 
 

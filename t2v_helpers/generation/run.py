@@ -7,6 +7,8 @@ from ..models.folders import ModelFolder
 from ..models.known import warn_beyond_training
 from ..request import GenerationRequest
 from ..settings import KEEP, KEEP_NOTHING, SAVE_UNFINISHED
+from ..signals import Ended, finishing
+from ..terminal import say
 from .job import Job, Models, prepare_job
 from .kept_model import ModelStore
 from .loading import Loader
@@ -60,13 +62,11 @@ class _Batch:
         self._host, self._job, self._builder = host, job, builder
         self._loader = Loader(host, job, STORE, builder)
         self._saver = VideoSaver(host, job, on_file, builder.add_problem)
-        self._source = job.reading.source
 
     def make(self) -> None:
         """Make all videos. The model is loaded within the first one, so that a person can interrupt before that."""
         for note in (warn_beyond_training(self._job.folder.path, self._job.request), *self._job.reading.notes):
-            if note:
-                self._builder.add_note(note)
+            self._add_note(note)
         requests, previews = self._job.plain_request().batch(), Previews(self._host)
         for number, request in enumerate(requests, 1):
             monitor = Monitor(self._host, previews, number, len(requests))
@@ -78,45 +78,42 @@ class _Batch:
             finally:
                 monitor.close()
 
+    def _add_note(self, note: str) -> None:
+        if note and self._builder.add_note(note):
+            say(note)
+
     def _make_video(self, request: GenerationRequest, monitor: Monitor) -> None:
         """Make and save a video. If a later stage ends early, what the one before has made is saved."""
         stages = VideoStages(self._job, self._loader, self._builder, request, monitor)
-        stages.source = self._source
         made: Made | None = None
         try:
             for stage in stages.run():
-                # Encoded once for all videos.
-                self._source = stages.source
                 if made and stage.drifted > made.drifted:
-                    self._builder.add_note(DRIFTED)
-                    self._save(stages.request, made, monitor)
+                    self._add_note(DRIFTED)
+                    self._save(made, monitor)
                 made = stage
-        except Interrupted as stop:
-            denoised, stop.denoised = stop.denoised, None
-            forget_frames(stop)
-            with unskippable():
-                self._save_unfinished(stages, made, denoised, monitor)
-            raise
-        except Exception:
-            if made:
-                self._save(stages.request, made, monitor, finished=False)
+        except (Exception, Ended) as stop:
+            denoised = _take_denoised(stop)
+            with unskippable(), finishing():
+                if made is None and denoised is not None and self._host.setting(SAVE_UNFINISHED):
+                    made = stages.decode_unfinished(denoised)
+                if made:
+                    self._save(made, monitor, finished=False)
             raise
         assert made
-        self._save(stages.request, made, monitor)
+        self._save(made, monitor)
 
-    def _save_unfinished(
-        self, stages: VideoStages, made: Made | None, denoised: Tensor | None, monitor: Monitor
-    ) -> None:
-        """Save what there is of an interrupted video: that of the last stage, or the latents so far if wanted."""
-        if made is None and denoised is not None and self._host.setting(SAVE_UNFINISHED):
-            made = stages.decode_unfinished(denoised)
-        if made:
-            self._save(stages.request, made, monitor, finished=False)
-
-    def _save(self, request: GenerationRequest, made: Made, monitor: Monitor, *, finished: bool = True) -> None:
+    def _save(self, made: Made, monitor: Monitor, *, finished: bool = True) -> None:
         monitor.saving()
         plan = self._builder.plan
-        eight_bits = plan is not None and plan.eight_bits
-        video = self._saver.save(self._job.with_tags(request), made, eight_bits=eight_bits, finished=finished)
-        self._builder.add_video(video)
+        self._builder.add_video(self._saver.save(made, eight_bits=bool(plan and plan.eight_bits), finished=finished))
         monitor.saved()
+
+
+def _take_denoised(stop: BaseException) -> Tensor | None:
+    """Return the latents so far of a run that a person has interrupted, and free what the exception holds besides."""
+    if not isinstance(stop, Interrupted):
+        return None
+    denoised, stop.denoised = stop.denoised, None
+    forget_frames(stop)
+    return denoised

@@ -27,11 +27,10 @@ class VideoSaver:
         self._host, self._job = host, job
         self._on_file, self._on_problem = on_file, on_problem
 
-    def save(self, request: GenerationRequest, made: Made, *, eight_bits: bool = False, finished: bool = True) -> Video:
+    def save(self, made: Made, *, eight_bits: bool = False, finished: bool = True) -> Video:
         """Write a video in every format. If one fails, the others are written anyway.
 
         Args:
-            request: The video's request, with its tags.
             made: The video.
             eight_bits: Whether the weights were stored in 8 bits.
             finished: Whether the video was not interrupted.
@@ -39,6 +38,7 @@ class VideoSaver:
         Raises:
             OutputError: No file could be written.
         """
+        request = self._job.with_tags(made.request)
         about = {"Weights": "8 bits"} if eight_bits else {}
         infotext = write_infotext(request, self._job.folder.name, self._job.reading.names | about)
         where, names = self._job.destination, pattern_values(request, self._job.folder.name)
@@ -54,7 +54,7 @@ class VideoSaver:
             raise failures[0]
         for failure in failures:
             self._on_problem(failure)
-        return Video(request, infotext, files, len(made.clip.frames), finished)
+        return Video(request, infotext, files, len(made.footage.frames), finished)
 
     def _write_files(
         self,
@@ -68,7 +68,7 @@ class VideoSaver:
         for kind in (FORMATS[name] for name in request.formats):
             path = stem.with_name(stem.name + kind.suffix)
             try:
-                lacks = write_video(path, made.clip.frames, made.fps, kind, inside, self._job.reading.sound)
+                lacks = write_video(path, made.footage.frames, made.fps, kind, inside, self._job.reading.sound)
             except OutputError as error:
                 on_failure(error)
                 continue

@@ -1,6 +1,8 @@
 """Reads the files that a request names as its source, and adapts the request to what they hold."""
 
 import hashlib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,107 +15,155 @@ from ...modelscope.errors import RequestError
 from ..infotext import HASH_KEY, IMAGES_KEY, MASK_KEY, SOURCE_KEY
 from ..request import FASTEST, ITS_OWN, KEPT, MAKE_THEM, MOST_FRAMES, SLOWEST, GenerationRequest
 from ..video.pictures import read_mask, read_picture, soften
-from ..video.source import Piece, Shape, examine, read_piece
+from ..video.source import About, Piece, Shape, examine, read_frames, read_piece
 from ..video.write import NO_SOUND, Sound, has_sound
 
 HASH_DIGITS = 10
 """Number of digits of a file's SHA-256 in an infotext, as many as the WebUI writes of a model's."""
-WATERMARK = (0.1, 0.38, 0.9, 0.64)
-"""Left, top, right and bottom of the stock watermark that the base model learnt, as shares of a frame."""
-SOFTNESS = 0.015
-"""How far the edges of that place are blurred, as a share of the height."""
 LAST = -1
 """The last frame, as a person may name it."""
+MULTIPLE = 8
+"""Sides of a video are multiples of this number of pixels."""
+_IMAGE = re.compile(r"\s*(-1|\d{1,6})\s*=\s*(.*\S)\s*", re.DOTALL)
+_BOX = re.compile(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})\s*")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reading:
     """What was read for a request.
 
     Args:
         request: The request, adapted to the source.
-        source: The source's frames, if there is a source.
         sound: The sound that is written with the video.
+        frames: The first frames of a source video, or all of one that is kept: RGB bytes [n, height, width, 3].
+        pictures: Pictures by the frame that each is: RGB bytes [height, width, 3].
+        new: How much of each pixel is new, 0..1: [1, height, width]; None without a mask.
         total: Number of frames to make of a source video; more than one clip's are made in several.
         names: Entries for an infotext that say what the source was.
         notes: What a person should know about the adaptation.
+        latents: The latents of the first clip's source frames, once they are encoded: all videos of a batch use them.
     """
 
     request: GenerationRequest
-    source: Source | None = None
     sound: Sound = NO_SOUND
+    frames: Tensor | None = None
+    pictures: Mapping[int, Tensor] = field(default_factory=dict)
+    new: Tensor | None = None
     total: int = 0
     names: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    latents: Tensor | None = None
+
+    def first_source(self, seed: int) -> Source | None:
+        """Return the source of the first clip of a video with this seed, if there is a source."""
+        if self.frames is not None:
+            return replace(self._make_source(self.frames, 0), latents=self.latents)
+        if not self.pictures:
+            return None
+        request, pictures = self.request, torch.stack(list(self.pictures.values()))
+        reach = request.hold_frames or request.frames
+        source = hold_images(pictures, tuple(self.pictures), request.frames, request.hold_weights, reach, seed)
+        return self._mask(replace(source, latents=self.latents))
+
+    def later_source(self, first: int, count: int) -> Source | None:
+        """Read the source of a later clip of a long source; None if the video has ended. Raises RequestError.
+
+        Args:
+            first: The number of its first frame, counted from the video's start.
+            count: How many frames it should have; it has fewer if the video ends before.
+        """
+        request, path = self.request, Path(self.request.source)
+        piece = Piece(request.source_start + first / request.fps, request.fps, count)
+        frames = read_frames(path, piece, _shape(request), examine(path))
+        return self._make_source(torch.stack(frames), first) if frames else None
+
+    def _make_source(self, frames: Tensor, first: int) -> Source:
+        """Return frames of the source video as a source, with the pictures that take the place of some of them."""
+        frames, until = frames.clone(), [FREE] * len(frames)
+        for place, picture in self.pictures.items():
+            if first <= place < first + len(frames):
+                frames[place - first], until[place - first] = picture, HELD
+        return self._mask(Source(frames, tuple(range(len(frames))), tuple(until), starts=True))
+
+    def _mask(self, source: Source) -> Source:
+        """Return a source that is held outside the mask, if there is one."""
+        if self.new is None:
+            return source
+        return replace(source, until=(HELD,) * len(source.order), new=self.new)
 
 
 def read_source(request: GenerationRequest) -> Reading:
     """Read what a video is made from, if anything. Raises RequestError for files that cannot be used."""
-    reading = Reading(request, sound=Sound(request.soundtrack))
+    reading = Reading(request, Sound(request.soundtrack))
     if request.source:
-        reading = _read_video(request, Path(request.source))
+        path = Path(request.source)
+        about = examine(path)
+        reading.names = {SOURCE_KEY: path.name, HASH_KEY: hash_file(path)}
+        read = _keep_video if request.keeps_source else _read_video
+        read(reading, path, about)
     if request.image:
-        reading = _add_images(reading)
+        _add_images(reading)
     if request.mask or request.mask_box:
-        reading = _add_mask(reading)
+        _add_mask(reading)
     return reading
 
 
-def _read_video(request: GenerationRequest, path: Path) -> Reading:
-    notes: list[str] = []
-    fps = _choose_rate(request, path, notes)
-    total = round(request.source_length * fps)
-    wanted = min(request.frames, total or request.frames)
-    source = read_clip(request, fps, 0, wanted)
-    count = len(source.order)
+def _read_video(reading: Reading, path: Path, about: About) -> None:
+    """Read the frames of the first clip."""
+    request = reading.request
+    fps = _choose_rate(request, about, reading.notes) if request.source_rate == ITS_OWN else request.fps
+    wanted = request.frames
+    if request.source_length:
+        reading.total = _count_frames(request, about, fps)
+        wanted = min(wanted, reading.total)
+    reading.frames = read_piece(path, Piece(request.source_start, fps, wanted), _shape(request))
+    count = len(reading.frames)
     if count < wanted:
-        notes.append(f"The source has only {count} frames from there on, so the video has {count}, too.")
-    if total > count:
-        total = _check_length(request, path, fps, total)
-    sound = _choose_sound(request, path, notes)
-    names = {SOURCE_KEY: path.name, HASH_KEY: hash_file(path)}
-    return Reading(replace(request, frames=count, fps=fps), source, sound, total, names, tuple(notes))
+        reading.notes.append(f"The source has only {count} frames from there on, so the video has {count}, too.")
+    reading.sound = _choose_sound(request, path, reading.notes)
+    reading.request = replace(request, frames=count, fps=fps)
 
 
-def read_clip(request: GenerationRequest, fps: float, first: int, count: int) -> Source:
-    """Read some frames of the request's source video, at its start and this rate. Raises RequestError.
-
-    first: the number of the first one, counted from the start.
-    """
-    piece = Piece(request.source_start + first / fps, fps, count)
-    frames = read_piece(Path(request.source), piece, _shape(request))
-    return Source(frames, tuple(range(len(frames))), (FREE,) * len(frames), starts=True)
-
-
-def _check_length(request: GenerationRequest, path: Path, fps: float, total: int) -> int:
-    """Return how many frames can be made of a source, `total` at most. Raises RequestError if they are too many."""
-    seconds = examine(path).seconds
-    if seconds is not None:
-        total = min(total, int((seconds - request.source_start) * fps))
-    if total > MOST_FRAMES and request.long_videos != MAKE_THEM:
-        raise RequestError(
-            f"{total:,} frames would be made of the source, which takes long. Choose a shorter length under Source, or "
-            f"{MAKE_THEM!r} for videos of more than {MOST_FRAMES:,} frames."
-        )
-    return total
+def _keep_video(reading: Reading, path: Path, about: About) -> None:
+    """Read all of the source in its own size and rate. The request's frames stay the length of a clip added to it."""
+    request = reading.request
+    if request.image or request.mask or request.mask_box:
+        raise RequestError("Images and masks have no effect on a source that is kept. Choose to change it instead.")
+    width, height = (side // MULTIPLE * MULTIPLE for side in (about.width, about.height))
+    fps = _choose_rate(request, about, reading.notes)
+    # Raises RequestError if the size is too large or too small.
+    reading.request = request = replace(request, width=width, height=height, fps=fps)
+    most = _count_frames(request, about, fps)
+    reading.frames = read_piece(path, Piece(request.source_start, fps, most), _shape(request))
+    reading.sound = _choose_sound(request, path, reading.notes)
 
 
 def _shape(request: GenerationRequest) -> Shape:
     return Shape(request.width, request.height, request.resize_mode)
 
 
-def _choose_rate(request: GenerationRequest, path: Path, notes: list[str]) -> float:
-    """Return the rate at which frames are taken from the source, which is the video's FPS, too."""
-    if request.source_rate != ITS_OWN:
-        return request.fps
-    rate = examine(path).rate
-    if rate is None:
+def _choose_rate(request: GenerationRequest, about: About, notes: list[str]) -> float:
+    """Return the source's own rate, as far as a video can have it."""
+    if about.rate is None:
         notes.append(f"The source does not state its frame rate: {request.fps:g} frames per second are taken.")
         return request.fps
-    usable = min(max(rate, SLOWEST), FASTEST)
-    if usable != rate:
-        notes.append(f"The source has {rate:g} frames per second; {usable:g} are taken.")
+    usable = min(max(about.rate, SLOWEST), FASTEST)
+    if usable != about.rate:
+        notes.append(f"The source has {about.rate:g} frames per second; {usable:g} are taken.")
     return usable
+
+
+def _count_frames(request: GenerationRequest, about: About, fps: float) -> int:
+    """Return how many frames the chosen length has at most. Raises RequestError if they are too many."""
+    left = about.seconds - request.source_start if about.seconds is not None else None
+    lengths = [length for length in (request.source_length or None, left) if length is not None]
+    total = max(1, round(min(lengths) * fps)) if lengths else MOST_FRAMES
+    if total > MOST_FRAMES and request.long_videos != MAKE_THEM:
+        raise RequestError(
+            f"{total:,} frames of the source would be used, which takes long. Choose a shorter length under Source, or "
+            f"{MAKE_THEM!r} for videos of more than {MOST_FRAMES:,} frames."
+        )
+    return total
 
 
 def _choose_sound(request: GenerationRequest, path: Path, notes: list[str]) -> Sound:
@@ -125,85 +175,63 @@ def _choose_sound(request: GenerationRequest, path: Path, notes: list[str]) -> S
     return NO_SOUND
 
 
-def _add_images(reading: Reading) -> Reading:
-    """Return a reading with the request's images as frames: in the source video, or as a source of their own."""
-    request, before = reading.request, reading.source
-    named = _parse_images(request)
-    pictures = torch.stack([read_picture(path, _shape(request)) for path in named.values()])
-    places = tuple(named)
-    if before is None:
-        weights, reach = request.hold_weights, request.hold_frames or request.frames
-        source = hold_images(pictures, places, request.frames, weights, reach, request.seed)
-    else:
-        source = _put_images(before, places, pictures)
+def _add_images(reading: Reading) -> None:
+    """Read the request's images."""
+    named = _parse_images(reading.request.image, reading.total or reading.request.frames)
+    reading.pictures = {place: read_picture(path, _shape(reading.request)) for place, path in named.items()}
     texts = [f"{place}={path.name} ({hash_file(path)})" for place, path in named.items()]
-    return replace(reading, source=source, names=reading.names | {IMAGES_KEY: "; ".join(texts)})
+    reading.names[IMAGES_KEY] = "; ".join(texts)
 
 
-def _parse_images(request: GenerationRequest) -> dict[int, Path]:
-    """Return the request's images by frame, in the order of frames. Raises RequestError."""
+def _parse_images(images: tuple[str, ...], frames: int) -> dict[int, Path]:
+    """Return images by frame, in the order of frames. frames: number of the video's. Raises RequestError."""
     named: dict[int, Path] = {}
-    for text in request.image:
-        number, equals, name = text.partition("=")
-        if not equals or not number.strip().lstrip("-").isdecimal() or not name.strip():
-            raise RequestError(f"The image {text!r} has to be written as FRAME=FILE, for instance 0=first.png.")
-        frame = int(number)
-        place = request.frames - 1 if frame == LAST else frame
-        if not 0 <= place < request.frames:
-            raise RequestError(
-                f"The image {text!r} is for frame {frame}, but the video's frames are 0 to {request.frames - 1}."
-            )
+    for text in images:
+        parts = _IMAGE.fullmatch(text)
+        if not parts:
+            raise RequestError(f"The image {text[:300]!r} has to be written as FRAME=FILE, for instance 0=first.png.")
+        frame, path = int(parts[1]), Path(parts[2])
+        place = frames - 1 if frame == LAST else frame
+        if place >= frames:
+            raise RequestError(f"{path.name!r} is for frame {frame}, but the video's frames are 0 to {frames - 1}.")
         if place in named:
             raise RequestError(f"Two images are for frame {place}. Remove one of them.")
-        named[place] = Path(name.strip())
+        named[place] = path
     return dict(sorted(named.items()))
 
 
-def _put_images(video: Source, places: tuple[int, ...], pictures: Tensor) -> Source:
-    """Return a source video in which pictures are held in place of some frames."""
-    frames, until = video.frames.clone(), list(video.until)
-    for place, picture in zip(places, pictures, strict=True):
-        frames[place], until[place] = picture, HELD
-    return replace(video, frames=frames, until=tuple(until))
-
-
-def _add_mask(reading: Reading) -> Reading:
-    """Return a reading whose source is held outside a mask."""
-    request, source = reading.request, reading.source
-    if source is None:
+def _add_mask(reading: Reading) -> None:
+    """Read the request's mask. Raises RequestError if there is nothing that it applies to."""
+    request = reading.request
+    if reading.frames is None and not reading.pictures:
         raise RequestError("A mask needs a source: give a video, or an image as a frame, that it applies to.")
-    new = _read_mask(request)
-    if not bool((new > 0).any()):
-        raise RequestError("The mask is all black, so nothing would be new. Paint white what is to change.")
-    names = {MASK_KEY: f"{Path(request.mask).name} ({hash_file(Path(request.mask))})"} if request.mask else {}
-    held = replace(source, until=(HELD,) * len(source.order), new=new)
-    notes = () if bool((new < 1).any()) else ("The mask is all white, so it keeps nothing of the source.",)
-    return replace(reading, source=held, names=reading.names | names, notes=(*reading.notes, *notes))
-
-
-def _read_mask(request: GenerationRequest) -> Tensor:
-    """Return the request's mask, [height, width] of 0..1."""
     if request.mask:
-        return read_mask(Path(request.mask), _shape(request), request.mask_softness)
+        path = Path(request.mask)
+        reading.new = read_mask(path, _shape(request), request.mask_softness)[None]
+        reading.names[MASK_KEY] = f"{path.name} ({hash_file(path)})"
+    else:
+        reading.new = _draw_box(request)[None]
+    if not bool((reading.new > 0).any()):
+        raise RequestError("The mask is all black, so nothing would be new. Paint white what is to change.")
+    if bool((reading.new == 1).all()):
+        reading.notes.append("The mask is all white, so it keeps nothing of the source.")
+
+
+def _draw_box(request: GenerationRequest) -> Tensor:
+    """Return the request's box as a mask, [height, width] of 0..1."""
+    parts = _BOX.fullmatch(request.mask_box)
+    if not parts:
+        raise RequestError(
+            f"The box {request.mask_box[:300]!r} has to be four numbers of pixels: left, top, width, height."
+        )
+    left, top, width, height = map(int, parts.groups())
     new = torch.zeros(request.height, request.width)
-    left, top, width, height = _parse_box(request.mask_box)
     new[top : top + height, left : left + width] = 1
+    if not bool(new.any()):
+        raise RequestError(
+            f"The box {request.mask_box!r} has nothing inside the picture, which is {request.width} x {request.height}."
+        )
     return soften(new, request.mask_softness)
-
-
-def _parse_box(text: str) -> list[int]:
-    numbers = [part.strip() for part in text.split(",")]
-    if len(numbers) != len(("left", "top", "width", "height")) or not all(part.isdecimal() for part in numbers):
-        raise RequestError(f"The box {text!r} has to be four numbers of pixels: left, top, width, height.")
-    return [int(number) for number in numbers]
-
-
-def place_of_watermark(width: int, height: int) -> Tensor:
-    """Return a mask [height, width] of 0..1 over the band in the middle where the base model likes to write."""
-    left, top, right, bottom = WATERMARK
-    new = torch.zeros(height, width)
-    new[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = 1
-    return soften(new, round(SOFTNESS * height))
 
 
 def hash_file(path: Path) -> str:

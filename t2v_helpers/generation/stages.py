@@ -5,12 +5,12 @@ Each stage takes what the one before has made, so that nothing is lost if a late
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ...modelscope.conditioning.extend import (
-    Clip,
+    Footage,
     begin_with,
     continue_from,
     count_held,
@@ -29,43 +29,43 @@ from ...modelscope.run_options import RunOptions
 from ..models.folders import ModelFolder
 from ..request import BY_MODEL, LATENT, OFF, GenerationRequest
 from ..video.interpolate import interpolate_motion
-from .enlarge import enlarge, enlarge_latents, request_second_pass
+from .enlarge import enlarge, enlarge_latents
 from .job import Job
+from .later_stages import OF_SECOND_PASS, count_doublings, request_second_pass, without_later_stages
 from .loading import Loaded, Loader
 from .monitor import Monitor
 from .outcome import OutcomeBuilder
-from .source import place_of_watermark, read_clip
+from .watermark import place_of_watermark
 
 SEED_STEP = 7919
-"""Distance between the seeds of a video's clips: those of a batch are next to each other."""
+"""Distance between the seeds of added clips: those of a batch's videos are next to each other."""
+ADAPTED = ("sampler", "steps", "cfg_scale", "draft", "precision")
+"""Fields that loading a model and its LoRAs may change."""
 
 
 class Made(NamedTuple):
     """What a stage has made.
 
-    clip: The video so far.
+    footage: The video so far.
     fps: How many of its frames are shown in a second.
+    request: The request that describes it: without what later stages do.
     drifted: Whether a clip that was joined on has other colours or contrasts than the first one.
     """
 
-    clip: Clip
+    footage: Footage
     fps: float
+    request: GenerationRequest
     drifted: bool = False
 
 
 class VideoStages:
-    """The stages of one video.
-
-    request: that of the video, without tags; once its model is loaded, adapted to it.
-    source: what the video is made from, if anything; once it is encoded, with its latents.
-    """
+    """The stages of one video. request: that of the video, without tags."""
 
     def __init__(
         self, job: Job, loader: Loader, builder: OutcomeBuilder, request: GenerationRequest, monitor: Monitor
     ) -> None:
-        self.source = job.reading.source
         self._job, self._loader, self._builder = job, loader, builder
-        self.request, self._monitor = request, monitor
+        self._request, self._monitor = request, monitor
         self._first: tuple[Tensor, Tensor] | None = None
 
     def run(self) -> Iterator[Made]:
@@ -79,7 +79,7 @@ class VideoStages:
 
     def _list(self) -> Iterator[tuple[str, Callable[..., Made]]]:
         """Yield the stages that the request asks for: what progress calls them, and what they do with what there is."""
-        request = self.request
+        request = self._request
         yield "", self._begin
         clips = [] if request.keeps_source else list(self._later_clips())
         for number, (first, count) in enumerate(clips, 2):
@@ -91,118 +91,138 @@ class VideoStages:
             yield f"extending {number} of {request.extend}: ", lambda made, number=number: self._extend(made, number)
         if request.hires != OFF:
             yield "Hires. fix: ", self._enlarge
-        factor = request.interpolate
-        if request.interpolate_by != BY_MODEL and factor > 1:
+        if request.interpolate_by != BY_MODEL and request.interpolate > 1:
             yield "interpolating: ", self._interpolate
-        while request.interpolate_by == BY_MODEL and factor > 1:
+        for _ in range(count_doublings(request)):
             yield "in between: ", self._fill_in
-            factor //= 2
 
-    def _begin(self, _: Made | None) -> Made:
-        request, source = self.request, self.source
-        if source and request.keeps_source:
-            return Made(Clip(source.frames), request.fps)
+    def _begin(self, _: None) -> Made:
+        request, reading = self._request, self._job.reading
+        alone = without_later_stages(request)
+        if request.keeps_source and reading.frames is not None:
+            return Made(Footage(reading.frames), request.fps, alone)
         loaded = self._load(self._job.folder, request)
-        self.request = loaded.request
+        source = reading.first_source(request.seed)
         if source:
-            source = self.source = encode_source(loaded.residency, source, self._options(loaded))
-        return Made(self._make(loaded, source), request.fps)
+            source = encode_source(loaded.residency, source, self._options(loaded))
+            reading.latents = source.latents
+        footage = self._make(loaded, source)
+        return Made(footage, request.fps, replace(alone, **_adapted_fields(loaded.request)))
 
     def _later_clips(self) -> Iterator[tuple[int, int]]:
         """Yield the first frame and the number of frames of each clip but the first one of a long source."""
-        frames, total = self.request.frames, self._job.reading.total
-        step = frames - count_held(frames)
-        for first in range(step, total - count_held(frames), step) if step else ():
+        frames, total = self._request.frames, self._job.reading.total
+        held = count_held(frames)
+        for first in range(frames - held, total - held, frames - held) if frames > held else ():
             yield first, min(frames, total - first)
 
     def _go_on(self, made: Made, first: int, count: int) -> Made:
-        """Make the next clip of a long source, which begins with the last frames of what there is, and join it on."""
-        source, held = read_clip(self.request, self.request.fps, first, count), count_held(self.request.frames)
-        if len(source.order) <= held:
+        """Make the next clip of a long source, which begins with the last frames of what there is, and join it on.
+
+        Its colours are the source's, and are not matched to those of the first clip, as those of an extension are.
+        """
+        source, held = self._job.reading.later_source(first, count), count_held(self._request.frames)
+        if source is None or len(source.order) <= held:
             return made
-        loaded = self._load(self._job.folder, replace(self.request, frames=len(source.order)))
-        source = begin_with(encode_source(loaded.residency, source, self._options(loaded)), made.clip, held)
-        return made._replace(clip=join(made.clip, self._make(loaded, source), held))
+        loaded = self._load(self._job.folder, replace(self._request, frames=len(source.order)))
+        source = encode_source(loaded.residency, source, self._options(loaded))
+        new = self._make(loaded, begin_with(source, made.footage, held))
+        footage = join(made.footage, new, held)
+        length = len(footage.frames) / made.fps
+        return made._replace(footage=footage, request=replace(made.request, source_length=length))
 
     def _clean(self, made: Made) -> Made:
         """Make a second pass over the place of the base model's watermark."""
-        clip, request = made.clip, self.request
-        count, height, width, _ = clip.frames.shape
+        footage, request = made.footage, self._request
+        count, height, width, _ = footage.frames.shape
         again = replace(request, frames=count, width=width, height=height, strength=request.watermark)
         loaded = self._load(self._job.folder, again)
-        new = place_of_watermark(width, height)
-        source = Source(
-            clip.frames, tuple(range(count)), (HELD,) * count, starts=True, new=new, latents=clip.all_latents
-        )
+        order, until, new = tuple(range(count)), (HELD,) * count, place_of_watermark(width, height)
+        source = Source(footage.frames, order, until, starts=True, new=new, latents=footage.all_latents)
         source = encode_source(loaded.residency, source, self._options(loaded))
-        return made._replace(clip=self._make(loaded, source))
+        done = replace(made.request, watermark=request.watermark, **_adapted_fields(loaded.request))
+        return made._replace(footage=self._make(loaded, source), request=done)
 
     def _extend(self, made: Made, number: int) -> Made:
         """Join a clip on, which begins with the last frames of what there is."""
-        request = self.request
+        request, footage = self._request, made.footage
         seed = (request.seed + SEED_STEP * number) % (MAX_SEED + 1)
         loaded = self._load(self._job.folder, replace(request, seed=seed))
-        frames, latents = self._first = self._first or self._take_first(loaded, made.clip)
-        held = min(count_held(request.frames), len(made.clip.frames))
-        source = encode_source(loaded.residency, continue_from(made.clip, request.frames, held), self._options(loaded))
+        frames, latents = self._first = self._first or self._take_first(loaded, footage)
+        held = min(count_held(request.frames), len(footage.frames))
+        source = encode_source(loaded.residency, continue_from(footage, request.frames, held), self._options(loaded))
         new = self._make(loaded, source, lambda found: match_colours(found, latents))
         drifted = made.drifted or has_drifted(new.frames, frames)
-        return made._replace(clip=join(made.clip, new, held), drifted=drifted)
+        done = replace(made.request, extend=number, **_adapted_fields(loaded.request))
+        return made._replace(footage=join(footage, new, held), drifted=drifted, request=done)
 
-    def _take_first(self, loaded: Loaded, clip: Clip) -> tuple[Tensor, Tensor]:
+    def _take_first(self, loaded: Loaded, footage: Footage) -> tuple[Tensor, Tensor]:
         """Return the frames of the first clip and their latents, whose colours the other clips get."""
-        frames, latents = clip.frames[: self.request.frames], clip.all_latents
+        frames, latents = footage.frames[: self._request.frames], footage.all_latents
         if latents is None:
             latents = encode_frames(loaded.residency, frames, self._options(loaded))
         return frames, latents
 
     def _enlarge(self, made: Made) -> Made:
         """Make a second pass over an enlarged video, with another model or the same."""
-        request, clip = self.request, made.clip
-        count, height, width, _ = clip.frames.shape
+        request, footage = self._request, made.footage
+        count, height, width, _ = footage.frames.shape
         second = request_second_pass(request, count, width, height)
         loaded = self._load(self._job.second, second)
-        width, height = second.width, second.height
-        upscale, monitor = self._job.upscale, self._monitor
-        frames = enlarge(clip.frames, width, height, upscale, lambda done: monitor(Step("enlarge", done, count)))
-        latents = self._enlarge_latents(loaded, clip, width, height) if request.hires_upscaler == LATENT else None
+        latents, frames = None, footage.frames
+        if request.hires_upscaler == LATENT:
+            latents = self._enlarge_latents(loaded, footage, second.width, second.height)
+        else:
+            upscale, monitor = self._job.upscale, self._monitor
+            size = second.width, second.height
+            frames = enlarge(frames, *size, upscale, lambda done: monitor(Step("enlarge", done, count)))
         source = Source(frames, tuple(range(count)), (FREE,) * count, starts=True, latents=latents)
-        return made._replace(clip=self._make(loaded, source))
+        source = encode_source(loaded.residency, source, self._options(loaded))
+        done = replace(made.request, **{name: getattr(request, name) for name in OF_SECOND_PASS})
+        return made._replace(footage=self._make(loaded, source), request=done)
 
-    def _enlarge_latents(self, loaded: Loaded, clip: Clip, width: int, height: int) -> Tensor:
-        latents = clip.all_latents
+    def _enlarge_latents(self, loaded: Loaded, footage: Footage, width: int, height: int) -> Tensor:
+        latents = footage.all_latents
         if latents is None:
-            latents = encode_frames(loaded.residency, clip.frames, self._options(loaded))
+            latents = encode_frames(loaded.residency, footage.frames, self._options(loaded))
         scale = loaded.residency.model.config.autoencoder.scale
         return enlarge_latents(latents, height // scale, width // scale)
 
     def _interpolate(self, made: Made) -> Made:
-        factor = self.request.interpolate
-        return made._replace(clip=Clip(interpolate_motion(made.clip.frames, factor)), fps=made.fps * factor)
+        factor, monitor = self._request.interpolate, self._monitor
+        frames = made.footage.frames
+        more = interpolate_motion(frames, factor, lambda done, total: monitor(Step("interpolate", done, total)))
+        done = replace(made.request, interpolate=factor)
+        return made._replace(footage=Footage(more), fps=made.fps * factor, request=done)
 
     def _fill_in(self, made: Made) -> Made:
         """Double the frame rate with the model itself."""
-        clip = made.clip
-        _, height, width, _ = clip.frames.shape
-        request = replace(self.request, frames=count_in_between(len(clip.frames)), width=width, height=height)
+        footage = made.footage
+        count, height, width, _ = footage.frames.shape
+        request = replace(self._request, frames=count_in_between(count), width=width, height=height)
         loaded = self._load(self._job.folder, request)
-        new = self._make(loaded, hold_every_second(clip))
-        return made._replace(clip=Clip(put_originals(new.frames, clip), new.latents), fps=made.fps * 2)
+        source = encode_source(loaded.residency, hold_every_second(footage), self._options(loaded))
+        new = self._make(loaded, source)
+        frames = put_originals(new.frames, footage)
+        done = replace(made.request, interpolate=made.request.interpolate * 2, interpolate_by=BY_MODEL)
+        return made._replace(footage=Footage(frames, new.latents), fps=made.fps * 2, request=done)
 
     def decode_unfinished(self, latents: Tensor) -> Made:
         """Return latents of which only some steps were done, as a video."""
-        loaded = self._load(self._job.folder, self.request)
-        return Made(Clip(decode(loaded.residency, latents, self._options(loaded))), self.request.fps)
+        loaded = self._load(self._job.folder, self._request)
+        frames = decode(loaded.residency, latents, self._options(loaded))
+        done = replace(without_later_stages(self._request), **_adapted_fields(loaded.request))
+        return Made(Footage(frames), self._request.fps, done)
 
     def _load(self, folder: ModelFolder, request: GenerationRequest) -> Loaded:
         return self._loader.load(folder, request, self._monitor)
 
-    def _make(self, loaded: Loaded, source: Source | None, change: Callable[[Tensor], Tensor] = lambda x: x) -> Clip:
+    def _make(self, loaded: Loaded, source: Source | None, change: Callable[[Tensor], Tensor] = lambda x: x) -> Footage:
         """Make a clip. change: changes its latents before they are decoded."""
         latents, _ = generate_latents(loaded.residency, loaded.request, self._options(loaded), source)
         latents = change(latents.cpu())
         frames = decode(loaded.residency, latents, self._options(loaded))
-        return Clip(paste_source(frames, source) if source else frames, latents)
+        return Footage(paste_source(frames, source) if source else frames, latents)
 
     def _options(self, loaded: Loaded) -> RunOptions:
         assert self._builder.plan
@@ -213,3 +233,8 @@ class VideoStages:
             notify=self._builder.change_plan,
             tiny_decoder=self._job.tiny_decoder,
         )
+
+
+def _adapted_fields(request: GenerationRequest) -> dict[str, Any]:
+    """Return the fields that loading a model adapts."""
+    return {name: getattr(request, name) for name in ADAPTED}

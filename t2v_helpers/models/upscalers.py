@@ -28,7 +28,7 @@ def find_upscalers(models: Path, device: torch.device) -> dict[str, Upscale]:
     if importlib.util.find_spec("spandrel") is None:
         return {}
     paths = sorted(path for name in FOLDERS for path in _files(models / name))
-    return {path.stem: functools.partial(_upscale, path, device) for path in paths}
+    return {path.stem: FileUpscaler(path, device) for path in paths}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -38,34 +38,40 @@ def _files(folder: Path) -> list[Path]:
         return []
 
 
-def _upscale(path: Path, device: torch.device, picture: Image.Image, width: int, height: int) -> Image.Image:  # noqa: ARG001 - an upscaler has its own scale
-    network = _load(path, device)
-    pixels = torch.from_numpy(np.array(picture.convert("RGB"))).to(device).permute(2, 0, 1)[None].float() / 255
-    enlarged = enlarge_in_tiles(network, pixels, network.scale)
-    return Image.fromarray((enlarged[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy())
+class FileUpscaler:
+    """An upscaler in a file. It is read when it is first used, and leaves the device together with this object."""
 
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self._path, self._device = path, device
 
-@functools.lru_cache(maxsize=1)
-def _load(path: Path, device: torch.device) -> Any:
-    """Return the network of a file. Its weights are read by our own reader: no file runs code. Raises ModelError."""
-    try:
-        import spandrel
-    except (ImportError, RuntimeError, OSError) as error:
-        raise ModelError(
-            f"{path.name} cannot be used: spandrel, which knows its network, does not start here "
-            f"({first_line(error)}). Choose the upscaler Latent or Lanczos."
-        ) from error
-    try:
-        network = spandrel.ModelLoader(device=device).load_from_state_dict(read_state(path))
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{path}: is no upscaler that spandrel knows ({first_line(error)}). Choose another upscaler."
-        ) from error
-    if not isinstance(network, spandrel.ImageModelDescriptor) or not 1 <= network.scale <= LARGEST_SCALE:
-        raise ModelError(f"{path}: is no upscaler for pictures. Choose another upscaler.")
-    return network.eval()
+    def __call__(self, picture: Image.Image, width: int, height: int) -> Image.Image:  # noqa: ARG002 - it has a scale of its own
+        """Return a picture, enlarged by the network's own scale. Raises ModelError if the file is no upscaler."""
+        network = self._network
+        pixels = torch.from_numpy(np.array(picture.convert("RGB"))).to(self._device).permute(2, 0, 1)[None]
+        enlarged = enlarge_in_tiles(network, pixels.float() / 255, network.scale)
+        return Image.fromarray((enlarged[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy())
+
+    @functools.cached_property
+    def _network(self) -> Any:
+        """The network, whose weights our own reader reads: no file runs code."""
+        path = self._path
+        try:
+            import spandrel
+        except (ImportError, RuntimeError, OSError) as error:
+            raise ModelError(
+                f"{path.name} cannot be used: spandrel, which knows its network, does not start here "
+                f"({first_line(error)}). Choose the upscaler Latent or Lanczos."
+            ) from error
+        state = read_state(path)
+        try:
+            network = spandrel.ModelLoader(device=self._device).load_from_state_dict(state)
+        except Exception as error:
+            raise ModelError(
+                f"{path}: is no upscaler that spandrel knows ({first_line(error)}). Choose another upscaler."
+            ) from error
+        if not isinstance(network, spandrel.ImageModelDescriptor) or not 1 <= network.scale <= LARGEST_SCALE:
+            raise ModelError(f"{path}: is no upscaler for pictures. Choose another upscaler.")
+        return network.eval()
 
 
 @torch.no_grad()

@@ -56,7 +56,8 @@ class ModelActions:
         """List the models again. A chosen model that still exists is not sent: the person may have changed it since."""
         names = self._models.names(refresh=True)
         chosen = {} if model in names else {"value": names[0]}
-        return Models(gr.update(choices=names, **chosen), model_note(self._host, names, fresh=True))
+        listed = gr.update(choices=names, **chosen)
+        return Models(listed, model_note(self._host, names, fresh=True), gr.update(choices=[OFF, SAME, *names]))
 
     def lora_names(self) -> list[str]:
         """Return the names of all possible LoRA files in the LoRA folder, whatever they hold."""

@@ -17,10 +17,13 @@ from .widgets import file_path
 
 
 class Restore:
-    """The events that restore settings. order: the names of the fields, in the order of the tab."""
+    """The events that restore settings.
 
-    def __init__(self, order: Sequence[str], models: ModelList) -> None:
-        self._order, self._models = order, models
+    order: the names of the fields, in the order of the tab; no_source: values of the components that hold a source.
+    """
+
+    def __init__(self, order: Sequence[str], models: ModelList, no_source: Sequence[Any]) -> None:
+        self._order, self._models, self._no_source = order, models, no_source
 
     def restore_file(self, file: Any, model: str) -> Restored:
         """Return the settings in an uploaded file."""
@@ -56,8 +59,9 @@ class Restore:
         updates = [found.get(name, gr.update()) for name in self._order]
         files = "; ".join(read_sources(text))
         asked = f" It was made from these files, which you have to give again under Source: {files}." if files else ""
-        return Restored(note(f"Settings restored.{missing}{asked}"), chosen, chosen, updates)
+        return Restored(note(f"Settings restored.{missing}{asked}"), chosen, chosen, updates, self._no_source)
 
     def _refuse(self, message: str) -> Restored:
         unchanged = [gr.update() for _ in self._order]
-        return Restored(error_line(message), gr.update(), gr.update(), unchanged)
+        sources = [gr.update() for _ in self._no_source]
+        return Restored(error_line(message), gr.update(), gr.update(), unchanged, sources)

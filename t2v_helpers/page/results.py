@@ -41,20 +41,25 @@ class Frame(NamedTuple):
 
 
 class Models(NamedTuple):
-    """The list of models, and the note below it."""
+    """The list of models, the note below it, and the list of models for the second pass."""
 
     model: Any
     note: Any
+    hires: Any
 
 
 class Restored(NamedTuple):
-    """Settings that were read from a file or a text. fields: the request's fields, in the order of the tab."""
+    """Settings that were read from a file or a text.
+
+    fields: the request's fields, in the order of the tab; sources: the components that hold a source.
+    """
 
     note: Any
     model: Any
     previous_model: Any
     fields: Sequence[Any]
+    sources: Sequence[Any]
 
     def outputs(self) -> list[Any]:
         """Return one value per component."""
-        return [self.note, self.model, self.previous_model, *self.fields]
+        return [self.note, self.model, self.previous_model, *self.fields, *self.sources]

@@ -23,6 +23,9 @@ OF_IMAGES = ("hold_weights", "hold_frames")
 OF_MASKS = ("mask_box", "mask_softness")
 """Fields that are beside the components for files that they belong to."""
 NOTHING = "No source: the video is made from the prompt alone."
+READABLE = (".mp4", ".webm", ".gif")
+"""Suffixes of our own formats that can be a source."""
+NOT_READABLE = "The last result has no file that can be a source. Choose the format MP4, WebM or GIF for it."
 NO_VIDEO = "There is no video here yet. Make one first, or choose a file."
 
 
@@ -111,13 +114,23 @@ class SourceFold:
             mask=self._mask,
         )
 
+    @property
+    def clearable(self) -> list[Any]:
+        """The components that hold or describe a source."""
+        pictures = [self.first, self._last, self._others, self._frames_of_others, self._mask]
+        return [self._file, self._path, self._status, *pictures]
+
+    def cleared(self) -> list[Any]:
+        """Return the values of these components without a source."""
+        return [None, "", note(NOTHING), None, None, None, "", None]
+
     def connect(self, on: On, buttons: SourceButtons) -> None:
         """Connect the events."""
         chosen = list(Chosen(self._file, self._path, self._status))
         on(self._file.upload, choose_upload, [self._file], chosen[1:])
         on(self._file.clear, lambda: ("", note(NOTHING)), None, chosen[1:])
         on(self._typed.submit, choose_path, [self._typed], chosen, reads=True)
-        on(self._clear.click, lambda: Chosen(None, "", note(NOTHING)), None, chosen)
+        on(self._clear.click, self.cleared, None, self.clearable)
         on(buttons.use_video.click, choose_made, [buttons.made], chosen)
         on(buttons.use_frame.click, lambda frame: frame, [buttons.frame], [self.first])
 
@@ -134,7 +147,7 @@ def _others() -> list[str]:
 
 
 def _picture(label: str, name: str) -> gr.Image:
-    return gr.Image(label=label, type="filepath", elem_id=element(name), height=180)
+    return gr.Image(label=label, type="filepath", image_mode="RGBA", elem_id=element(name), height=180)
 
 
 def choose_upload(file: Any) -> list[Any]:
@@ -153,9 +166,10 @@ def choose_path(reader: Reader, name: Any) -> Chosen:
 
 def choose_made(made: list[dict[str, Any]]) -> Chosen:
     """Choose the last video that was made."""
-    if not made:
-        return Chosen(gr.update(), gr.update(), error_line(NO_VIDEO))
-    path = Path(made[-1]["files"][0])
+    files = [Path(file) for file in made[-1]["files"]] if made else []
+    path = next((file for file in files if file.suffix in READABLE), None)
+    if path is None:
+        return Chosen(gr.update(), gr.update(), error_line(NOT_READABLE if files else NO_VIDEO))
     return Chosen(None, str(path), _describe(path))
 
 

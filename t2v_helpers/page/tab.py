@@ -39,7 +39,6 @@ class Tab:
         self.models = ModelList(host)
         self.actions = Actions(host, ORDER, self.models)
         self.model_actions = ModelActions(host, ORDER, self.models)
-        self.restore = Restore(ORDER, self.models)
         self.widgets: dict[str, Any] = {}
         self.task = gr.Textbox(visible=False, elem_id=element("task"), label="Task")
         self.task.do_not_save_to_config = True
@@ -51,6 +50,7 @@ class Tab:
                 self._model_row()
                 self._settings()
                 self.source = SourceFold(host, self._add)
+                self.restore = Restore(ORDER, self.models, self.source.cleared())
                 self._improvements()
                 self._loras()
                 self._other_files()
@@ -217,7 +217,7 @@ class Tab:
         chosen = [self.previous_model, self.model, *values]
         outputs = [self.previous_model, *values]
         self._forecast_on(self._on(self.model.change, self.model_actions.choose_model, chosen, outputs).then)
-        refreshed = Models(self.model, self.note)
+        refreshed = Models(self.model, self.note, self.widgets["hires"])
         self._on(self.refresh.click, self.model_actions.refresh, [self.model], refreshed)
         everything = Changes(
             lambda name: [*self.model_actions.refresh(name), self.model_actions.refresh_loras()],
@@ -257,7 +257,7 @@ class Tab:
         self._on(self.frame_number.release, self.actions.frame, [self.made, self.frame_number], frame)
 
     def _connect_restoring(self, values: list[Any]) -> None:
-        outputs = Restored(self.restored, self.model, self.previous_model, values).outputs()
+        outputs = Restored(self.restored, self.model, self.previous_model, values, self.source.clearable).outputs()
         restore = self.restore
         # The file component is cleared afterwards, so that it takes the next file.
         restored = self._on(self.dropped.upload, _outputs_of(restore.restore_file), [self.dropped, self.model], outputs)

@@ -13,7 +13,8 @@ from .source import CROP, FIT, MOST_PIXELS, Shape
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """Formats that are read. Pillow knows dozens more, some of which start other programs."""
-WHITE = (255, 255, 255, 255)
+WHITE, BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
+SIXTEEN_BITS = 65_535
 
 
 def read_picture(path: Path, shape: Shape) -> Tensor:
@@ -21,8 +22,7 @@ def read_picture(path: Path, shape: Shape) -> Tensor:
 
     A camera's rotation is applied, and transparent parts become white, as in the WebUI.
     """
-    picture = ImageOps.exif_transpose(_open(path)).convert("RGBA")
-    flat = Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture).convert("RGB")
+    flat = _flatten(_open(path), WHITE).convert("RGB")
     return torch.from_numpy(np.array(_resize(flat, shape)))
 
 
@@ -31,9 +31,18 @@ def read_mask(path: Path, shape: Shape, softness: int) -> Tensor:
 
     softness: how far its edges are blurred, in pixels.
     """
-    picture = ImageOps.exif_transpose(_open(path)).convert("RGBA")
-    flat = Image.alpha_composite(Image.new("RGBA", picture.size, (0, 0, 0, 255)), picture).convert("L")
+    flat = _flatten(_open(path), BLACK).convert("L")
     return soften(torch.from_numpy(np.array(_resize(flat, shape))).float() / 255, softness)
+
+
+def _flatten(picture: Image.Image, ground: tuple[int, int, int, int]) -> Image.Image:
+    """Return a picture as its camera meant it, with a colour behind its transparent parts."""
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):
+        # Pillow would cut 16 bits off instead of scaling them.
+        upright = Image.fromarray((np.array(upright, dtype=np.float64) / SIXTEEN_BITS * 255).astype(np.uint8))
+    upright = upright.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", upright.size, ground), upright)
 
 
 def soften(mask: Tensor, softness: int) -> Tensor:
@@ -67,5 +76,12 @@ def _resize(picture: Image.Image, shape: Shape) -> Image.Image:
     if shape.mode == CROP:
         return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
     if shape.mode == FIT:
-        return ImageOps.pad(picture, size, Image.Resampling.LANCZOS, color=0)
+        scale = min(shape.width / picture.width, shape.height / picture.height)
+        inner = (max(1, round(side * scale)) for side in picture.size)
+        ground = Image.new(picture.mode, size)
+        fitted = picture.resize(
+            (min(next(inner), shape.width), min(next(inner), shape.height)), Image.Resampling.LANCZOS
+        )
+        ground.paste(fitted, ((shape.width - fitted.width) // 2, (shape.height - fitted.height) // 2))
+        return ground
     return picture.resize(size, Image.Resampling.LANCZOS)

@@ -31,7 +31,8 @@ FEWEST = 2
 """Number of frames that make a video."""
 _SCALES = {
     CROP: "scale={w}:{h}:force_original_aspect_ratio=increase:flags=lanczos,crop={w}:{h}",
-    FIT: "scale={w}:{h}:force_original_aspect_ratio=decrease:flags=lanczos,pad={w}:{h}:(ow-iw)/2:(oh-ih)/2",
+    FIT: "scale='max(2,trunc(iw*min({w}/iw,{h}/ih)))':'max(2,trunc(ih*min({w}/iw,{h}/ih)))':flags=lanczos,"
+    "pad={w}:{h}:(ow-iw)/2:(oh-ih)/2",
     STRETCH: "scale={w}:{h}:flags=lanczos",
 }
 _SQUARE_PIXELS = "scale=iw*sar:ih,setsar=1"
@@ -48,12 +49,18 @@ _HDR = re.compile(r"smpte2084|arib-std-b67")
 _RATE = re.compile(r"([\d.]+k?) fps")
 _TICKS = re.compile(r"([\d.]+k?) tbr")
 _LENGTH = re.compile(r"Duration: (\d+):(\d+):([\d.]+)")
+_SIZE = re.compile(r"Parsed_showinfo.* s:(\d+)x(\d+) ")
 _PICTURES = re.compile(r"^\s*Stream #0:\d+.*: Video: .*$", re.MULTILINE)
 
 
 class About(NamedTuple):
-    """What is known of a video before it is read. seconds, rate: None if it does not say."""
+    """What is known of a video before it is read.
 
+    width, height: of its frames in square pixels, after its rotation; seconds, rate: None if it does not say.
+    """
+
+    width: int
+    height: int
     seconds: float | None
     rate: float | None
     is_hdr: bool
@@ -79,17 +86,19 @@ def examine(path: Path) -> About:
     """Return what a video says about itself. Raises RequestError if it has no pictures that can be read."""
     if not path.is_file():
         raise RequestError(f"There is no file {path.name!r}. Check the path.")
-    command = [find_ffmpeg(), "-hide_banner", *_input(path), "-map", "0:v:0", "-frames:v", "1", "-f", "null", "-"]
-    code, said = _ask(command)
-    pictures = _PICTURES.search(said)
-    if code or not pictures:
+    command = [find_ffmpeg(), "-hide_banner", *_input(path), "-map", "0:v:0", "-frames:v", "1"]
+    code, said = _ask([*command, "-vf", f"{_SQUARE_PIXELS},showinfo", "-f", "null", "-"])
+    pictures, size = _PICTURES.search(said), _SIZE.search(said)
+    if code or not pictures or not size:
         raise RequestError(
-            f"The source {path.name!r} cannot be read as a video. Choose a video file; a single picture belongs under "
-            "Images."
+            f"The source {path.name!r} cannot be read as a video. Choose a video file; a single picture belongs "
+            "under Images as frames."
         )
     length, rate = _LENGTH.search(said), _RATE.search(pictures[0]) or _TICKS.search(pictures[0])
     seconds = int(length[1]) * 3600 + int(length[2]) * 60 + float(length[3]) if length else None
-    return About(seconds, _number(rate[1]) if rate else None, _HDR.search(pictures[0]) is not None)
+    return About(
+        int(size[1]), int(size[2]), seconds, _number(rate[1]) if rate else None, _HDR.search(pictures[0]) is not None
+    )
 
 
 def _number(text: str) -> float:
@@ -119,10 +128,10 @@ def read_piece(path: Path, piece: Piece, shape: Shape) -> Tensor:
     Frames are chosen by their time. Transparent parts become white, as in the WebUI.
 
     Raises:
-        RequestError: There is no frame from the start on.
+        RequestError: There are no frames from the start on.
     """
     about = examine(path)
-    frames = [_flatten(frame) for frame in _stream(path, piece, shape, about)]
+    frames = read_frames(path, piece, shape, about)
     if not frames and about.seconds is not None and piece.start >= about.seconds:
         raise RequestError(
             f"The source {path.name!r} is {about.seconds:.1f} seconds long, so it cannot start at {piece.start:g}."
@@ -132,9 +141,14 @@ def read_piece(path: Path, piece: Piece, shape: Shape) -> Tensor:
     if len(frames) < min(FEWEST, piece.frames):
         raise RequestError(
             f"The source {path.name!r} has only one frame from second {piece.start:g} on. Start earlier, or use it "
-            "under Images."
+            "under Images as frames."
         )
     return torch.stack(frames)
+
+
+def read_frames(path: Path, piece: Piece, shape: Shape, about: About) -> list[Tensor]:
+    """Return what there is of a piece as frames [height, width, 3], maybe nothing. Raises RequestError."""
+    return [_flatten(frame) for frame in _stream(path, piece, shape, about)]
 
 
 def _flatten(pixels: Tensor) -> Tensor:
@@ -149,7 +163,7 @@ def _stream(path: Path, piece: Piece, shape: Shape, about: About) -> Iterator[Te
     """Yield frames as RGBA bytes [height, width, 4], while ffmpeg goes on reading."""
     filters = [f"fps={piece.rate:g}", _SQUARE_PIXELS, *(_FROM_HDR if about.is_hdr else ())]
     filters.append(_SCALES[shape.mode].format(w=shape.width, h=shape.height))
-    command = [find_ffmpeg(), "-v", "error", "-ss", f"{piece.start:g}", *_input(path), "-map", "0:v:0"]
+    command = [find_ffmpeg(), "-v", "error", "-ss", f"{piece.start:.6f}", *_input(path), "-map", "0:v:0"]
     command += ["-vf", ",".join(filters), "-frames:v", str(piece.frames), "-pix_fmt", "rgba", "-f", "rawvideo", "-"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with at_work(command, **pipes) as process:

@@ -70,8 +70,9 @@ class WebUIHost:
         return Path(shared.opts.data.get("outdir_samples") or default_output_dir, TAB)
 
     def upscalers(self) -> dict[str, "Callable[[Image.Image, int, int], Image.Image]"]:
-        # "None" changes nothing, and Lanczos is ours.
-        return {one.name: _upscale_with(one) for one in shared.sd_upscalers if one.name not in ("None", "Lanczos")}
+        # "None" changes nothing, Lanczos is ours, and what is not here yet would be downloaded.
+        ours, here = ("None", "Lanczos"), (one for one in shared.sd_upscalers if "://" not in str(one.data_path))
+        return {one.name: _upscale_with(one) for one in here if one.name not in ours}
 
     def devices(self) -> Devices:
         import torch

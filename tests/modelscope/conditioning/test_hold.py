@@ -38,7 +38,7 @@ def decoded() -> Tensor:
 def test_nothing_held_is_text_to_video_bit_for_bit(sampler: str) -> None:
     plain = make(None, sampler=sampler)
     assert torch.equal(make(Source(frames(), (0, 1, 2), (FREE,) * 3), sampler=sampler), plain)
-    everywhere_new = Source(frames(), (0, 1, 2), (HELD,) * 3, new=torch.ones(64, 64))
+    everywhere_new = Source(frames(), (0, 1, 2), (HELD,) * 3, new=torch.ones(1, 64, 64))
     assert torch.equal(make(everywhere_new, sampler=sampler), plain)
 
 
@@ -59,23 +59,23 @@ def test_one_held_frame_is_the_source_and_the_others_are_new(sampler: str) -> No
 
 
 def test_a_mask_keeps_the_sources_own_bytes_outside_and_changes_what_is_inside() -> None:
-    new = torch.zeros(64, 64)
-    new[16:48, 8:32] = 1
+    new = torch.zeros(1, 64, 64)
+    new[:, 16:48, 8:32] = 1
     made = make(Source(frames(), (0, 1, 2), (HELD,) * 3, new=new))
-    outside = (new == 0)[None, :, :, None]
+    outside = (new == 0)[..., None]
     assert torch.equal(made * outside, frames() * outside)
     assert not torch.equal(made[:, 16:48, 8:32], frames()[:, 16:48, 8:32])
 
 
 def test_soft_edges_mix_both() -> None:
-    hard = torch.zeros(64, 64)
-    hard[:, 32:] = 1
+    hard = torch.zeros(1, 64, 64)
+    hard[..., 32:] = 1
     soft = hard.clone()
-    soft[:, 32:40] = torch.linspace(0.3, 1, 8)
+    soft[..., 32:40] = torch.linspace(0.3, 1, 8)
     assert torch.equal(*(shrink_mask(mask, (8, 8)) for mask in (hard, soft)))
     half = Source(frames(), (0, 1, 2), (HELD,) * 3, new=hard)
     new, mixed = make(half), make(Source(frames(), (0, 1, 2), (HELD,) * 3, new=soft))
-    expected = torch.lerp(frames()[:, :, 36].float(), new[:, :, 36].float(), soft[0, 36])
+    expected = torch.lerp(frames()[:, :, 36].float(), new[:, :, 36].float(), soft[0, 0, 36])
     assert float((mixed[:, :, 36].float() - expected).abs().max()) <= 1
     assert not torch.equal(mixed[:, :, 36], new[:, :, 36])
 
@@ -88,5 +88,21 @@ def test_a_ramp_frees_one_frame_after_the_other_whatever_the_grid(sampler: str) 
     )
     denoise = hold(lambda x, _: torch.zeros_like(x), levels, source)
     held = [denoise(torch.zeros(1, 4, 5, 8, 8), level)[0, 0, :, 0, 0].tolist() for level in levels[:-1]]
-    # After 10, 9, 8 ... of 10 steps are left: a frame is held while as large a share is left as its number says.
-    assert held == [[float(until <= left / 10) for until in (0, 0.25, 0.5, 0.75, 1)] for left in range(10, 0, -1)]
+    # While 10, 9, 8 ... of 10 steps are left: a frame is held as long as its number says; 1 is never.
+    assert held == [
+        [float(until <= left / 10 and until < 1) for until in (0, 0.25, 0.5, 0.75, 1)] for left in range(10, 0, -1)
+    ]
+
+
+def test_a_small_change_changes_all_latents_that_it_touches() -> None:
+    new = torch.zeros(1, 64, 64)
+    new[:, 10:12, 3] = 1
+    assert shrink_mask(new, (8, 8)).nonzero().tolist() == [[0, 1, 0]]
+
+
+def test_a_mask_for_each_frame() -> None:
+    new = torch.zeros(3, 64, 64)
+    new[1] = 1
+    made = make(Source(frames(), (0, 1, 2), (HELD,) * 3, new=new))
+    assert torch.equal(made[0], frames()[0]) and torch.equal(made[2], frames()[2])
+    assert not torch.equal(made[1], frames()[1])

@@ -6,8 +6,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.modelscope.conditioning.strength import DIFFUSERS
@@ -21,7 +23,8 @@ from sd_t2v.t2v_helpers.request import ITS_OWN, KEPT, GenerationRequest
 from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
 from sd_t2v.t2v_helpers.video.ffmpeg import find_ffmpeg
 from sd_t2v.t2v_helpers.video.metadata import read_tags
-from sd_t2v.t2v_helpers.video.source import Piece, Shape, read_piece
+from sd_t2v.t2v_helpers.video.pictures import read_picture
+from sd_t2v.t2v_helpers.video.source import FIT, Piece, Shape, read_piece
 
 MODEL = ModelFolder("miniature", MODEL_FOLDER)
 
@@ -151,3 +154,59 @@ def test_a_result_in_any_format_that_is_a_video_can_be_the_next_source(tmp_path:
     for file in first.videos[0].files:
         second = make(tmp_path / file.suffix, shutil.copy(file, tmp_path / file.name))
         assert not second.error and second.videos[0].request.frames == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image": ("--1=x.png",)}, "FRAME=FILE"),
+        ({"image": ("9" * 5000 + "=x.png",)}, "FRAME=FILE"),
+        ({"image": ("x.png",)}, "FRAME=FILE"),
+        ({"image": ("4=x.png",)}, "frames are 0 to 3"),
+        ({"image": ("3=x.png", "-1=x.png")}, "Two images are for frame 3"),
+        ({"image": ("0=gone.png",)}, "no file 'gone.png'"),
+        ({"mask_box": "1,2,3"}, "four numbers"),
+        ({"mask_box": "0,0,0,9"}, "nothing inside the picture"),
+        ({"mask_box": "64,0,9,9"}, "nothing inside the picture"),
+        ({"mask": "gone.png"}, "no file 'gone.png'"),
+        ({"mask": "black.png"}, "all black"),
+        ({"image": ("0=text.png",)}, "cannot be read"),
+    ],
+)
+def test_unusable_pictures_and_boxes_are_said_before_the_run(
+    changes: dict[str, Any], words: str, tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8), (200, 30, 40)).save("x.png")
+    Image.new("RGB", (30, 20)).save("black.png")
+    Path("text.png").write_text("no picture")
+    person = Person(tmp_path / "out")
+    assert words in str(make(tmp_path, film, person, **changes).error)
+    assert not person.seen
+
+
+def test_a_mask_without_a_source_is_refused(tmp_path: Path) -> None:
+    outcome = run(
+        Person(tmp_path), MODEL, GenerationRequest(prompt="x", mask_box="0,0,8,8", width=64, height=64, frames=2)
+    )
+    assert "needs a source" in str(outcome.error)
+
+
+def test_a_white_mask_is_named_and_changes_everything(tmp_path: Path, film: Path) -> None:
+    Image.new("L", (10, 10), 255).save(tmp_path / "white.png")
+    outcome = make(tmp_path, film, mask=str(tmp_path / "white.png"), mask_softness=0)
+    assert outcome.notes == ["The mask is all white, so it keeps nothing of the source."]
+
+
+def test_thin_and_deep_pictures_are_read_as_they_are(tmp_path: Path) -> None:
+    Image.new("L", (1, 3000), 200).save(tmp_path / "thin.png")
+    Image.fromarray(np.full((8, 8), 32_768, np.uint16)).save(tmp_path / "deep.png")
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert read_picture(tmp_path / "thin.png", Shape(64, 32, FIT)).float().mean() < 20
+    assert abs(float(read_picture(tmp_path / "deep.png", Shape(8, 8)).float().mean()) - 127.5) < 1
+    assert int(read_picture(tmp_path / "clear.png", Shape(8, 8)).min()) == 255
+
+
+def test_the_strength_is_always_named(tmp_path: Path, film: Path) -> None:
+    (video,) = make(tmp_path, film, strength=0.75).videos
+    assert "Denoising strength: 0.75" in video.infotext and "Strength as in: WebUI" in video.infotext

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.modelscope.conditioning.extend import count_held
+from sd_t2v.modelscope.errors import RequestError
 from sd_t2v.t2v_helpers.generation import stages as module
 from sd_t2v.t2v_helpers.generation.outcome import Outcome
 from sd_t2v.t2v_helpers.generation.run import DRIFTED, run
@@ -33,26 +34,31 @@ FRAMES = 8
 
 
 class Person(ConsoleHost):
-    """Interrupts once progress reads like `at`."""
+    """Asks for something once progress reads like `at`."""
 
     def __init__(self, outputs: Path, at: str = "-", asks: Stop = "interrupt") -> None:
         super().__init__({OUTPUT_FOLDER: str(outputs)}, "cpu")
-        self._at, self._asks, self.seen = at, asks, list[Progress]()
+        self._at, self._asks = at, asks
+        self._stop: Stop | None = None
+        self.seen: list[Progress] = []
         self.enlarged: list[tuple[int, int]] = []
 
     def show_progress(self, progress: Progress) -> None:
         self.seen.append(progress)
+        if progress.text.startswith(self._at):
+            self._stop, self._at = self._asks, "-"
 
     def stop_request(self) -> Stop | None:
-        return self._asks if self.seen and self.seen[-1].text.startswith(self._at) else None
+        stop, self._stop = self._stop, None
+        return stop
 
     def upscalers(self) -> dict[str, Any]:
         return {"Mirror": self._mirror}
 
     def _mirror(self, picture: Image.Image, width: int, height: int) -> Image.Image:
         self.enlarged.append((width, height))
-        # As some do, it enlarges by whole factors only: the rest is left to others.
-        return ImageOps.mirror(picture)
+        # As some do, it enlarges by factors of its own: the rest is left to others.
+        return ImageOps.mirror(picture).resize((3 * picture.width, 3 * picture.height))
 
 
 def make(tmp_path: Path, person: Person | None = None, **changes: Any) -> Outcome:
@@ -86,14 +92,21 @@ def test_extending_keeps_what_there_is_and_adds_clips(tmp_path: Path) -> None:
     assert (again.extend, again.frames) == (2, FRAMES)
 
 
-def test_a_video_of_somebody_else_is_continued_as_it_is(tmp_path: Path, film: Path) -> None:
-    outcome = make(tmp_path / "out", source=str(film), source_use=KEEP_SOURCE, extend=1)
-    kept = make(tmp_path / "kept", source=str(film), source_use=KEEP_SOURCE)
+def test_a_video_of_somebody_else_is_continued_as_it_is_from_its_end(tmp_path: Path) -> None:
+    """All of it, in its own size and rate, whatever the fields say."""
+    path = tmp_path / "long.mkv"
+    picture = "testsrc=s=76x60:r=10:d=2"
+    command = [find_ffmpeg(), "-v", "error", "-f", "lavfi", "-i", picture, "-c:v", "ffv1", str(path)]
+    subprocess.run(command, check=True, timeout=60)
+    outcome = make(tmp_path / "out", source=str(path), source_use=KEEP_SOURCE, extend=1)
+    kept = make(tmp_path / "kept", source=str(path), source_use=KEEP_SOURCE)
     held = count_held(FRAMES)
     # The miniature knows nothing of such pictures, so the video before it drifts is saved, too.
-    frames = frames_of(outcome, -1)
-    assert torch.equal(frames[: FRAMES - held], frames_of(kept)[: FRAMES - held])
-    assert len(frames) == 2 * FRAMES - held
+    frames, own = frames_of(outcome, -1), frames_of(kept)
+    assert own.shape == (20, 56, 72, 3) and kept.videos[0].request.fps == 10
+    assert torch.equal(frames[: 20 - held], own[: 20 - held])
+    assert len(frames) == 20 + FRAMES - held
+    assert "Precision" in outcome.videos[-1].infotext
 
 
 def test_a_source_that_is_only_made_smoother_needs_no_model(tmp_path: Path, film: Path) -> None:
@@ -141,7 +154,7 @@ def test_a_second_pass_enlarges_and_changes_the_video(upscaler: str, tmp_path: P
 def test_an_upscaler_of_the_host_is_used_by_name(tmp_path: Path) -> None:
     person = Person(tmp_path)
     assert not make(tmp_path, person, hires=SAME, hires_upscaler="Mirror").error
-    assert person.enlarged == [(128, 128)] * FRAMES
+    assert person.enlarged == [(32, 32), *[(128, 128)] * FRAMES]
 
 
 @pytest.mark.parametrize(
@@ -160,8 +173,9 @@ def test_what_does_not_exist_is_named_before_the_run(changes: dict[str, str], wo
 def test_a_second_model_from_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     request = GenerationRequest(prompt="x", hires="empty", width=64, height=64, frames=2, steps=1)
-    outcome = run(Person(tmp_path), MODEL, request, second=ModelFolder("empty", tmp_path / "empty"))
-    assert "empty" in str(outcome.error)
+    person = Person(tmp_path)
+    outcome = run(person, MODEL, request, second=ModelFolder("empty", tmp_path / "empty"))
+    assert "is missing" in str(outcome.error) and not person.seen
 
 
 ALL = {"extend": 1, "hires": SAME, "hires_scale": 1, "interpolate": 2, "interpolate_by": BY_MODEL}
@@ -175,6 +189,7 @@ ALL = {"extend": 1, "hires": SAME, "hires_scale": 1, "interpolate": 2, "interpol
         ("Hires. fix: encoding the source 2/14", 14),
         ("Hires. fix: sampling 1/", 14),
         ("in between: decoding 2/27", 14),
+        ("decoding 8/8", FRAMES),
     ],
 )
 @pytest.mark.parametrize("asks", ["interrupt", "skip"])
@@ -209,6 +224,8 @@ def test_what_drifts_is_said_and_the_video_before_is_saved_too(tmp_path: Path, m
     monkeypatch.setattr(module, "has_drifted", lambda *_: True)
     outcome = make(tmp_path, extend=2)
     assert outcome.notes == [DRIFTED]
+    before, after = (read_infotext(video.infotext) for video in outcome.videos)
+    assert (before["extend"], after["extend"]) == (0, 2)
     assert [video.frames for video in outcome.videos] == [FRAMES, FRAMES + 2 * (FRAMES - count_held(FRAMES))]
 
 
@@ -253,3 +270,68 @@ def test_watermark_removal_changes_the_middle_only(tmp_path: Path, film: Path) -
     changed = (before != after).any(3).any(0)
     assert bool(changed[32, 8:56].all())
     assert not bool(changed[:20].any()) and not bool(changed[48:].any())
+
+
+def test_a_mask_and_pictures_hold_in_every_clip_of_a_long_source(tmp_path: Path) -> None:
+    frames = torch.tensor([237, 237, 232], dtype=torch.uint8).expand(24, 64, 64, 3).clone()
+    write_video(tmp_path / "long.mp4", frames, 8, FORMATS["MP4"])
+    picture = Image.new("RGB", (64, 64), (20, 200, 30))
+    picture.save(tmp_path / "green.png")
+    long = {"source": str(tmp_path / "long.mp4"), "source_length": 3, "strength": 1}
+    masked = frames_of(make(tmp_path / "masked", mask_box="0,0,16,16", mask_softness=0, **long))
+    assert len(masked) == 24
+    assert int((masked[:, 24:, 24:].int() - 237).abs().max()) <= 8
+    pictured = frames_of(make(tmp_path / "pictured", image=(f"20={tmp_path / 'green.png'}",), **long))
+    greens = (pictured[..., 1].float() - pictured[..., 0].float()).mean((1, 2))
+    assert int(greens.argmax()) == 20
+
+
+@pytest.mark.parametrize("changes", [{"mask_box": "0,0,8,8"}, {"image": ("0=a.png",)}])
+def test_what_has_no_effect_on_a_kept_source_is_refused(changes: dict[str, Any], tmp_path: Path, film: Path) -> None:
+    outcome = make(tmp_path / "out", source=str(film), source_use=KEEP_SOURCE, extend=1, **changes)
+    assert "no effect on a source that is kept" in str(outcome.error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"width": 640, "hires": SAME, "hires_scale": 4, "steps": 1},
+            "second pass over 8 frames is not possible: Width",
+        ),
+        ({"frames": 501, "interpolate": 2, "interpolate_by": BY_MODEL}, "would have 1,001. Interpolate by motion"),
+        ({"frames": 1, "extend": 1}, "at least 2 frames"),
+    ],
+)
+def test_what_later_stages_cannot_do_is_said_before_the_run(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    person = Person(tmp_path)
+    assert words in str(make(tmp_path, person, **changes).error) and not person.seen
+
+
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [("a.mp4", ("-c:v", "libx264", "-pix_fmt", "yuv420p")), ("b.webm", ("-c:v", "libvpx", "-live", "1"))],
+)
+def test_a_video_that_ends_before_its_stated_length_is_no_error(
+    name: str, output: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Sound that is longer than the pictures, and a container that states no length."""
+    inputs = ("-f", "lavfi", "-i", "color=white:s=64x64:r=8:d=1.5", "-f", "lavfi", "-i", "sine=d=6")
+    subprocess.run([find_ffmpeg(), "-v", "error", *inputs, *output, str(tmp_path / name)], check=True, timeout=60)
+    outcome = make(tmp_path / "out", source=str(tmp_path / name), source_length=60)
+    assert not outcome.error and outcome.videos[0].frames == 12 and outcome.videos[0].finished
+
+
+def test_each_video_of_a_batch_has_its_own_seed_in_hold_weights(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), (219, 31, 36)).save(tmp_path / "red.png")
+    weights = {"image": (f"0={tmp_path / 'red.png'}",), "hold_weights": "0:(0), 1:(s % 2 * 2)", "frames": 4}
+    both = make(tmp_path / "both", seed=4, batch_count=2, **weights)
+    alone = make(tmp_path / "alone", seed=5, **weights)
+    assert torch.equal(frames_of(both, 1), frames_of(alone))
+
+
+def test_a_model_interpolates_by_powers_of_two_only() -> None:
+    with pytest.raises(RequestError, match="2, 4 or 8 times, not 3"):
+        GenerationRequest(interpolate=3, interpolate_by=BY_MODEL)

@@ -50,7 +50,8 @@ def film(tmp_path: Path) -> Film:
 def test_all_frames_at_its_own_rate(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{FORMATS[name].suffix}"
     write_video(path, numbered(20), 10, FORMATS[name])
-    assert examine(path).rate == 10
+    about = examine(path)
+    assert (about.rate, about.width, about.height) == (10, 64, 48)
     found = read_piece(path, Piece(0, 10, 50), Shape(64, 48))
     assert found.shape == (20, 48, 64, 3) and found.dtype == torch.uint8
     # A GIF has 256 colours.
@@ -115,6 +116,7 @@ def test_a_phones_rotation_is_applied(film: Film, tmp_path: Path) -> None:
     flat, turned = film("a.mp4", "-pix_fmt", "yuv420p", picture=halves), tmp_path / "turned.mp4"
     command = [find_ffmpeg(), "-v", "error", "-display_rotation", "90", "-i", str(flat), "-c", "copy", str(turned)]
     subprocess.run(command, check=True, timeout=120)
+    assert (examine(turned).width, examine(turned).height) == (32, 64)
     frame = read_piece(turned, Piece(0, 8, 2), Shape(32, 64))[0].float()
     # Red was above blue, and is left of it after a quarter turn.
     assert float(frame[:, 4, 0].mean()) > 180
@@ -210,3 +212,14 @@ def test_an_ffmpeg_that_does_nothing_is_given_up(film: Film, monkeypatch: pytest
     monkeypatch.setattr(module, "PATIENCE", 1)
     with pytest.raises(RequestError, match="did nothing for 1 seconds"):
         read_piece(path, Piece(0, 8, 8), Shape(64, 64))
+
+
+def test_a_very_flat_video_is_fitted(film: Film) -> None:
+    path = film("a.mkv", "-c:v", "ffv1", picture="color=red:s=2000x4:r=8:d=1")
+    frame = read_piece(path, Piece(0, 8, 2), Shape(64, 64, FIT))[0]
+    assert int(frame[..., 0].max()) > 200 and int(frame[0].max()) < 20
+
+
+def test_a_start_late_in_a_long_video_is_exact(film: Film) -> None:
+    path = film("a.mkv", "-c:v", "ffv1", picture="color=red:s=16x16:r=8:d=12400")
+    assert len(read_piece(path, Piece(12_399.5, 8, 9), Shape(16, 16))) == 4

@@ -1,0 +1,78 @@
+"""What the stages after the first clip will make: their requests, and whether they are possible, before a run."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from ...modelscope.conditioning.extend import count_held
+from ...modelscope.conditioning.in_between import count_in_between
+from ...modelscope.errors import RequestError
+from ..request import BY_MODEL, MOST_FRAMES, OFF, SAME, GenerationRequest
+from .source import Reading
+
+MULTIPLE = 8
+"""Sides of a video are multiples of this number of pixels."""
+OF_SECOND_PASS = tuple(field.name for field in fields(GenerationRequest) if field.name.startswith("hires"))
+_LATER = ("watermark", "extend", "interpolate", "source_length", *OF_SECOND_PASS)
+FEWEST = 2
+"""Number of frames of the shortest clip that can continue another."""
+
+
+def without_later_stages(request: GenerationRequest) -> GenerationRequest:
+    """Return the request of the first clip alone."""
+    defaults: dict[str, Any] = {
+        field.name: field.default for field in fields(GenerationRequest) if field.name in _LATER
+    }
+    return replace(request, **defaults)
+
+
+def count_doublings(request: GenerationRequest) -> int:
+    """Return how often the model doubles the frame rate."""
+    return request.interpolate.bit_length() - 1 if request.interpolate_by == BY_MODEL else 0
+
+
+def size_of_second_pass(width: int, height: int, scale: float) -> tuple[int, int]:
+    """Return the width and height of a video after enlargement."""
+    return round(width * scale / MULTIPLE) * MULTIPLE, round(height * scale / MULTIPLE) * MULTIPLE
+
+
+def request_second_pass(request: GenerationRequest, frames: int, width: int, height: int) -> GenerationRequest:
+    """Return the request for the second pass over a video of this size. Raises RequestError if it is too large."""
+    width, height = size_of_second_pass(width, height, request.hires_scale)
+    return replace(
+        request,
+        width=width,
+        height=height,
+        frames=frames,
+        strength=request.hires_strength,
+        steps=request.hires_steps or request.steps,
+        sampler=request.sampler if request.hires_sampler == SAME else request.hires_sampler,
+    )
+
+
+def count_frames(request: GenerationRequest, first: int) -> int:
+    """Return how many frames a video has after its extension. first: number of frames before that."""
+    return first + request.extend * (request.frames - count_held(request.frames))
+
+
+def check_later_stages(reading: Reading) -> None:
+    """Check that all stages are possible, so that none fails after hours. Raises RequestError."""
+    request = reading.request
+    kept = reading.frames if request.keeps_source else None
+    first = len(kept) if kept is not None else max(reading.total, request.frames)
+    if request.frames < FEWEST and (request.extend or reading.total > request.frames):
+        raise RequestError(f"A video is continued with clips of at least {FEWEST} frames. Raise Frames.")
+    count = count_frames(request, first)
+    try:
+        if request.watermark:
+            replace(request, frames=first)
+        if request.hires != OFF:
+            request_second_pass(request, count, request.width, request.height)
+    except RequestError as error:
+        raise RequestError(f"A second pass over {count} frames is not possible: {error}") from error
+    for _ in range(count_doublings(request)):
+        count = count_in_between(count)
+        if count > MOST_FRAMES:
+            raise RequestError(
+                f"The model makes frames in between for videos of up to {MOST_FRAMES:,} frames, and this one would "
+                f"have {count:,}. Interpolate by motion."
+            )

@@ -133,7 +133,7 @@ class GenerationRequest(VideoRequest):
     mask_box: str = param(
         "",
         "Box that changes",
-        info="left, top, width, height in pixels; instead of a mask",
+        info="left, top, width, height in pixels, or border for the bars that fit adds; instead of a mask",
         key="Mask box",
         fold=SOURCE,
     )
@@ -186,6 +186,26 @@ class GenerationRequest(VideoRequest):
     )
     hires_scale: float = param(
         2.0, "Upscale by", minimum=1, maximum=4, step=0.05, key="Second pass scale", fold=IMPROVE
+    )
+    hires_width: int = param(
+        0,
+        "Width of the second pass",
+        minimum=0,
+        maximum=2048,
+        step=8,
+        info="0 is what the factor gives",
+        key="Second pass width",
+        fold=IMPROVE,
+    )
+    hires_height: int = param(
+        0,
+        "Height of the second pass",
+        minimum=0,
+        maximum=2048,
+        step=8,
+        info="0 is what the factor gives",
+        key="Second pass height",
+        fold=IMPROVE,
     )
     hires_upscaler: str = param(LANCZOS, "Upscaler", key="Second pass upscaler", fold=IMPROVE)
     hires_strength: float = param(

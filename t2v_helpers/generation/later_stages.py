@@ -40,8 +40,8 @@ def request_second_pass(request: GenerationRequest, frames: int, width: int, hei
     width, height = size_of_second_pass(width, height, request.hires_scale)
     return replace(
         request,
-        width=width,
-        height=height,
+        width=request.hires_width or width,
+        height=request.hires_height or height,
         frames=frames,
         strength=request.hires_strength,
         steps=request.hires_steps or request.steps,

@@ -14,8 +14,8 @@ from ...modelscope.conditioning.source import FREE, HELD, Source
 from ...modelscope.errors import RequestError
 from ..infotext import HASH_KEY, IMAGES_KEY, MASK_KEY, SOURCE_KEY
 from ..request import FASTEST, ITS_OWN, KEPT, MAKE_THEM, MOST_FRAMES, SLOWEST, GenerationRequest
-from ..video.pictures import read_mask, read_picture, soften
-from ..video.source import About, Piece, Shape, examine, read_frames, read_piece
+from ..video.pictures import fit_inside, measure_picture, read_mask, read_picture, soften
+from ..video.source import FIT, About, Piece, Shape, examine, read_frames, read_piece
 from ..video.write import NO_SOUND, Sound, has_sound
 
 HASH_DIGITS = 10
@@ -24,6 +24,8 @@ LAST = -1
 """The last frame, as a person may name it."""
 MULTIPLE = 8
 """Sides of a video are multiples of this number of pixels."""
+BORDER = "border"
+"""In place of a box: the bars that fitting adds."""
 _IMAGE = re.compile(r"\s*(-1|\d{1,6})\s*=\s*(.*\S)\s*", re.DOTALL)
 _BOX = re.compile(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})\s*")
 
@@ -209,6 +211,8 @@ def _add_mask(reading: Reading) -> None:
         path = Path(request.mask)
         reading.new = read_mask(path, _shape(request), request.mask_softness)[None]
         reading.names[MASK_KEY] = f"{path.name} ({hash_file(path)})"
+    elif request.mask_box.strip().lower() == BORDER:
+        reading.new = _draw_border(request)[None]
     else:
         reading.new = _draw_box(request)[None]
     if not bool((reading.new > 0).any()):
@@ -232,6 +236,25 @@ def _draw_box(request: GenerationRequest) -> Tensor:
             f"The box {request.mask_box!r} has nothing inside the picture, which is {request.width} x {request.height}."
         )
     return soften(new, request.mask_softness)
+
+
+def _draw_border(request: GenerationRequest) -> Tensor:
+    """Return the bars that fitting a source into the video adds, as a mask [height, width] of 0..1."""
+    if request.resize_mode != FIT:
+        raise RequestError(f"The border is what the resize mode {FIT!r} adds. Choose that mode, or another box.")
+    size = examine(Path(request.source))[:2] if request.source else measure_picture(first_picture(request))
+    inner = fit_inside(size, (request.width, request.height))
+    left, top = (outer // 2 for outer in (request.width - inner[0], request.height - inner[1]))
+    new = torch.ones(request.height, request.width)
+    new[top : top + inner[1], left : left + inner[0]] = 0
+    if not bool(new.any()):
+        raise RequestError("The source has the video's shape, so it has no border. Choose another width or height.")
+    return soften(new, request.mask_softness)
+
+
+def first_picture(request: GenerationRequest) -> Path:
+    """Return the path of the request's first picture."""
+    return next(iter(_parse_images(request.image, request.frames).values()))
 
 
 def hash_file(path: Path) -> str:

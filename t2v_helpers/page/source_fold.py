@@ -1,6 +1,7 @@
 """The tab's Source fold: the video that a new one is made from, and what is done with it."""
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,9 @@ import gradio as gr
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.request import SOURCE
 from ..host import PageHost
+from ..models.model_list import ModelList
 from ..readable_files import Reader, find_readable
+from ..request import KEEP_SOURCE, SAME
 from ..video.source import examine
 from .files import Files
 from .guarded_events import accept_uploads_only
@@ -46,12 +49,16 @@ class SourceButtons(NamedTuple):
     Args:
         use_video: The button that takes the last video.
         use_frame: The button that takes the chosen frame as the first one.
+        continue_video: The button that takes the last video, to be continued.
+        improve: The button that takes the last video, for a second pass.
         made: The videos made.
         frame: The chosen frame.
     """
 
     use_video: Any
     use_frame: Any
+    continue_video: Any
+    improve: Any
     made: Any
     frame: Any
 
@@ -124,14 +131,18 @@ class SourceFold:
         """Return the values of these components without a source."""
         return [None, "", note(NOTHING), None, None, None, "", None]
 
-    def connect(self, on: On, buttons: SourceButtons) -> None:
-        """Connect the events."""
+    def connect(self, on: On, buttons: SourceButtons, widgets: Mapping[str, Any], models: ModelList) -> None:
+        """Connect the events. widgets: those of the request's fields, by name; models: for the second pass."""
         chosen = list(Chosen(self._file, self._path, self._status))
         on(self._file.upload, choose_upload, [self._file], chosen[1:])
         on(self._file.clear, lambda: ("", note(NOTHING)), None, chosen[1:])
         on(self._typed.submit, choose_path, [self._typed], chosen, reads=True)
         on(self._clear.click, self.cleared, None, self.clearable)
         on(buttons.use_video.click, choose_made, [buttons.made], chosen)
+        kept = [*chosen, widgets["source_use"]]
+        on(buttons.continue_video.click, choose_to_continue, [buttons.made], [*kept, widgets["extend"]])
+        improve = functools.partial(choose_to_improve, models)
+        on(buttons.improve.click, improve, [buttons.made], [*kept, widgets["hires"]])
         on(buttons.use_frame.click, lambda frame: frame, [buttons.frame], [self.first])
 
 
@@ -171,6 +182,17 @@ def choose_made(made: list[dict[str, Any]]) -> Chosen:
     if path is None:
         return Chosen(gr.update(), gr.update(), error_line(NOT_READABLE if files else NO_VIDEO))
     return Chosen(None, str(path), _describe(path))
+
+
+def choose_to_continue(made: list[dict[str, Any]]) -> list[Any]:
+    """Choose the last video, which stays as it is and gets another clip at its end."""
+    return [*choose_made(made), *([KEEP_SOURCE, 1] if made else [gr.update(), gr.update()])]
+
+
+def choose_to_improve(models: ModelList, made: list[dict[str, Any]]) -> list[Any]:
+    """Choose the last video, which stays as it is and gets a second pass: by zeroscope XL, if that is here."""
+    larger = next((name for name in models.names() if "zeroscope" in name.lower() and "xl" in name.lower()), SAME)
+    return [*choose_made(made), *([KEEP_SOURCE, larger] if made else [gr.update(), gr.update()])]
 
 
 def _describe(path: Path) -> str:

@@ -166,6 +166,8 @@ class Tab:
         self.players = gr.HTML(elem_id=element("players"))
         with gr.Row(elem_id=element("result_tools")):
             self.use_as_source = gr.Button("Use as source", elem_id=element("use_as_source"))
+            self.continue_video = gr.Button("Continue", elem_id=element("continue"))
+            self.improve = gr.Button("Improve", elem_id=element("improve"))
             self.open_folder = gr.Button("Open folder", elem_id=element("open_folder"), visible=self.host.opens_folders)
         self.folder_status = gr.HTML(elem_id=element("folder_status"))
         with gr.Accordion("Use a frame", open=False, elem_id=element("frame_fold")):
@@ -211,7 +213,15 @@ class Tab:
         self._connect_model(values)
         self._connect_small()
         self._connect_restoring(values)
-        self.source.connect(self._on, SourceButtons(self.use_as_source, self.use_as_first, self.made, self.frame))
+        buttons = SourceButtons(
+            use_video=self.use_as_source,
+            use_frame=self.use_as_first,
+            continue_video=self.continue_video,
+            improve=self.improve,
+            made=self.made,
+            frame=self.frame,
+        )
+        self.source.connect(self._on, buttons, self.widgets, self.models)
 
     def _connect_model(self, values: list[Any]) -> None:
         chosen = [self.previous_model, self.model, *values]

@@ -76,12 +76,20 @@ def _resize(picture: Image.Image, shape: Shape) -> Image.Image:
     if shape.mode == CROP:
         return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
     if shape.mode == FIT:
-        scale = min(shape.width / picture.width, shape.height / picture.height)
-        inner = (max(1, round(side * scale)) for side in picture.size)
+        fitted = picture.resize(fit_inside(picture.size, size), Image.Resampling.LANCZOS)
         ground = Image.new(picture.mode, size)
-        fitted = picture.resize(
-            (min(next(inner), shape.width), min(next(inner), shape.height)), Image.Resampling.LANCZOS
-        )
         ground.paste(fitted, ((shape.width - fitted.width) // 2, (shape.height - fitted.height) // 2))
         return ground
     return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def fit_inside(size: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest width and height of the same shape that fit into others."""
+    scale = min(outer[0] / size[0], outer[1] / size[1])
+    width, height = (max(1, round(side * scale)) for side in size)
+    return min(width, outer[0]), min(height, outer[1])
+
+
+def measure_picture(path: Path) -> tuple[int, int]:
+    """Return the width and height of a picture, upright. Raises RequestError if it cannot be read."""
+    return ImageOps.exif_transpose(_open(path)).size

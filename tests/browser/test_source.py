@@ -54,7 +54,13 @@ def test_a_video_that_is_dropped_is_the_source_until_it_is_removed(page: Page, s
     page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('prompt alone')")
     before = server.videos()
     assert "1 video saved" in run(page)
-    assert "Source:" not in read_tags(new_video(server, before))
+    made = new_video(server, before)
+    assert "Source:" not in read_tags(made)
+    # Settings that are restored replace what was chosen before.
+    page.set_input_files("#text2video_source input[type=file]", film)
+    page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('3.0 seconds')")
+    page.set_input_files("#text2video_restore input[type=file]", made)
+    page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('prompt alone')")
 
 
 def test_a_path_is_a_source_too_and_a_wrong_one_is_said(page: Page, server: Server, film: Path, tmp_path: Path) -> None:
@@ -74,27 +80,32 @@ def test_a_path_is_a_source_too_and_a_wrong_one_is_said(page: Page, server: Serv
     assert "Source: my film.mp4" in read_tags(new_video(server, before))
 
 
-def test_a_result_becomes_the_source_and_is_continued(page: Page, server: Server) -> None:
+def test_a_result_is_continued_and_improved(page: Page, server: Server) -> None:
     small(page)
-    page.click("#text2video_use_as_source")
+    page.click("#text2video_continue")
     page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').textContent.includes('no video here yet')")
     before = server.videos()
     run(page)
     first = new_video(server, before)
-    page.click("#text2video_use_as_source")
+    page.click("#text2video_continue")
     page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').textContent.includes({first.name!r})")
-    open_fold(page, "source_fold")
     open_fold(page, "improve_fold")
-    page.click("#text2video_source_use input")
-    page.click("text=keep it >> nth=-1")
-    set_number(page, "extend", 1)
+    page.wait_for_function("document.querySelector('#text2video_extend input[type=number]').value === '1'")
     set_number(page, "interpolate", 2)
     before = server.videos()
     assert "saved" in run(page)
-    made = new_video(server, before)
+    made = max(server.videos() - before)
     about = examine(made)
     # Four frames and three more, then one between each two.
     assert (about.rate, round((about.seconds or 0) * 16)) == (16, 13)
+    set_number(page, "interpolate", 1)
+    set_number(page, "extend", 0)
+    set_number(page, "hires_scale", 1.5)
+    page.click("#text2video_improve")
+    page.wait_for_function("document.querySelector('#text2video_hires input').value === 'same'")
+    before = server.videos()
+    assert "1 video saved" in run(page)
+    assert examine(new_video(server, before)).width == 96
 
 
 def test_a_frame_of_a_result_becomes_the_first_frame(page: Page, server: Server) -> None:
@@ -120,7 +131,7 @@ def test_hires_fix_of_a_batch(page: Page, server: Server) -> None:
     set_number(page, "batch_count", 2)
     before = server.videos()
     assert "2 videos saved" in run(page)
-    assert all("Hires upscale: 1.5" in read_tags(path) for path in server.videos() - before)
+    assert all("Second pass scale: 1.5" in read_tags(path) for path in server.videos() - before)
 
 
 def test_pictures_and_frames_that_do_not_match_are_said(page: Page, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from sd_t2v.t2v_helpers.models.folders import ModelFolder
 from sd_t2v.t2v_helpers.request import ITS_OWN, KEPT, GenerationRequest
 from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
 from sd_t2v.t2v_helpers.video.ffmpeg import find_ffmpeg
+from sd_t2v.t2v_helpers.video.frames import read_frame
 from sd_t2v.t2v_helpers.video.metadata import read_tags
 from sd_t2v.t2v_helpers.video.pictures import read_picture
 from sd_t2v.t2v_helpers.video.source import FIT, Piece, Shape, read_piece
@@ -210,3 +211,30 @@ def test_thin_and_deep_pictures_are_read_as_they_are(tmp_path: Path) -> None:
 def test_the_strength_is_always_named(tmp_path: Path, film: Path) -> None:
     (video,) = make(tmp_path, film, strength=0.75).videos
     assert "Denoising strength: 0.75" in video.infotext and "Strength as in: WebUI" in video.infotext
+
+
+def test_the_border_that_fitting_adds_is_painted(tmp_path: Path) -> None:
+    wide = np.zeros((32, 64, 3), np.uint8)
+    wide[:] = (237, 237, 232)
+    wide[10:22, 26:38] = (219, 31, 36)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    request = GenerationRequest(
+        prompt="a ball", image=(f"0={tmp_path / 'wide.png'}",), resize_mode=FIT, mask_box="border", mask_softness=0,
+        width=64, height=64, frames=4, steps=8, cfg_scale=2, seed=3, formats="PNG frames",
+    )  # fmt: skip
+    (video,) = run(Person(tmp_path / "out"), MODEL, request).videos
+    for number in range(4):
+        frame = np.array(read_frame(video.files[0], number))
+        assert (frame[16:48] == wide).all()
+        # Black bars became something.
+        assert frame[:12].mean() > 100 and frame[-12:].mean() > 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"resize_mode": "crop"}, "what the resize mode 'fit' adds"), ({}, "so it has no border")]
+)
+def test_a_source_without_a_border_has_none_to_paint(
+    changes: dict[str, Any], words: str, tmp_path: Path, film: Path
+) -> None:
+    outcome = make(tmp_path, film, mask_box="border", **{"resize_mode": FIT} | changes)
+    assert words in str(outcome.error)

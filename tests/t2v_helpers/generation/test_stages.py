@@ -335,3 +335,8 @@ def test_each_video_of_a_batch_has_its_own_seed_in_hold_weights(tmp_path: Path) 
 def test_a_model_interpolates_by_powers_of_two_only() -> None:
     with pytest.raises(RequestError, match="2, 4 or 8 times, not 3"):
         GenerationRequest(interpolate=3, interpolate_by=BY_MODEL)
+
+
+def test_the_second_pass_has_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    frames = frames_of(make(tmp_path, hires=SAME, hires_width=96, hires_height=72))
+    assert frames.shape == (FRAMES, 72, 96, 3)

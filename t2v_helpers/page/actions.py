@@ -1,5 +1,6 @@
 """The actions of the tab's buttons for runs and their videos. Values come from browsers, so none is trusted."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,16 @@ class Actions:
         return self._host.tasks.perform(str(task), lambda: self._make(model, values), withdrawn)
 
     def _make(self, model: str, values: Sequence[Any]) -> Results:
-        try:
-            folder = self._models.named(model)
-            files = Files(*values[: len(Files._fields)]).request_fields()
-            given = dict(zip(self._order, values[len(Files._fields) :], strict=True))
-            request = GenerationRequest(**given | files)
-        except TextToVideoError as error:
-            return Results.unchanged(status=error_box(self._host, error))
-        outcome = run(self._host, folder, request)
-        status = summary(self._host, outcome, folder.name, request)
+        files, fields = Files(*values[: len(Files._fields)]), values[len(Files._fields) :]
+        with tempfile.TemporaryDirectory(prefix="text2video-") as folder:
+            try:
+                chosen = self._models.named(model)
+                given = dict(zip(self._order, fields, strict=True)) | files.request_fields(Path(folder))
+                request = GenerationRequest(**given)
+            except TextToVideoError as error:
+                return Results.unchanged(status=error_box(self._host, error))
+            outcome = run(self._host, chosen, request)
+        status = summary(self._host, outcome, chosen.name, request)
         # Earlier videos stay on the page if none was made.
         return self._show(outcome, status) if outcome.videos else Results.unchanged(status=status)
 

@@ -1,6 +1,7 @@
 """The files that the tab's components hold, as fields of a request."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...modelscope.errors import RequestError
@@ -18,9 +19,11 @@ class Files(NamedTuple):
         source: An uploaded video to start from.
         source_path: The path of a video to start from otherwise, which our own events have checked.
         first, last: Pictures that are the first and the last frame.
-        others: Pictures that are other frames.
+        others: Uploaded files with pictures that are other frames.
         frames_of_others: Their frames as text, with commas.
         mask: A picture that is white where the source is to change.
+
+    Pictures are Pillow's, not files: Forge cannot pass them on as files.
     """
 
     soundtrack: Any
@@ -32,15 +35,18 @@ class Files(NamedTuple):
     frames_of_others: Any
     mask: Any
 
-    def request_fields(self) -> dict[str, Any]:
-        """Return the fields of a request. Raises RequestError if the pictures and their frames do not match."""
-        ends = (("0", file_path(self.first)), ("-1", file_path(self.last)))
-        images = [f"{frame}={path}" for frame, path in ends if path]
+    def request_fields(self, folder: Path) -> dict[str, Any]:
+        """Return the fields of a request. Raises RequestError if the pictures and their frames do not match.
+
+        folder: for the pictures that are no files yet.
+        """
+        first, last, mask = (_store(getattr(self, name), folder / f"{name}.png") for name in ("first", "last", "mask"))
+        images = [f"{frame}={path}" for frame, path in (("0", first), ("-1", last)) if path]
         return {
             "soundtrack": file_path(self.soundtrack),
             "source": file_path(self.source) or str(self.source_path or ""),
             "image": tuple(images + self._others()),
-            "mask": file_path(self.mask),
+            "mask": mask,
         }
 
     def _others(self) -> list[str]:
@@ -52,6 +58,14 @@ class Files(NamedTuple):
                 "write one frame for each of the other pictures, with commas between them."
             )
         return [f"{frame}={path}" for frame, path in zip(frames, paths, strict=True)]
+
+
+def _store(picture: Any, path: Path) -> str:
+    """Write a picture, if there is one, and return its path; else return an empty text."""
+    if picture is None:
+        return ""
+    picture.save(path)
+    return str(path)
 
 
 def _count(items: Sequence[str], noun: str) -> str:

@@ -158,7 +158,7 @@ def _others() -> list[str]:
 
 
 def _picture(label: str, name: str) -> gr.Image:
-    return gr.Image(label=label, type="filepath", image_mode="RGBA", elem_id=element(name), height=180)
+    return gr.Image(label=label, type="pil", image_mode="RGBA", elem_id=element(name), height=180)
 
 
 def choose_upload(file: Any) -> list[Any]:

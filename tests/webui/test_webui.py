@@ -19,6 +19,7 @@ from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.t2v_helpers.settings import KEEP, SAVE_TEXT, SETTINGS, WEBUI_SETTINGS, Setting
 from sd_t2v.t2v_helpers.video.ffmpeg import find_ffmpeg
 from sd_t2v.t2v_helpers.video.metadata import read_tags
+from sd_t2v.t2v_helpers.video.source import examine
 from sd_t2v.tests.browser.pages import set_number, status
 from sd_t2v.tests.helpers.chromium import chromium, opened_page
 from sd_t2v.tests.helpers.support import free_port, seen_in
@@ -177,6 +178,12 @@ def made_videos(host: Host) -> set[Path]:
     return {path for path in found if ".partial" not in path.name}
 
 
+def described(path: Path) -> str:
+    """What ffmpeg says of a file."""
+    command = [find_ffmpeg(), "-i", str(path)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300).stderr
+
+
 def test_a_prompt_becomes_a_video_and_stable_diffusion_stays_as_it_was(host: Host, page: Page) -> None:
     before, moved = made_videos(host), len(moves(host, page))
     wait_for_value(page, "width", "64")
@@ -187,9 +194,7 @@ def test_a_prompt_becomes_a_video_and_stable_diffusion_stays_as_it_was(host: Hos
     assert "sampling" in page.inner_text("#tab_text2video .progressDiv")
     page.wait_for_function("document.querySelector('#text2video_players video')?.currentTime > 0", timeout=120_000)
     (made,) = made_videos(host) - before
-    about = subprocess.run(
-        [find_ffmpeg(), "-i", str(made)], check=False, capture_output=True, text=True, timeout=300
-    ).stderr
+    about = described(made)
     assert "Video: h264" in about
     assert "64x64" in about
     assert "Seed: 4" in read_tags(made)
@@ -322,6 +327,38 @@ def test_png_info_sends_settings_to_the_tab(host: Host, page: Page, tmp_path: Pa
     page.wait_for_selector("#text2video_generate", state="visible")
 
 
+def clear_source(page: Page) -> None:
+    page.evaluate("switch_to_text2video()")
+    page.evaluate("document.querySelector('#text2video_source_clear').click()")
+    page.wait_for_function("!document.querySelector('#text2video_first img')")
+
+
+def test_pictures_of_other_tabs_become_the_first_frame(host: Host, page: Page, tmp_path: Path) -> None:
+    """From PNG Info, and from a gallery: that of Extras, which needs no checkpoint."""
+    from PIL import Image
+
+    Image.new("RGB", (64, 64), (219, 31, 36)).save(tmp_path / "red.png")
+    page.click("#tabs button:has-text('PNG Info')")
+    page.set_input_files("#pnginfo_image input[type=file]", tmp_path / "red.png")
+    page.wait_for_selector("#pnginfo_image img")
+    page.click("#text2video_from_pnginfo")
+    page.wait_for_selector("#text2video_first img", state="attached")
+    clear_source(page)
+    page.click("#tabs button:has-text('Extras')")
+    page.set_input_files("#extras_image input[type=file]", tmp_path / "red.png")
+    page.wait_for_selector("#extras_image img")
+    page.click("#extras_generate")
+    page.wait_for_selector("#extras_gallery img", timeout=60_000)
+    page.click("#extras_send_to_text2video")
+    page.wait_for_selector("#text2video_first img", state="attached")
+    before = made_videos(host)
+    page.click("#text2video_generate")
+    wait_until(lambda: made_videos(host) != before, page)
+    (made,) = made_videos(host) - before
+    assert "Images: 0=" in read_tags(made)
+    clear_source(page)
+
+
 def test_a_neighbour_gets_the_modelscope_it_means(host: Host) -> None:
     found = re.findall(r"NEIGHBOUR.*? (\S+\.py)", host.log.read_text(errors="replace"))
     assert len(found) == 2
@@ -387,3 +424,17 @@ def test_reload_ui_keeps_the_tab(host: Host, page: Page, browser: Browser) -> No
         again.click("#text2video_generate")
         again.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
         assert again.locator("#setting_text2video_preview").count() == 1
+
+
+def test_a_result_is_improved_by_a_second_pass(host: Host, page: Page) -> None:
+    """The last of all: what it changes on the page stays."""
+    page.evaluate("switch_to_text2video()")
+    before = made_videos(host)
+    page.click("#text2video_improve")
+    page.wait_for_function("document.querySelector('#text2video_hires input').value === 'same'")
+    page.click("#text2video_generate")
+    wait_until(lambda: made_videos(host) != before, page)
+    (made,) = made_videos(host) - before
+    assert "Second pass model: same" in read_tags(made) and "Source:" in read_tags(made)
+    source = next(path for path in before if path.name in read_tags(made))
+    assert examine(made).width == 2 * examine(source).width

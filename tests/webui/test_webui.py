@@ -19,7 +19,6 @@ from sd_t2v.miniature.recipe import MODEL_FOLDER
 from sd_t2v.t2v_helpers.settings import KEEP, SAVE_TEXT, SETTINGS, WEBUI_SETTINGS, Setting
 from sd_t2v.t2v_helpers.video.ffmpeg import find_ffmpeg
 from sd_t2v.t2v_helpers.video.metadata import read_tags
-from sd_t2v.t2v_helpers.video.source import examine
 from sd_t2v.tests.browser.pages import set_number, status
 from sd_t2v.tests.helpers.chromium import chromium, opened_page
 from sd_t2v.tests.helpers.support import free_port, seen_in
@@ -424,17 +423,3 @@ def test_reload_ui_keeps_the_tab(host: Host, page: Page, browser: Browser) -> No
         again.click("#text2video_generate")
         again.wait_for_function("document.querySelector('#text2video_status').innerText.includes('1 video saved')")
         assert again.locator("#setting_text2video_preview").count() == 1
-
-
-def test_a_result_is_improved_by_a_second_pass(host: Host, page: Page) -> None:
-    """The last of all: what it changes on the page stays."""
-    page.evaluate("switch_to_text2video()")
-    before = made_videos(host)
-    page.click("#text2video_improve")
-    page.wait_for_function("document.querySelector('#text2video_hires input').value === 'same'")
-    page.click("#text2video_generate")
-    wait_until(lambda: made_videos(host) != before, page)
-    (made,) = made_videos(host) - before
-    assert "Second pass model: same" in read_tags(made) and "Source:" in read_tags(made)
-    source = next(path for path in before if path.name in read_tags(made))
-    assert examine(made).width == 2 * examine(source).width

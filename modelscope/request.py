@@ -13,6 +13,8 @@ from .errors import RequestError
 Request = TypeVar("Request", bound="VideoRequest")
 
 MAX_SEED = 2**32 - 1
+MULTIPLE = 8
+"""Sides of a video are multiples of this number of pixels."""
 
 
 def param(  # noqa: PLR0913 - each is named where it is given
@@ -69,8 +71,8 @@ class VideoRequest:
     sampler: str = param("DPM++ 2M", "Sampling method", choices=_samplers, key="Sampler")
     steps: int = param(25, "Steps", minimum=1, maximum=1000, usual=150, step=1, key="Steps")
     cfg_scale: float = param(9.0, "CFG scale", minimum=0, maximum=100, usual=30, step=0.5, key="CFG scale")
-    width: int = param(256, "Width", minimum=16, maximum=2048, usual=1024, step=8)
-    height: int = param(256, "Height", minimum=16, maximum=2048, usual=1024, step=8)
+    width: int = param(256, "Width", minimum=16, maximum=2048, usual=1024, step=MULTIPLE)
+    height: int = param(256, "Height", minimum=16, maximum=2048, usual=1024, step=MULTIPLE)
     frames: int = param(24, "Frames", minimum=1, maximum=1000, usual=250, step=1, key="Frames")
     seed: int = param(-1, "Seed", minimum=-1, maximum=MAX_SEED, step=1, key="Seed")
     eta: float = param(

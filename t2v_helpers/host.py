@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from .access import Visit
 from .readable_files import Reader
@@ -19,6 +19,8 @@ TAB = "text2video"
 LORA_FOLDER = "Lora"
 """The default folder of LoRA files, inside the models folder, as the WebUI calls it."""
 Stop = Literal["interrupt", "skip"]
+Upscale: TypeAlias = "Callable[[Image.Image, int, int], Image.Image]"
+"""Enlarges a picture to about a width and a height."""
 
 
 class Progress(NamedTuple):
@@ -57,8 +59,8 @@ class Host(Protocol):
     def outputs_folder(self) -> Path:
         """Return the default folder for videos."""
 
-    def upscalers(self) -> dict[str, "Callable[[Image.Image, int, int], Image.Image]"]:
-        """Return the host's upscalers by name. Each enlarges a picture to about a width and a height."""
+    def upscalers(self) -> dict[str, Upscale]:
+        """Return the host's upscalers by name."""
 
     def devices(self) -> Devices:
         """Return the device to compute on, and the precisions."""

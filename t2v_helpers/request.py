@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from ..modelscope.conditioning.images import RAMP
 from ..modelscope.errors import RequestError
-from ..modelscope.request import ADVANCED, IMPROVE, MAX_SEED, SOURCE, VideoRequest, param
+from ..modelscope.request import ADVANCED, IMPROVE, MAX_SEED, MULTIPLE, SOURCE, VideoRequest, param
 from ..modelscope.sampling.catalogue import sampler_names
 from .settings import AUTOMATIC, PRECISIONS
 from .video.formats import DEFAULT_FORMAT, format_names
@@ -192,7 +192,7 @@ class GenerationRequest(VideoRequest):
         "Width of the second pass",
         minimum=0,
         maximum=2048,
-        step=8,
+        step=MULTIPLE,
         info="0 is what the factor gives",
         key="Second pass width",
         fold=IMPROVE,
@@ -202,7 +202,7 @@ class GenerationRequest(VideoRequest):
         "Height of the second pass",
         minimum=0,
         maximum=2048,
-        step=8,
+        step=MULTIPLE,
         info="0 is what the factor gives",
         key="Second pass height",
         fold=IMPROVE,

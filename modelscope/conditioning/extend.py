@@ -1,8 +1,8 @@
 """Continues a video: its last frames are held as the first ones of a new clip, which is then joined on.
 
-Everything drifts that continues itself: contrast and colours of each clip are brought back to those of the first one,
-in the latents, so that the next clip continues from what is seen. What is held comes from latents where they are known,
-since each way through the autoencoder costs details.
+A video that continues itself drifts. So the contrast and the colours of each clip are matched to those of the first
+one. This is done in the latents, because the next clip continues from them. Shared frames are taken from latents where
+these are known, because every pass through the autoencoder loses details.
 """
 
 from dataclasses import replace
@@ -14,11 +14,9 @@ from torch import Tensor
 from .source import FREE, HELD, NONE, Source
 
 HELD_SHARE = 4
-"""One of so many frames of a clip is held from the clip before."""
+"""A clip shares a quarter of its frames with the clip before it."""
 MOST_DRIFT = 0.1
 """Largest change of the mean brightness of a colour, or of its contrast, that is no drift."""
-
-
 LEAST_SPREAD = 1e-6
 """Spread of latents that are all the same, which cannot be widened."""
 
@@ -40,17 +38,17 @@ class Footage(NamedTuple):
 
 
 def count_held(frames: int) -> int:
-    """Return how many frames of a clip of so many are held from the one before."""
+    """Return how many frames a clip shares with the clip before it. frames: number of frames of the clip."""
     return max(1, frames // HELD_SHARE)
 
 
 def continue_from(footage: Footage, frames: int, held: int) -> Source:
-    """Return the source of a clip of so many frames, whose first ones are the last ones of what there is.
+    """Return the source of a clip that begins with the last frames of a video.
 
     Args:
         footage: The video so far.
         frames: Number of frames of the next clip.
-        held: How many of them are those of the video.
+        held: Number of frames that it shares with the video.
     """
     tail, known = footage.frames[-held:], footage.latents
     latents = known[:, :, -held:] if known is not None and known.shape[2] >= held else None
@@ -59,12 +57,12 @@ def continue_from(footage: Footage, frames: int, held: int) -> Source:
 
 
 def begin_with(source: Source, footage: Footage, held: int) -> Source:
-    """Return a source whose first frames are the last ones of what there is, held as a whole.
+    """Return a source whose first frames are replaced by the last frames of a video, which are held as a whole.
 
     Args:
         source: The source of the next clip, whose latents are known.
         footage: The video so far.
-        held: How many frames the two have in common.
+        held: Number of frames that it shares with the video.
     """
     tail = continue_from(footage, held, held)
     assert source.latents is not None

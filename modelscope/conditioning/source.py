@@ -1,4 +1,4 @@
-"""What a video is made from besides its prompt: frames, which of them it holds, and for how long."""
+"""The source of a video: frames that it is made from, which of them are held, and for how long."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Source:
 
 
 class SourceLatents(NamedTuple):
-    """A source as sampling needs it, on the device.
+    """A source in the form that sampling needs, on the device.
 
     latents: those of each frame's source, [1, c, f, h, w] float32; 0 where there is none.
     weight: how much of each pixel is held while its frame is, 0..1: [1, 1, f, h, w].

@@ -9,13 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...modelscope.errors import RequestError
-from ..host import Host
+from ..host import Host, Upscale
 from ..request import LANCZOS, LATENT
 
 TRIAL = (16, 16)
 """Width and height of the picture with which an upscaler is tried before a run."""
-Upscale = Callable[[Image.Image, int, int], Image.Image]
-"""Enlarges a picture to a width and a height."""
 
 
 def upscaler_names(host: Host) -> list[str]:

@@ -8,7 +8,7 @@ from ...modelscope.checkpoints.find_parts import find_library, find_part, read_m
 from ...modelscope.checkpoints.parts import PARTS
 from ...modelscope.network.tiny_decoder import TinyDecoder
 from ...modelscope.request import TAESD
-from ..host import Host
+from ..host import Host, Upscale
 from ..models.folders import ModelFolder, find_model
 from ..models.tiny_decoder import load_tiny_decoder
 from ..request import LANCZOS, OFF, SAME, GenerationRequest
@@ -16,7 +16,7 @@ from ..signals import held
 from ..video.ffmpeg import OutputError
 from ..video.formats import FORMATS
 from ..video.write import check_format, check_soundtrack
-from .enlarge import Upscale, find_upscaler
+from .enlarge import find_upscaler
 from .later_stages import check_later_stages
 from .lora_tags import Prompts, split_prompts
 from .loras import LoraChoice, choose_loras
@@ -59,14 +59,16 @@ class Job:
         return replace(request, prompt=self.request.prompt, negative_prompt=self.request.negative_prompt)
 
 
-class Models(NamedTuple):
+class ModelFolders(NamedTuple):
     """The folders of a job's models. second: that of the second pass, if it is none of the host's."""
 
     first: ModelFolder
     second: ModelFolder | None = None
 
 
-def prepare_job(host: Host, models: Models, request: GenerationRequest, on_problem: Callable[[Exception], None]) -> Job:
+def prepare_job(
+    host: Host, models: ModelFolders, request: GenerationRequest, on_problem: Callable[[Exception], None]
+) -> Job:
     """Make a request ready to run. Everything that can fail early is tried now, not after an hour's sampling.
 
     Args:
@@ -97,7 +99,7 @@ def prepare_job(host: Host, models: Models, request: GenerationRequest, on_probl
     return Job(reading.request, prompts, loras, models.first, where, tiny_decoder, reading, second, upscale)
 
 
-def _find_second(host: Host, models: Models, request: GenerationRequest) -> ModelFolder:
+def _find_second(host: Host, models: ModelFolders, request: GenerationRequest) -> ModelFolder:
     """Return the folder of the second pass's model. Raises ModelError if it is none."""
     if models.second is None and request.hires in (OFF, SAME):
         return models.first

@@ -6,15 +6,13 @@ from typing import Any
 from ...modelscope.conditioning.extend import count_held
 from ...modelscope.conditioning.in_between import count_in_between
 from ...modelscope.errors import RequestError
+from ...modelscope.request import MULTIPLE
 from ..request import BY_MODEL, MOST_FRAMES, OFF, SAME, GenerationRequest
+from ..video.source import FEWEST_FRAMES
 from .source import Reading
 
-MULTIPLE = 8
-"""Sides of a video are multiples of this number of pixels."""
 OF_SECOND_PASS = tuple(field.name for field in fields(GenerationRequest) if field.name.startswith("hires"))
 _LATER = ("watermark", "extend", "interpolate", "source_length", *OF_SECOND_PASS)
-FEWEST = 2
-"""Number of frames of the shortest clip that can continue another."""
 
 
 def without_later_stages(request: GenerationRequest) -> GenerationRequest:
@@ -59,8 +57,8 @@ def check_later_stages(reading: Reading) -> None:
     request = reading.request
     kept = reading.frames if request.keeps_source else None
     first = len(kept) if kept is not None else max(reading.total, request.frames)
-    if request.frames < FEWEST and (request.extend or reading.total > request.frames):
-        raise RequestError(f"A video is continued with clips of at least {FEWEST} frames. Raise Frames.")
+    if request.frames < FEWEST_FRAMES and (request.extend or reading.total > request.frames):
+        raise RequestError(f"A video is continued with clips of at least {FEWEST_FRAMES} frames. Raise Frames.")
     count = count_frames(request, first)
     try:
         if request.watermark:

@@ -1,6 +1,5 @@
 """Loads a job's models, one at a time, and adapts requests to what was loaded."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,10 +11,10 @@ from ..models.folders import ModelFolder
 from ..models.known import good_values
 from ..places import Places, asked_precisions, places
 from ..request import GenerationRequest
+from ..terminal import say
 from .job import Job
 from .kept_model import ModelStore
 from .limits import choose_for_run
-from .monitor import Monitor
 from .outcome import OutcomeBuilder
 from .turbo_request import adapt_request
 
@@ -36,7 +35,7 @@ class Loader:
         self._last: tuple[ModelFolder, Residency, LoraDeltas] | None = None
         self._size: tuple[int, int, int] | None = None
 
-    def load(self, folder: ModelFolder, request: GenerationRequest, monitor: Monitor) -> Loaded:
+    def load(self, folder: ModelFolder, request: GenerationRequest) -> Loaded:
         """Load a model and the LoRAs, unless they are loaded, and choose a plan for a request without tags.
 
         Raises ModelError, OutOfMemory, RequestError.
@@ -49,14 +48,13 @@ class Loader:
             self._last = folder, residency, self._job.loras.read(residency.model)
         _, residency, loras = self._last
         request, notes = adapt_request(request, loras, good_values(folder.path))
-        self._add_notes((*self._job.loras.notes, *notes), monitor)
-        request = self._name_precision(request, where, monitor)
-        self._choose_plan(residency, request, loras, monitor)
+        for note in (*self._job.loras.notes, *notes):
+            self._builder.tell(note)
+        request = self._name_precision(request, where)
+        self._choose_plan(residency, request, loras)
         return Loaded(residency, loras, request)
 
-    def _choose_plan(
-        self, residency: Residency, request: GenerationRequest, loras: LoraDeltas, monitor: Monitor
-    ) -> None:
+    def _choose_plan(self, residency: Residency, request: GenerationRequest, loras: LoraDeltas) -> None:
         """Choose a plan if the size is new. Otherwise the plan stays that with which the last clip ended."""
         size = request.width, request.height, request.frames
         if self._size == size:
@@ -65,18 +63,13 @@ class Loader:
         self._size, self._builder.plan = size, choice.plan
         if lender := residency.model.lender:
             self._builder.add_note(f"The model has no autoencoder; the one of {lender} is used instead.")
-        monitor.say(f"{request.frames} frames: {choice}")
+        say(f"{request.frames} frames: {choice}")
 
-    def _add_notes(self, notes: Iterable[str], monitor: Monitor) -> None:
-        for note in notes:
-            if self._builder.add_note(note):
-                monitor.say(note)
-
-    def _name_precision(self, request: GenerationRequest, where: Places, monitor: Monitor) -> GenerationRequest:
+    def _name_precision(self, request: GenerationRequest, where: Places) -> GenerationRequest:
         """Return the request with the precision that is really used, so that its settings reproduce the video."""
         used = dtype_name(where.model.dtype)
         asked = next(iter(asked_precisions(self._host, request.precision)), used)
         if asked != used:
-            message = f"The device ({where.model.device.type}) does not support {asked}; the video is made in {used}."
-            self._add_notes([message], monitor)
+            device = where.model.device.type
+            self._builder.tell(f"The device ({device}) does not support {asked}; the video is made in {used}.")
         return replace(request, precision=used)

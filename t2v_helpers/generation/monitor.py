@@ -97,10 +97,6 @@ class Monitor:
         if stop:
             raise (Skipped if stop == "skip" else Interrupted)(self._denoised)
 
-    def say(self, line: str) -> None:
-        """Print a line on the console."""
-        say(line)
-
     def saving(self) -> None:
         """Report that the files are being written."""
         self.close()

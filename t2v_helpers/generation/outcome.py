@@ -10,6 +10,7 @@ from ...modelscope.escape import logger
 from ...modelscope.memory.plan import Plan
 from ..request import GenerationRequest
 from ..signals import Ended
+from ..terminal import say
 from .monitor import Interrupted
 from .traceback_frames import forget_frames
 
@@ -99,6 +100,11 @@ class OutcomeBuilder:
         if is_new:
             self._notes.append(note)
         return is_new
+
+    def tell(self, note: str) -> None:
+        """Record a change to what was planned, and print it, once."""
+        if self.add_note(note):
+            say(note)
 
     def change_plan(self, reason: str, plan: Plan) -> None:
         """Record that the run goes on with another plan, and log the reason."""

@@ -8,8 +8,7 @@ from ..models.known import warn_beyond_training
 from ..request import GenerationRequest
 from ..settings import KEEP, KEEP_NOTHING, SAVE_UNFINISHED
 from ..signals import Ended, finishing
-from ..terminal import say
-from .job import Job, Models, prepare_job
+from .job import Job, ModelFolders, prepare_job
 from .kept_model import ModelStore
 from .loading import Loader
 from .monitor import Interrupted, Monitor, Skipped, unskippable
@@ -48,7 +47,7 @@ def run(
         try:
             # Caught before the host's own models come back: an error that is still propagating would hold our model.
             with builder.catch_end():
-                job = prepare_job(host, Models(folder, second), request, builder.add_problem)
+                job = prepare_job(host, ModelFolders(folder, second), request, builder.add_problem)
                 _Batch(host, job, builder, on_file).make()
         finally:
             STORE.finish_run(host.setting(KEEP), builder.plan)
@@ -66,7 +65,8 @@ class _Batch:
     def make(self) -> None:
         """Make all videos. The model is loaded within the first one, so that a person can interrupt before that."""
         for note in (warn_beyond_training(self._job.folder.path, self._job.request), *self._job.reading.notes):
-            self._add_note(note)
+            if note:
+                self._builder.tell(note)
         requests, previews = self._job.plain_request().batch(), Previews(self._host)
         for number, request in enumerate(requests, 1):
             monitor = Monitor(self._host, previews, number, len(requests))
@@ -78,10 +78,6 @@ class _Batch:
             finally:
                 monitor.close()
 
-    def _add_note(self, note: str) -> None:
-        if note and self._builder.add_note(note):
-            say(note)
-
     def _make_video(self, request: GenerationRequest, monitor: Monitor) -> None:
         """Make and save a video. If a later stage ends early, what the one before has made is saved."""
         stages = VideoStages(self._job, self._loader, self._builder, request, monitor)
@@ -89,7 +85,7 @@ class _Batch:
         try:
             for stage in stages.run():
                 if made and stage.drifted > made.drifted:
-                    self._add_note(DRIFTED)
+                    self._builder.tell(DRIFTED)
                     self._save(made, monitor)
                 made = stage
         except (Exception, Ended) as stop:

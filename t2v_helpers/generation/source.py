@@ -1,6 +1,5 @@
 """Reads the files that a request names as its source, and adapts the request to what they hold."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,8 +11,11 @@ from torch import Tensor
 from ...modelscope.conditioning.images import hold_images
 from ...modelscope.conditioning.source import FREE, HELD, Source
 from ...modelscope.errors import RequestError
+from ...modelscope.files import hash_file
+from ...modelscope.request import MULTIPLE
 from ..infotext import HASH_KEY, IMAGES_KEY, MASK_KEY, SOURCE_KEY
 from ..request import FASTEST, ITS_OWN, KEPT, MAKE_THEM, MOST_FRAMES, SLOWEST, GenerationRequest
+from ..signals import check
 from ..video.pictures import fit_inside, measure_picture, read_mask, read_picture, soften
 from ..video.source import FIT, About, Piece, Shape, examine, read_frames, read_piece
 from ..video.write import NO_SOUND, Sound, has_sound
@@ -22,8 +24,6 @@ HASH_DIGITS = 10
 """Number of digits of a file's SHA-256 in an infotext, as many as the WebUI writes of a model's."""
 LAST = -1
 """The last frame, as a person may name it."""
-MULTIPLE = 8
-"""Sides of a video are multiples of this number of pixels."""
 BORDER = "border"
 """In place of a box: the bars that fitting adds."""
 _IMAGE = re.compile(r"\s*(-1|\d{1,6})\s*=\s*(.*\S)\s*", re.DOTALL)
@@ -37,8 +37,10 @@ class Reading:
     Args:
         request: The request, adapted to the source.
         sound: The sound that is written with the video.
+        about: What is known of a source video.
         frames: The first frames of a source video, or all of one that is kept: RGB bytes [n, height, width, 3].
         pictures: Pictures by the frame that each is: RGB bytes [height, width, 3].
+        size: The source's own width and height: those of the video, or else of the first picture.
         new: How much of each pixel is new, 0..1: [1, height, width]; None without a mask.
         total: Number of frames to make of a source video; more than one clip's are made in several.
         names: Entries for an infotext that say what the source was.
@@ -48,8 +50,10 @@ class Reading:
 
     request: GenerationRequest
     sound: Sound = NO_SOUND
+    about: About | None = None
     frames: Tensor | None = None
     pictures: Mapping[int, Tensor] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
     new: Tensor | None = None
     total: int = 0
     names: dict[str, str] = field(default_factory=dict)
@@ -76,7 +80,8 @@ class Reading:
         """
         request, path = self.request, Path(self.request.source)
         piece = Piece(request.source_start + first / request.fps, request.fps, count)
-        frames = read_frames(path, piece, _shape(request), examine(path))
+        assert self.about
+        frames = read_frames(path, piece, _shape(request), self.about)
         return self._make_source(torch.stack(frames), first) if frames else None
 
     def _make_source(self, frames: Tensor, first: int) -> Source:
@@ -99,8 +104,9 @@ def read_source(request: GenerationRequest) -> Reading:
     reading = Reading(request, Sound(request.soundtrack))
     if request.source:
         path = Path(request.source)
-        about = examine(path)
-        reading.names = {SOURCE_KEY: path.name, HASH_KEY: hash_file(path)}
+        reading.about = about = examine(path)
+        reading.size = about.width, about.height
+        reading.names = {SOURCE_KEY: path.name, HASH_KEY: _hash(path)}
         read = _keep_video if request.keeps_source else _read_video
         read(reading, path, about)
     if request.image:
@@ -118,7 +124,7 @@ def _read_video(reading: Reading, path: Path, about: About) -> None:
     if request.source_length:
         reading.total = _count_frames(request, about, fps)
         wanted = min(wanted, reading.total)
-    reading.frames = read_piece(path, Piece(request.source_start, fps, wanted), _shape(request))
+    reading.frames = read_piece(path, Piece(request.source_start, fps, wanted), _shape(request), about)
     count = len(reading.frames)
     if count < wanted:
         reading.notes.append(f"The source has only {count} frames from there on, so the video has {count}, too.")
@@ -136,7 +142,7 @@ def _keep_video(reading: Reading, path: Path, about: About) -> None:
     # Raises RequestError if the size is too large or too small.
     reading.request = request = replace(request, width=width, height=height, fps=fps)
     most = _count_frames(request, about, fps)
-    reading.frames = read_piece(path, Piece(request.source_start, fps, most), _shape(request))
+    reading.frames = read_piece(path, Piece(request.source_start, fps, most), _shape(request), about)
     reading.sound = _choose_sound(request, path, reading.notes)
 
 
@@ -181,7 +187,8 @@ def _add_images(reading: Reading) -> None:
     """Read the request's images."""
     named = _parse_images(reading.request.image, reading.total or reading.request.frames)
     reading.pictures = {place: read_picture(path, _shape(reading.request)) for place, path in named.items()}
-    texts = [f"{place}={path.name} ({hash_file(path)})" for place, path in named.items()]
+    reading.size = reading.size or measure_picture(next(iter(named.values())))
+    texts = [f"{place}={path.name} ({_hash(path)})" for place, path in named.items()]
     reading.names[IMAGES_KEY] = "; ".join(texts)
 
 
@@ -210,9 +217,9 @@ def _add_mask(reading: Reading) -> None:
     if request.mask:
         path = Path(request.mask)
         reading.new = read_mask(path, _shape(request), request.mask_softness)[None]
-        reading.names[MASK_KEY] = f"{path.name} ({hash_file(path)})"
+        reading.names[MASK_KEY] = f"{path.name} ({_hash(path)})"
     elif request.mask_box.strip().lower() == BORDER:
-        reading.new = _draw_border(request)[None]
+        reading.new = _draw_border(reading)[None]
     else:
         reading.new = _draw_box(request)[None]
     if not bool((reading.new > 0).any()):
@@ -238,12 +245,13 @@ def _draw_box(request: GenerationRequest) -> Tensor:
     return soften(new, request.mask_softness)
 
 
-def _draw_border(request: GenerationRequest) -> Tensor:
+def _draw_border(reading: Reading) -> Tensor:
     """Return the bars that fitting a source into the video adds, as a mask [height, width] of 0..1."""
+    request = reading.request
     if request.resize_mode != FIT:
         raise RequestError(f"The border is what the resize mode {FIT!r} adds. Choose that mode, or another box.")
-    size = examine(Path(request.source))[:2] if request.source else measure_picture(first_picture(request))
-    inner = fit_inside(size, (request.width, request.height))
+    assert reading.size
+    inner = fit_inside(reading.size, (request.width, request.height))
     left, top = (outer // 2 for outer in (request.width - inner[0], request.height - inner[1]))
     new = torch.ones(request.height, request.width)
     new[top : top + inner[1], left : left + inner[0]] = 0
@@ -252,18 +260,9 @@ def _draw_border(request: GenerationRequest) -> Tensor:
     return soften(new, request.mask_softness)
 
 
-def first_picture(request: GenerationRequest) -> Path:
-    """Return the path of the request's first picture."""
-    return next(iter(_parse_images(request.image, request.frames).values()))
-
-
-def hash_file(path: Path) -> str:
-    """Return the first digits of a file's SHA-256. Raises RequestError if it cannot be read."""
-    digest = hashlib.sha256()
+def _hash(path: Path) -> str:
+    """Return the first digits of a file's hash. Raises RequestError if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return hash_file(path, on_piece=check)[:HASH_DIGITS]
     except OSError as error:
         raise RequestError(f"The source {path.name!r} cannot be read: {error.strerror or error}.") from error
-    return digest.hexdigest()[:HASH_DIGITS]

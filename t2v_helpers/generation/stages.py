@@ -104,7 +104,7 @@ class VideoStages:
         loaded = self._load(self._job.folder, request)
         source = reading.first_source(request.seed)
         if source:
-            source = encode_source(loaded.residency, source, self._options(loaded))
+            source = self._encode(loaded, source)
             reading.latents = source.latents
         footage = self._make(loaded, source)
         return Made(footage, request.fps, replace(alone, **_adapted_fields(loaded.request)))
@@ -125,8 +125,7 @@ class VideoStages:
         if source is None or len(source.order) <= held:
             return made
         loaded = self._load(self._job.folder, replace(self._request, frames=len(source.order)))
-        source = encode_source(loaded.residency, source, self._options(loaded))
-        new = self._make(loaded, begin_with(source, made.footage, held))
+        new = self._make(loaded, begin_with(self._encode(loaded, source), made.footage, held))
         footage = join(made.footage, new, held)
         length = len(footage.frames) / made.fps
         return made._replace(footage=footage, request=replace(made.request, source_length=length))
@@ -139,7 +138,6 @@ class VideoStages:
         loaded = self._load(self._job.folder, again)
         order, until, new = tuple(range(count)), (HELD,) * count, place_of_watermark(width, height)
         source = Source(footage.frames, order, until, starts=True, new=new, latents=footage.all_latents)
-        source = encode_source(loaded.residency, source, self._options(loaded))
         done = replace(made.request, watermark=request.watermark, **_adapted_fields(loaded.request))
         return made._replace(footage=self._make(loaded, source), request=done)
 
@@ -150,7 +148,7 @@ class VideoStages:
         loaded = self._load(self._job.folder, replace(request, seed=seed))
         frames, latents = self._first = self._first or self._take_first(loaded, footage)
         held = min(count_held(request.frames), len(footage.frames))
-        source = encode_source(loaded.residency, continue_from(footage, request.frames, held), self._options(loaded))
+        source = continue_from(footage, request.frames, held)
         new = self._make(loaded, source, lambda found: match_colours(found, latents))
         drifted = made.drifted or has_drifted(new.frames, frames)
         done = replace(made.request, extend=number, **_adapted_fields(loaded.request))
@@ -177,7 +175,6 @@ class VideoStages:
             size = second.width, second.height
             frames = enlarge(frames, *size, upscale, lambda done: monitor(Step("enlarge", done, count)))
         source = Source(frames, tuple(range(count)), (FREE,) * count, starts=True, latents=latents)
-        source = encode_source(loaded.residency, source, self._options(loaded))
         done = replace(made.request, **{name: getattr(request, name) for name in OF_SECOND_PASS})
         return made._replace(footage=self._make(loaded, source), request=done)
 
@@ -201,8 +198,7 @@ class VideoStages:
         count, height, width, _ = footage.frames.shape
         request = replace(self._request, frames=count_in_between(count), width=width, height=height)
         loaded = self._load(self._job.folder, request)
-        source = encode_source(loaded.residency, hold_every_second(footage), self._options(loaded))
-        new = self._make(loaded, source)
+        new = self._make(loaded, hold_every_second(footage))
         frames = put_originals(new.frames, footage)
         done = replace(made.request, interpolate=made.request.interpolate * 2, interpolate_by=BY_MODEL)
         return made._replace(footage=Footage(frames, new.latents), fps=made.fps * 2, request=done)
@@ -215,14 +211,20 @@ class VideoStages:
         return Made(Footage(frames), self._request.fps, done)
 
     def _load(self, folder: ModelFolder, request: GenerationRequest) -> Loaded:
-        return self._loader.load(folder, request, self._monitor)
+        return self._loader.load(folder, request)
 
     def _make(self, loaded: Loaded, source: Source | None, change: Callable[[Tensor], Tensor] = lambda x: x) -> Footage:
         """Make a clip. change: changes its latents before they are decoded."""
+        if source:
+            # Before the options are asked for: the plan may change.
+            source = self._encode(loaded, source)
         latents, _ = generate_latents(loaded.residency, loaded.request, self._options(loaded), source)
         latents = change(latents.cpu())
         frames = decode(loaded.residency, latents, self._options(loaded))
         return Footage(paste_source(frames, source) if source else frames, latents)
+
+    def _encode(self, loaded: Loaded, source: Source) -> Source:
+        return encode_source(loaded.residency, source, self._options(loaded))
 
     def _options(self, loaded: Loaded) -> RunOptions:
         assert self._builder.plan

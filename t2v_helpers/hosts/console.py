@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..generation.outputs import DEFAULT_FOLDER
-from ..host import LORA_FOLDER, Devices, Progress, Stop
+from ..host import LORA_FOLDER, Devices, Progress, Stop, Upscale
 from ..settings import Setting
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ class ConsoleHost:
     def outputs_folder(self) -> Path:
         return DEFAULT_FOLDER
 
-    def upscalers(self) -> dict[str, "Callable[[Image.Image, int, int], Image.Image]"]:
+    def upscalers(self) -> dict[str, Upscale]:
         from ..models.upscalers import find_upscalers
 
-        return find_upscalers(self.models_folder(), self.devices().device)
+        return find_upscalers(self.models_folder(), lambda: self.devices().device)
 
     def devices(self) -> Devices:
         """Return the device that was named, or the best one. Raises RequestError if it cannot be used."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...modelscope.checkpoints.weight_file import read_state
 from ...modelscope.errors import ModelError, first_line
+from ..host import Upscale
 
 FOLDERS = ("ESRGAN", "RealESRGAN", "BSRGAN", "SwinIR", "DAT", "ScuNET")
 """The WebUI's folders of upscalers, in a models folder."""
@@ -20,15 +21,17 @@ SUFFIXES = (".pth", ".safetensors")
 TILE, MARGIN = 256, 16
 """Side of the pieces that are enlarged at once, and of what each sees around it, in pixels: memory does not grow."""
 LARGEST_SCALE = 8
-Upscale = Callable[[Image.Image, int, int], Image.Image]
 
 
-def find_upscalers(models: Path, device: torch.device) -> dict[str, Upscale]:
-    """Return the upscalers in a models folder by name; none without spandrel. A file is read when it is used."""
+def find_upscalers(models: Path, find_device: Callable[[], torch.device]) -> dict[str, Upscale]:
+    """Return the upscalers in a models folder by name; none without spandrel. A file is read when it is used.
+
+    find_device: returns the device to compute on; not asked before an upscaler is used.
+    """
     if importlib.util.find_spec("spandrel") is None:
         return {}
     paths = sorted(path for name in FOLDERS for path in _files(models / name))
-    return {path.stem: FileUpscaler(path, device) for path in paths}
+    return {path.stem: FileUpscaler(path, find_device) for path in paths}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -41,8 +44,8 @@ def _files(folder: Path) -> list[Path]:
 class FileUpscaler:
     """An upscaler in a file. It is read when it is first used, and leaves the device together with this object."""
 
-    def __init__(self, path: Path, device: torch.device) -> None:
-        self._path, self._device = path, device
+    def __init__(self, path: Path, find_device: Callable[[], torch.device]) -> None:
+        self._path, self._find_device = path, find_device
 
     def __call__(self, picture: Image.Image, width: int, height: int) -> Image.Image:  # noqa: ARG002 - it has a scale of its own
         """Return a picture, enlarged by the network's own scale. Raises ModelError if the file is no upscaler."""
@@ -50,6 +53,10 @@ class FileUpscaler:
         pixels = torch.from_numpy(np.array(picture.convert("RGB"))).to(self._device).permute(2, 0, 1)[None]
         enlarged = enlarge_in_tiles(network, pixels.float() / 255, network.scale)
         return Image.fromarray((enlarged[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy())
+
+    @functools.cached_property
+    def _device(self) -> torch.device:
+        return self._find_device()
 
     @functools.cached_property
     def _network(self) -> Any:

@@ -119,7 +119,7 @@ def ask_ffmpeg(path: Path, *output: str) -> bytes:
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     try:
         with at_work([find_ffmpeg(), "-v", "error", *input_file(path), *output], **pipes) as process:
-            answer = _answer(process)
+            answer, _ = wait_for(process)
     except ValueError as error:
         raise OSError(f"{path} is not a file name") from error
     if process.returncode:
@@ -127,10 +127,11 @@ def ask_ffmpeg(path: Path, *output: str) -> bytes:
     return answer
 
 
-def _answer(process: "subprocess.Popen[bytes]") -> bytes:
+def wait_for(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
+    """Return what a process wrote to its standard output and error; nothing if it does not end in LONGEST_WAIT."""
     deadline = time.monotonic() + LONGEST_WAIT
     while time.monotonic() < deadline:
         check()
         with suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=POLL)[0]
-    return b""
+            return process.communicate(timeout=POLL)
+    return b"", b""

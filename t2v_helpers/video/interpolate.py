@@ -8,12 +8,10 @@ from torch import Tensor
 
 from .encoder import Feeder
 from .ffmpeg import OutputError, another_ffmpeg, at_work, find_ffmpeg
-from .source import FrameReader
+from .source import FEWEST_FRAMES, FrameReader
 
 OnFrame = Callable[[int, int], None]
 """Called with the number of frames that are done, and of all; it may raise to interrupt."""
-FEWEST = 2
-"""Number of frames between which there is something."""
 
 
 def interpolate_motion(frames: Tensor, factor: int, on_frame: OnFrame = lambda *_: None) -> Tensor:
@@ -25,7 +23,7 @@ def interpolate_motion(frames: Tensor, factor: int, on_frame: OnFrame = lambda *
         OutputError: ffmpeg cannot do it.
     """
     count, height, width, _ = frames.shape
-    if count < FEWEST or factor == 1:
+    if count < FEWEST_FRAMES or factor == 1:
         return frames
     wanted = (count - 1) * factor + 1
     # The filter leaves out the last frames.

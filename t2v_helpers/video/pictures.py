@@ -9,9 +9,9 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
 from ...modelscope.errors import RequestError
-from .source import CROP, FIT, MOST_PIXELS, Shape
+from .source import CROP, FIT, MOST_PIXELS, Shape, check_exists
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """Formats that are read. Pillow knows dozens more, some of which start other programs."""
 WHITE, BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 SIXTEEN_BITS = 65_535
@@ -54,20 +54,19 @@ def soften(mask: Tensor, softness: int) -> Tensor:
 
 
 def _open(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise RequestError(f"There is no file {path.name!r}. Check the path.")
+    check_exists(path)
     try:
         with warnings.catch_warnings():
             # Checked below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path, formats=FORMATS)
-        if picture.width * picture.height > MOST_PIXELS:
-            raise RequestError(f"The picture {path.name!r} is too large: {picture.width} x {picture.height} pixels.")
-        picture.load()
+            picture = Image.open(path, formats=_FORMATS)
+        is_too_large = picture.width * picture.height > MOST_PIXELS
+        if not is_too_large:
+            picture.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, RequestError):
-            raise
         raise RequestError(f"The picture {path.name!r} cannot be read. Choose a PNG, JPEG or WebP file.") from error
+    if is_too_large:
+        raise RequestError(f"The picture {path.name!r} is too large: {picture.width} x {picture.height} pixels.")
     return picture
 
 

@@ -3,7 +3,6 @@
 import queue
 import re
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ...modelscope.errors import RequestError
 from ..signals import check
-from .ffmpeg import POLL, at_work, find_ffmpeg, input_file
+from .ffmpeg import POLL, at_work, find_ffmpeg, input_file, wait_for
 
 CROP, FIT, STRETCH = "crop", "fit", "stretch"
 """How frames of another shape become that of the video: cut off what is beyond it, pad with black, or distort."""
@@ -27,7 +26,7 @@ MOST_PIXELS = 1 << 27
 AHEAD = 4
 """Number of frames that may be read before somebody takes them."""
 CHANNELS = 4
-FEWEST = 2
+FEWEST_FRAMES = 2
 """Number of frames that make a video."""
 _SCALES = {
     CROP: "scale={w}:{h}:force_original_aspect_ratio=increase:flags=lanczos,crop={w}:{h}",
@@ -82,14 +81,22 @@ class Shape(NamedTuple):
     mode: str = CROP
 
 
-def examine(path: Path) -> About:
-    """Return what a video says about itself. Raises RequestError if it has no pictures that can be read."""
+def check_exists(path: Path) -> None:
+    """Check that a file is there. Raises RequestError."""
     if not path.is_file():
         raise RequestError(f"There is no file {path.name!r}. Check the path.")
+
+
+def examine(path: Path) -> About:
+    """Return what a video says about itself. Raises RequestError if it has no pictures that can be read."""
+    check_exists(path)
     command = [find_ffmpeg(), "-hide_banner", *_input(path), "-map", "0:v:0", "-frames:v", "1"]
-    code, said = _ask([*command, "-vf", f"{_SQUARE_PIXELS},showinfo", "-f", "null", "-"])
+    command += ["-vf", f"{_SQUARE_PIXELS},showinfo", "-f", "null", "-"]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with at_work(command, **pipes) as process:
+        said = wait_for(process)[1].decode(errors="replace")
     pictures, size = _PICTURES.search(said), _SIZE.search(said)
-    if code or not pictures or not size:
+    if process.returncode or not pictures or not size:
         raise RequestError(
             f"The source {path.name!r} cannot be read as a video. Choose a video file; a single picture belongs "
             "under Images as frames."
@@ -109,28 +116,21 @@ def _input(path: Path) -> list[str]:
     return ["-max_pixels", str(MOST_PIXELS), *input_file(path)]
 
 
-def _ask(command: list[str]) -> tuple[int, str]:
-    """Run ffmpeg, and return its exit code and what it printed as errors. Not longer than PATIENCE."""
-    with tempfile.TemporaryFile() as log:
-        with at_work(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log) as process:
-            deadline = time.monotonic() + PATIENCE
-            while process.poll() is None and time.monotonic() < deadline:
-                check()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(POLL)
-        log.seek(0)
-        return process.returncode or 0, log.read(1 << 20).decode(errors="replace")
-
-
-def read_piece(path: Path, piece: Piece, shape: Shape) -> Tensor:
+def read_piece(path: Path, piece: Piece, shape: Shape, about: About | None = None) -> Tensor:
     """Return a piece of a video as RGB bytes [n, height, width, 3]; fewer frames than asked for if it ends before.
 
     Frames are chosen by their time. Transparent parts become white, as in the WebUI.
 
+    Args:
+        path: The video.
+        piece: The piece to read.
+        shape: The frames' size.
+        about: What `examine` says, if it is known already.
+
     Raises:
         RequestError: There are no frames from the start on.
     """
-    about = examine(path)
+    about = about or examine(path)
     frames = read_frames(path, piece, shape, about)
     if not frames and about.seconds is not None and piece.start >= about.seconds:
         raise RequestError(
@@ -138,7 +138,7 @@ def read_piece(path: Path, piece: Piece, shape: Shape) -> Tensor:
         )
     if not frames:
         raise RequestError(f"The source {path.name!r} has no readable frame from second {piece.start:g} on.")
-    if len(frames) < min(FEWEST, piece.frames):
+    if len(frames) < min(FEWEST_FRAMES, piece.frames):
         raise RequestError(
             f"The source {path.name!r} has only one frame from second {piece.start:g} on. Start earlier, or use it "
             "under Images as frames."
@@ -148,6 +148,7 @@ def read_piece(path: Path, piece: Piece, shape: Shape) -> Tensor:
 
 def read_frames(path: Path, piece: Piece, shape: Shape, about: About) -> list[Tensor]:
     """Return what there is of a piece as frames [height, width, 3], maybe nothing. Raises RequestError."""
+    check_exists(path)
     return [_flatten(frame) for frame in _stream(path, piece, shape, about)]
 
 

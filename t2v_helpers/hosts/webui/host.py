@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from modules import shared
 
 from ...access import Names, Visit, check_request, host_name
-from ...host import LORA_FOLDER, TAB, Devices, Progress, Stop
+from ...host import LORA_FOLDER, TAB, Devices, Progress, Stop, Upscale
 from ...readable_files import Reader, readable_folders
 from ...settings import (
     KEEP,
@@ -69,7 +69,7 @@ class WebUIHost:
 
         return Path(shared.opts.data.get("outdir_samples") or default_output_dir, TAB)
 
-    def upscalers(self) -> dict[str, "Callable[[Image.Image, int, int], Image.Image]"]:
+    def upscalers(self) -> dict[str, Upscale]:
         # "None" changes nothing, Lanczos is ours, and what is not here yet would be downloaded.
         ours, here = ("None", "Lanczos"), (one for one in shared.sd_upscalers if "://" not in str(one.data_path))
         return {one.name: _upscale_with(one) for one in here if one.name not in ours}
@@ -188,7 +188,7 @@ def _listens() -> str:
     return flags.server_name or ("0.0.0.0" if public else "")
 
 
-def _upscale_with(upscaler: Any) -> "Callable[[Image.Image, int, int], Image.Image]":
+def _upscale_with(upscaler: Any) -> Upscale:
     def upscale(picture: "Image.Image", width: int, height: int) -> "Image.Image":
         scale = max(width / picture.width, height / picture.height)
         enlarged: Image.Image = upscaler.scaler.upscale(picture, scale, upscaler.data_path)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.pipelines.text_to_video_synthesis.pipeline_text_to_video_synth_img2img import VideoToVideoSDPipeline
 from PIL import Image
 from torch import Tensor
@@ -22,8 +21,8 @@ from sd_t2v.modelscope.memory.plan_runner import PlanRunner, Task
 from sd_t2v.modelscope.memory.residency import Residency
 from sd_t2v.modelscope.pipeline import Conditions, sample
 from sd_t2v.modelscope.request import VideoRequest
+from sd_t2v.tests.helpers.diffusers_twins import make_autoencoder
 from sd_t2v.tests.helpers.support import CPU, golden, small_model
-from sd_t2v.tests.modelscope.network.test_rivals import mapped
 
 SCHEDULERS: dict[str, Any] = {
     "DDIM": lambda: DDIMScheduler(
@@ -46,16 +45,8 @@ PAIRS = [
 @functools.cache
 def networks() -> dict[str, Any]:
     """diffusers' own classes with the golden networks' weights, whose autoencoder's posterior has no spread."""
-    config = small_model().config.autoencoder
-    autoencoder = AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * len(config.ch_mult),
-        up_block_types=["UpDecoderBlock2D"] * len(config.ch_mult),
-        block_out_channels=[config.ch * mult for mult in config.ch_mult],
-        layers_per_block=config.num_res_blocks,
-        latent_channels=config.z_channels,
-    ).eval()
-    autoencoder.load_state_dict(mapped("vae"))
-    spread = slice(config.embed_dim, None)
+    autoencoder = make_autoencoder()
+    spread = slice(small_model().config.autoencoder.embed_dim, None)
     autoencoder.quant_conv.weight.data[spread], autoencoder.quant_conv.bias.data[spread] = 0, -30
     unet = small_model().unet
     text = CLIPTextModel(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sd_t2v.modelscope.conditioning.hold import hold
+from sd_t2v.modelscope.conditioning.hold import hold, start
 from sd_t2v.modelscope.conditioning.images import RAMP, hold_images
 from sd_t2v.modelscope.conditioning.source import FREE, HELD, Source, arrange_latents
 from sd_t2v.modelscope.sampling.schedules import NoiseLevel, alphas_cumprod, ddim_levels
@@ -83,8 +83,6 @@ def test_between_two_pictures_each_frame_follows_the_nearer_one() -> None:
 
 
 def test_pictures_are_noisy_where_they_are_held_at_the_start() -> None:
-    from sd_t2v.modelscope.conditioning.hold import start
-
     latents, noise = torch.full((1, 4, 2, 1, 1), 3.0), torch.randn(1, 4, 3, 1, 1)
     source = arrange_latents(Source(pictures(2), (0, 1, 0), (HELD, 0.5, FREE), latents=latents), CPU.device)
     level = NoiseLevel(10.0, 900.0)

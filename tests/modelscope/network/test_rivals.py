@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sd_t2v.benchmarks.rivals import diffusers_unet, modelscope_unet
 from sd_t2v.modelscope.config import UNetConfig
 from sd_t2v.modelscope.network.unet3d import UNet3D
+from sd_t2v.tests.helpers.diffusers_twins import make_autoencoder
 from sd_t2v.tests.helpers.support import golden, golden_json, max_error, small_model
 
 SIZES = [(1, 3, 8, 8), (2, 2, 9, 13), (1, 1, 5, 16)]
@@ -51,26 +51,9 @@ def test_unet_equals_modelscope() -> None:
         assert max_error(ours, theirs(x, t, text)) < 5e-5 * scale
 
 
-def mapped(part: str) -> dict[str, Tensor]:
-    state = golden(f"{part}_small_A.weights")
-    result = {}
-    for key, target in golden_json(f"map_{part}_small")["map"].items():
-        value = state[key]
-        result[target["diffusers"]] = value[:, :, 0, 0] if target["op"] == "conv1x1_to_linear" else value
-    return result
-
-
 @torch.no_grad()
 def test_autoencoder_equals_diffusers() -> None:
-    config = small_model().config.autoencoder
-    theirs = AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * len(config.ch_mult),
-        up_block_types=["UpDecoderBlock2D"] * len(config.ch_mult),
-        block_out_channels=[config.ch * mult for mult in config.ch_mult],
-        layers_per_block=config.num_res_blocks,
-        latent_channels=config.z_channels,
-    ).eval()
-    theirs.load_state_dict(mapped("vae"))
+    theirs = make_autoencoder()
     frames = torch.rand(2, 3, 40, 56, generator=torch.Generator().manual_seed(1)) * 2 - 1
     ours = small_model().autoencoder
     mean, _ = ours.encode(frames)

@@ -12,7 +12,11 @@ from sd_t2v.benchmarks.torchvision_import import import_torchvision
 from sd_t2v.modelscope.errors import ModelError
 from sd_t2v.t2v_helpers.models.upscalers import MARGIN, TILE, enlarge_in_tiles, find_upscalers
 
-CPU = torch.device("cpu")
+
+def on_cpu() -> torch.device:
+    return torch.device("cpu")
+
+
 import_torchvision()
 
 
@@ -35,7 +39,7 @@ def picture(size: tuple[int, int] = (24, 16)) -> Image.Image:
 
 
 def test_a_file_enlarges_by_its_own_scale(models: Path) -> None:
-    found = find_upscalers(models, CPU)
+    found = find_upscalers(models, on_cpu)
     assert set(found) == {"tiny x2", "text", "other"}
     assert found["tiny x2"](picture(), 30, 20).size == (48, 32)
 
@@ -43,11 +47,11 @@ def test_a_file_enlarges_by_its_own_scale(models: Path) -> None:
 @pytest.mark.parametrize("name", ["text", "other"])
 def test_what_is_no_upscaler_is_named(name: str, models: Path) -> None:
     with pytest.raises(ModelError, match=rf"{name}\.pth"):
-        find_upscalers(models, CPU)[name](picture(), 48, 32)
+        find_upscalers(models, on_cpu)[name](picture(), 48, 32)
 
 
 def test_a_folder_without_upscalers_has_none(tmp_path: Path) -> None:
-    assert find_upscalers(tmp_path, CPU) == {}
+    assert find_upscalers(tmp_path, on_cpu) == {}
 
 
 def test_tiles_give_what_the_whole_gives() -> None:

@@ -1,5 +1,6 @@
 """The rows to measure on a graphics card, the most important first. Without torch: the parent imports this, too."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 CARD, OURS = "card", "this project"
@@ -56,12 +57,17 @@ def list_rows(*, extension: bool) -> list[Row]:
     """Return all rows in the order in which they are measured. extension: whether the 2023 extension takes part."""
     rows = [Row(LIMITS, "", way, CARD) for way in (PRODUCT, COPY, PINNED, PAGEABLE)]
     rivals = (*RIVALS, EXTENSION) if extension else RIVALS
-    for case in CASES:
-        rows += [Row(STEP, case, way, OURS) for way in PLANS]
-        rows += [Row(STEP, case, rival, rival) for rival in rivals]
-        rows.append(Row(STEP, case, EIGHT_BITS, OURS))
-        if case == FIRST:
-            rows.append(Row(KERNELS, case, "fast", OURS))
-        rows += [Row(RUN, case, way, OURS) for way in RUNS[case]]
-        rows.append(Row(WITHIN, case, "smallest", OURS))
+    for case in (FIRST, LONG):
+        rows += _list_steps(case, rivals)
+    rows += [Row(RUN, FIRST, way, OURS) for way in RUNS[FIRST]]
+    rows += [Row(WITHIN, case, "smallest", OURS) for case in CASES]
+    for case in (LARGE, LONGEST):
+        rows += _list_steps(case, rivals)
+    rows += [Row(STEP, case, EIGHT_BITS, OURS) for case in CASES]
+    rows.append(Row(KERNELS, FIRST, "fast", OURS))
+    rows += [Row(RUN, case, way, OURS) for case in (LONG, LARGE, LONGEST) for way in RUNS[case]]
     return rows
+
+
+def _list_steps(case: str, rivals: Sequence[str]) -> list[Row]:
+    return [*(Row(STEP, case, way, OURS) for way in PLANS), *(Row(STEP, case, rival, rival) for rival in rivals)]

@@ -39,8 +39,9 @@ TOKENS = 77
 SAFETY = 1.1
 """Factor for activations, whose sums come within six per cent of counted bytes: cards round the sizes of tensors up,
 and keep some tensors longer."""
-KERNELS = 270_000_000
-"""Bytes that kernels themselves take on a card: measured on an H200 with torch 2.11 (docs/benchmark.md)."""
+KERNELS, LARGE_SLICE, WORKSPACE = 270_000_000, 128_000_000, 0.65
+"""Bytes that kernels themselves take on a card; for numbers in a slice beyond LARGE_SLICE, they take so much of those
+in addition. Measured on H200s with torch 2.11 (docs/benchmark.md)."""
 
 
 class Clip(NamedTuple):
@@ -86,8 +87,16 @@ def estimate_bytes(
     unet += estimate_deep_levels(model.unet, clip, place) if draft else 0
     decoder = estimate_decoder(model.autoencoder, plan, clip, vae) if vae.device == place.device else 0
     latents = LATENTS_HELD * 4 * model.config.unet.in_dim * clip.pixels
-    kernels = 0 if place.device.type == "cpu" else KERNELS
-    return latents + kernels + max(text, unet, decoder)
+    return latents + estimate_kernels(model.unet, plan, clip, place) + max(text, unet, decoder)
+
+
+def estimate_kernels(unet: UNet3D, plan: Plan, clip: Clip, place: Place) -> int:
+    """Return how many bytes kernels take beside the tensors they are given."""
+    if place.device.type == "cpu":
+        return 0
+    widest = (2 if plan.batch_cfg else 1) * FF_VALUES * unet.config.dim * clip.pixels
+    values = min(widest, plan.budget_on(place.device).values or widest)
+    return KERNELS + round(WORKSPACE * max(0, values - LARGE_SLICE) * place.dtype.itemsize)
 
 
 def estimate_decoder(autoencoder: Autoencoder, plan: Plan, clip: Clip, place: Place) -> int:

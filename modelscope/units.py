@@ -1,4 +1,4 @@
-"""Formatting of amounts of memory for people."""
+"""Formatting of amounts of memory and time for people."""
 
 GIGABYTE, MEGABYTE = 1e9, 1e6
 
@@ -13,3 +13,16 @@ def format_bytes(size: float, digits: int = 1) -> str:
     if size >= GIGABYTE / 10:
         return f"{size / GIGABYTE:.{digits}f} GB"
     return f"{max(size, 0) / MEGABYTE:.{max(digits - 1, 0)}f} MB"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in words, as exactly as a forecast can be: "2 s", "40 s", "7 min" or "2 h 20 min"."""
+    if seconds < 10:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 95:
+        return f"{5 * round(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    minutes = 10 * round(minutes / 10)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"

@@ -82,9 +82,9 @@ class GenerationRequest(VideoRequest):
     )
     long_videos: str = param(
         ASK_FIRST,
-        f"Videos of more than {MOST_FRAMES:,} frames",
+        "Long sources",
         choices=lambda: [ASK_FIRST, MAKE_THEM],
-        info="they take long",
+        info=f"more than {MOST_FRAMES:,} frames, or more than an hour",
         fold=SOURCE,
     )
     source_rate: str = param(

@@ -23,10 +23,17 @@ def is_quicker_batched(unet: UNet3D, clip: Clip) -> bool:
 
 def positions_per_weight(unet: UNet3D, clip: Clip) -> float:
     """Return how many positions each weight is multiplied with in one pass, on average. clip: size of the latents."""
+    return count_products(unet, clip) / sum(map(count_numbers, _blocks(unet)))
+
+
+def count_products(unet: UNet3D, clip: Clip) -> int:
+    """Return how many products of a weight and a number one pass computes. clip: size of the latents."""
     sizes = [clip]
     for block in unet.input_blocks[1:]:
         sizes.append(sizes[-1].halve() if isinstance(block, Downsample) else sizes[-1])
-    blocks: list[nn.Module] = [*unet.input_blocks, unet.middle_block, *unet.output_blocks]
-    weights = [count_numbers(block) for block in blocks]
-    products = [size.pixels * count for size, count in zip([*sizes, sizes[-1], *reversed(sizes)], weights, strict=True)]
-    return sum(products) / sum(weights)
+    weights = map(count_numbers, _blocks(unet))
+    return sum(size.pixels * count for size, count in zip([*sizes, sizes[-1], *reversed(sizes)], weights, strict=True))
+
+
+def _blocks(unet: UNet3D) -> list[nn.Module]:
+    return [*unet.input_blocks, unet.middle_block, *unet.output_blocks]

@@ -1,4 +1,7 @@
-"""The tab's forecast of the memory that a run will need."""
+"""The tab's forecast of the memory and time that a run will need."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -7,14 +10,23 @@ from ...modelscope.config import ModelConfig
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.memory.choice import Choice, Limits, choose_plan
 from ...modelscope.model import Model, outline
+from ...modelscope.units import format_duration
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import warn_beyond_training
 from ..places import Places, places
 from ..request import GenerationRequest
 from .kept_model import ModelStore
-from .later_stages import count_frames, request_second_pass
+from .later_stages import list_later_passes
 from .limits import limits
+from .pace import PACE, count_work, describe
+
+
+class Foreseen(NamedTuple):
+    """The plan of a pass and what it needs, and its seconds, if they are known."""
+
+    choice: Choice
+    seconds: float | None
 
 
 class Forecast:
@@ -25,26 +37,27 @@ class Forecast:
         self._last: tuple[tuple[ModelConfig, Places], Model] | None = None
 
     def __call__(self, folder: ModelFolder, request: GenerationRequest, second: ModelFolder | None = None) -> str:
-        """Return some sentences: a forecast, or the reason why the run could not begin.
+        """Return some sentences: a forecast for each pass, or the reason why the run could not begin.
 
         second: the folder of the second pass's model, if there is a second pass.
         """
         try:
-            sentences = [f"{request.frames} frames: {self._choose(folder, request)}"]
-            sentences.append(warn_beyond_training(folder.path, request))
-            if second:
-                total = count_frames(request, request.frames)
-                later = request_second_pass(request, total, request.width, request.height)
-                what = f"Second pass, {total} frames of {later.width} x {later.height}"
-                sentences.append(f"{what}: {self._choose(second, later)}")
+            passes = [self._foresee(folder, request, 1.0)]
+            sentences = [f"{request.frames} frames: {describe(*passes[0])}", warn_beyond_training(folder.path, request)]
+            for later in list_later_passes(request):
+                asked = later.request
+                passes.append(self._foresee(second if later.is_second and second else folder, asked, later.share))
+                what = f"{later.name}, {asked.frames} frames of {asked.width} x {asked.height}"
+                sentences.append(f"{what}: {describe(*passes[-1])}")
         except TextToVideoError as error:
             return str(error)
-        return ". ".join(filter(None, sentences))
+        return ". ".join(filter(None, [*sentences, _add_up(request, [seconds for _, seconds in passes])]))
 
-    def _choose(self, folder: ModelFolder, request: GenerationRequest) -> Choice:
+    def _foresee(self, folder: ModelFolder, request: GenerationRequest, share: float) -> Foreseen:
         where = places(self._host, request.precision)
         model = self._outline(read_model_config(folder.path), where)
-        return choose_plan(model, request, self._limits(where.model.device))
+        choice = choose_plan(model, request, self._limits(where.model.device))
+        return Foreseen(choice, PACE.forecast(count_work(model, request, share=share), choice.plan))
 
     def _limits(self, device: torch.device) -> Limits:
         """Return the limits as they will be after the host's models have left the device."""
@@ -56,3 +69,14 @@ class Forecast:
         if self._last is None or self._last[0] != (config, where):
             self._last = (config, where), outline(config, *where)
         return self._last[1]
+
+
+def _add_up(request: GenerationRequest, seconds: Sequence[float | None]) -> str:
+    """Return a sentence about the time of all passes, if there are several and all are known.
+
+    seconds: those of each pass, the first clip's first.
+    """
+    known = [each for each in seconds if each is not None]
+    if len(known) < len(seconds) or len(known) + request.extend == 1:
+        return ""
+    return f"All of it takes about {format_duration(sum(known) + known[0] * request.extend)}"

@@ -1,7 +1,8 @@
 """What the stages after the first clip will make: their requests, and whether they are possible, before a run."""
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...modelscope.conditioning.extend import count_held
 from ...modelscope.conditioning.in_between import count_in_between
@@ -50,6 +51,33 @@ def request_second_pass(request: GenerationRequest, frames: int, width: int, hei
 def count_frames(request: GenerationRequest, first: int) -> int:
     """Return how many frames a video has after its extension. first: number of frames before that."""
     return first + request.extend * (request.frames - count_held(request.frames))
+
+
+class LaterPass(NamedTuple):
+    """A pass of the network over the whole video, after the first clip.
+
+    Args:
+        name: What it is called in forecasts.
+        is_second: Whether the second pass's model makes it.
+        request: Its size and steps.
+        share: Share of the steps that are done.
+    """
+
+    name: str
+    is_second: bool
+    request: GenerationRequest
+    share: float
+
+
+def list_later_passes(request: GenerationRequest) -> Iterator[LaterPass]:
+    """Yield the passes over a video that begins with one clip. Raises RequestError."""
+    count = count_frames(request, request.frames)
+    if request.hires != OFF:
+        request = request_second_pass(request, count, request.width, request.height)
+        yield LaterPass("Second pass", is_second=True, request=request, share=request.strength)
+    for _ in range(count_doublings(request)):
+        count = count_in_between(count)
+        yield LaterPass("In between", is_second=False, request=replace(request, frames=count), share=1.0)
 
 
 def check_later_stages(reading: Reading) -> None:

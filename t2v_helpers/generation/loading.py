@@ -16,6 +16,7 @@ from .job import Job
 from .kept_model import ModelStore
 from .limits import choose_for_run
 from .outcome import OutcomeBuilder
+from .pace import PACE, count_work, describe
 from .turbo_request import adapt_request
 
 
@@ -63,7 +64,8 @@ class Loader:
         self._size, self._builder.plan = size, choice.plan
         if lender := residency.model.lender:
             self._builder.add_note(f"The model has no autoencoder; the one of {lender} is used instead.")
-        say(f"{request.frames} frames: {choice}")
+        seconds = PACE.forecast(count_work(residency.model, request, is_turbo=loras.is_turbo), choice.plan)
+        say(f"{request.frames} frames: {describe(choice, seconds)}")
 
     def _name_precision(self, request: GenerationRequest, where: Places) -> GenerationRequest:
         """Return the request with the precision that is really used, so that its settings reproduce the video."""

@@ -169,7 +169,7 @@ def _count_frames(request: GenerationRequest, about: About, fps: float) -> int:
     if total > MOST_FRAMES and request.long_videos != MAKE_THEM:
         raise RequestError(
             f"{total:,} frames of the source would be used, which takes long. Choose a shorter length under Source, or "
-            f"{MAKE_THEM!r} for videos of more than {MOST_FRAMES:,} frames."
+            f"{MAKE_THEM!r} for long sources."
         )
     return total
 

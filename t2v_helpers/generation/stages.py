@@ -22,12 +22,15 @@ from ...modelscope.conditioning.in_between import count_in_between, hold_every_s
 from ...modelscope.conditioning.paste import paste_source
 from ...modelscope.conditioning.source import FREE, HELD, Source
 from ...modelscope.encode_decode import decode, encode_frames
+from ...modelscope.errors import RequestError
+from ...modelscope.memory.plan import Plan
 from ...modelscope.pipeline import encode_source, generate_latents
 from ...modelscope.progress import Step
 from ...modelscope.request import MAX_SEED
 from ...modelscope.run_options import RunOptions
+from ...modelscope.units import format_duration
 from ..models.folders import ModelFolder
-from ..request import BY_MODEL, LATENT, OFF, GenerationRequest
+from ..request import BY_MODEL, LATENT, MAKE_THEM, OFF, GenerationRequest
 from ..video.interpolate import interpolate_motion
 from .enlarge import enlarge, enlarge_latents
 from .job import Job
@@ -35,8 +38,10 @@ from .later_stages import OF_SECOND_PASS, count_doublings, request_second_pass, 
 from .loading import Loaded, Loader
 from .monitor import Monitor
 from .outcome import OutcomeBuilder
+from .pace import Watch, count_work
 from .watermark import place_of_watermark
 
+HOUR = 3600.0
 SEED_STEP = 7919
 """Distance between the seeds of added clips: those of a batch's videos are next to each other."""
 ADAPTED = ("sampler", "steps", "cfg_scale", "draft", "precision")
@@ -226,12 +231,33 @@ class VideoStages:
     def _encode(self, loaded: Loaded, source: Source) -> Source:
         return encode_source(loaded.residency, source, self._options(loaded))
 
-    def _options(self, loaded: Loaded) -> RunOptions:
+    def _present_plan(self) -> Plan:
         assert self._builder.plan
+        return self._builder.plan
+
+    def _refuse_hours(self, each: float | None) -> None:
+        """Raise RequestError if all clips of a long source would take more than an hour, unless that was asked for.
+
+        each: seconds of a clip, as far as its first steps tell.
+        """
+        total, frames = self._job.reading.total, self._request.frames
+        if each is None or total <= frames or self._request.long_videos == MAKE_THEM:
+            return
+        seconds = each * total / (frames - count_held(frames))
+        if seconds > HOUR:
+            raise RequestError(
+                f"All {total:,} frames of the source would take about {format_duration(seconds)}. Choose a shorter "
+                f"length under Source, or {MAKE_THEM!r} for long sources."
+            )
+
+    def _options(self, loaded: Loaded) -> RunOptions:
+        work = count_work(loaded.residency.model, loaded.request, is_turbo=loaded.loras.is_turbo)
+        if self._job.tiny_decoder:
+            work = replace(work, frame=0.0)
         return RunOptions(
-            plan=self._builder.plan,
+            plan=self._present_plan(),
             loras=loaded.loras,
-            on_step=self._monitor,
+            on_step=Watch(work, self._present_plan, self._monitor, self._refuse_hours),
             notify=self._builder.change_plan,
             tiny_decoder=self._job.tiny_decoder,
         )

@@ -19,7 +19,11 @@ from .outcome import model_note
 from .results import Models
 from .widgets import fields
 
-FORECAST_FIELDS = ("width", "height", "frames", "fps", "draft", "precision", "extend", "hires", "hires_scale")
+FORECAST_FIELDS = (
+    "width", "height", "frames", "fps", "steps", "cfg_scale", "cfg_from", "cfg_until", "draft", "precision", "extend",
+    "hires", "hires_scale", "hires_width", "hires_height", "hires_strength", "hires_steps", "interpolate",
+    "interpolate_by",
+)  # fmt: skip
 """The fields on which a forecast depends, in the order in which events pass their values."""
 
 

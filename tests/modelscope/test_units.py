@@ -1,8 +1,8 @@
-"""Amounts of memory in words."""
+"""Amounts of memory and time in words."""
 
 import pytest
 
-from sd_t2v.modelscope.units import format_bytes
+from sd_t2v.modelscope.units import format_bytes, format_duration
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,14 @@ from sd_t2v.modelscope.units import format_bytes
 )
 def test_bytes_are_gigabytes_or_megabytes(size: float, digits: int, words: str) -> None:
     assert format_bytes(size, digits) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"), (3.4, "3 s"), (38, "40 s"), (94, "95 s"), (95, "2 min"), (3_500, "58 min"), (3_600, "1 h"),
+        (8_500, "2 h 20 min"), (90_000, "25 h"),
+    ],
+)  # fmt: skip
+def test_times_are_as_exact_as_a_forecast_can_be(seconds: float, words: str) -> None:
+    assert format_duration(seconds) == words

@@ -1,12 +1,17 @@
 """Video to video against diffusers' vectors, and what a strength means."""
 
+import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from sd_t2v.miniature.recipe import MODEL_FOLDER
+from sd_t2v.miniature.world import LABELS, draw
+from sd_t2v.modelscope.checkpoints.load import load_model
 from sd_t2v.modelscope.conditioning.source import FREE, Source, arrange_latents
 from sd_t2v.modelscope.conditioning.strength import DIFFUSERS, WEBUI, cut_levels
 from sd_t2v.modelscope.encode_decode import decode, encode_frames
@@ -120,3 +125,24 @@ def test_reports_each_frame_of_the_source() -> None:
     assert [(step.phase, step.done, step.total) for step in steps[:4]] == [
         *(("source", done, 3) for done in (1, 2, 3)), ("encode", 1, 1),
     ]  # fmt: skip
+
+
+def test_the_more_strength_the_less_is_left_of_the_source() -> None:
+    """The miniature is given a red ball that moves right, and asked for a blue square that moves up."""
+    label = next(one for one in LABELS if one.caption.startswith("a red ball moving right"))
+    source = (draw(label, 8, torch.Generator().manual_seed(3)).permute(0, 2, 3, 1) * 255).to(torch.uint8)
+    residency = Residency(load_model(MODEL_FOLDER, CPU))
+    size = {"steps": 20, "frames": 8, "width": 64, "height": 64}
+    wish = VideoRequest(prompt="a blue square moving up", seed=5, cfg_scale=2, strength_meaning=DIFFUSERS, **size)
+    latents = encode_frames(residency, source)
+
+    def compare(strength: float) -> float:
+        found = generate(residency, replace(wish, strength=strength), source=whole(source, latents=latents))
+        return -10 * math.log10(float((found.float() - source.float()).square().mean()) / 255**2)
+
+    there_and_back = decode(residency, latents)
+    error = float((there_and_back.float() - source.float()).square().mean())
+    found = [compare(strength) for strength in (0.0, 0.05, 0.3, 0.6, 0.8)]
+    assert found[0] == pytest.approx(-10 * math.log10(error / 255**2), abs=0.01)
+    assert all(less <= more for more, less in itertools.pairwise(found))
+    assert found[0] - found[-1] > 10

@@ -67,6 +67,13 @@ def make(tmp_path: Path, person: Person | None = None, **changes: Any) -> Outcom
     return run(person or Person(tmp_path), MODEL, request)
 
 
+def write_long_source(folder: Path) -> Path:
+    """Write a white video of 24 frames in 3 seconds."""
+    frames = torch.tensor([237, 237, 232], dtype=torch.uint8).expand(24, 64, 64, 3).clone()
+    write_video(folder / "long.mp4", frames, 8, FORMATS["MP4"])
+    return folder / "long.mp4"
+
+
 def frames_of(outcome: Outcome, number: int = 0) -> Tensor:
     folder = outcome.videos[number].files[0]
     pictures = [read_frame(folder, index) for index in range(len(list(folder.iterdir())))]
@@ -273,11 +280,10 @@ def test_watermark_removal_changes_the_middle_only(tmp_path: Path, film: Path) -
 
 
 def test_a_mask_and_pictures_hold_in_every_clip_of_a_long_source(tmp_path: Path) -> None:
-    frames = torch.tensor([237, 237, 232], dtype=torch.uint8).expand(24, 64, 64, 3).clone()
-    write_video(tmp_path / "long.mp4", frames, 8, FORMATS["MP4"])
+    source = write_long_source(tmp_path)
     picture = Image.new("RGB", (64, 64), (20, 200, 30))
     picture.save(tmp_path / "green.png")
-    long = {"source": str(tmp_path / "long.mp4"), "source_length": 3, "strength": 1}
+    long = {"source": str(source), "source_length": 3, "strength": 1}
     masked = frames_of(make(tmp_path / "masked", mask_box="0,0,16,16", mask_softness=0, **long))
     assert len(masked) == 24
     assert int((masked[:, 24:, 24:].int() - 237).abs().max()) <= 8

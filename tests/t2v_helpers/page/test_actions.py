@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+import re
 import sys
 import time
 from contextlib import closing
@@ -14,6 +15,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from sd_t2v.t2v_helpers.generation.pace import PACE
 from sd_t2v.t2v_helpers.hosts.standalone.host import StandaloneHost
 from sd_t2v.t2v_helpers.infotext import write_infotext
 from sd_t2v.t2v_helpers.models import model_list
@@ -22,11 +24,11 @@ from sd_t2v.t2v_helpers.models.model_list import ModelList
 from sd_t2v.t2v_helpers.page import tab
 from sd_t2v.t2v_helpers.page.actions import Actions
 from sd_t2v.t2v_helpers.page.files import FIELDS, Files
-from sd_t2v.t2v_helpers.page.model_actions import ModelActions
+from sd_t2v.t2v_helpers.page.model_actions import FORECAST_FIELDS, ModelActions
 from sd_t2v.t2v_helpers.page.restore import Restore
 from sd_t2v.t2v_helpers.page.results import Results
-from sd_t2v.t2v_helpers.request import OFF, SAME, GenerationRequest
-from sd_t2v.t2v_helpers.settings import AUTOMATIC, OUTPUT_FOLDER
+from sd_t2v.t2v_helpers.request import BY_MODEL, SAME, GenerationRequest
+from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
 
 ORDER = tab.ORDER
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(GenerationRequest)}
@@ -104,10 +106,28 @@ def test_an_open_seed_stays_open(restore: Restore) -> None:
 def test_the_second_pass_has_its_own_forecast(model_actions: ModelActions) -> None:
     values = MINIATURE_NAME, 64, 64, 8, 8, 1
     once = forecast(model_actions, *values)
-    twice = forecast(model_actions, *values, later=(1, SAME, 1.5))
+    second = {"extend": 1, "hires": SAME, "hires_scale": 1.5}
+    twice = forecast(model_actions, *values, **second)
     assert "Second pass" not in once and twice.startswith(once.split("</div>")[0])
     assert "Second pass, 14 frames of 96 x 96: needs about" in twice
-    assert "There is no model" in forecast(model_actions, *values, later=(0, "gone", 1.5))
+    again = forecast(model_actions, *values, **second, interpolate=4, interpolate_by=BY_MODEL)
+    assert "In between, 27 frames of 96 x 96: needs about" in again and "In between, 53 frames" in again
+    assert "There is no model" in forecast(model_actions, *values, hires="gone")
+
+
+def test_time_is_told_as_soon_as_a_run_has_shown_it(
+    actions: Actions, model_actions: ModelActions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = MINIATURE_NAME, 64, 64, 8, 8, 1
+    monkeypatch.setattr(PACE, "_seen", {})
+    assert "takes about" not in forecast(model_actions, *values)
+    small = SMALL | {"width": 64, "height": 64, "frames": 3, "steps": 3}
+    done = actions.generate("task(1)", MINIATURE_NAME, *NO_FILES, *[small[name] for name in ORDER])
+    assert "1 video saved" in done.status
+    assert re.search(
+        r"8 frames: needs about .* free [^.]*, takes about \d+ s", forecast(model_actions, *values, steps=50)
+    )
+    assert re.search(r"All of it takes about \d+ (s|min)", forecast(model_actions, *values, steps=50, extend=3))
 
 
 def test_results_have_the_tabs_components_in_their_order(page_host: StandaloneHost) -> None:
@@ -172,11 +192,13 @@ def test_a_video_of_one_frame_offers_no_other(actions: Actions) -> None:
     assert done.frame_number["visible"] is False
 
 
-def forecast(actions: ModelActions, *values: Any, later: tuple[Any, ...] = (0, OFF, 2.0)) -> str:
-    """As a page gets it that asks nothing else meanwhile."""
+def forecast(actions: ModelActions, model: Any, *sizes: Any, **others: Any) -> str:
+    """As a page gets it that asks nothing else meanwhile. sizes: width, height, frames, fps and draft."""
+    fields = dict(zip(("width", "height", "frames", "fps", "draft"), sizes, strict=True)) | others
+    values = [model, *(fields.get(name, DEFAULTS[name]) for name in FORECAST_FIELDS)]
     # Not asyncio.run, which drops the loop that gradio has opened.
     with closing(asyncio.new_event_loop()) as loop:
-        return str(loop.run_until_complete(actions.forecast("a page", *values, AUTOMATIC, *later)))
+        return str(loop.run_until_complete(actions.forecast("a page", *values)))
 
 
 @pytest.mark.parametrize("wrong", [None, [], {}, float("nan"), 10**400, "x"])

@@ -1,6 +1,6 @@
 """Restores a video's settings on the tab: from a dropped file, from a path, or from text in the prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,21 @@ class Restore:
 
     def restore_file(self, file: Any, model: str) -> Restored:
         """Return the settings in an uploaded file."""
-        try:
-            return self._restore(read_tags(Path(file_path(file))), model)
-        except TextToVideoError as error:
-            return self._refuse(str(error))
+        return self._restore_from(lambda: Path(file_path(file)), model)
 
     def restore_path(self, reader: Reader, name: Any, model: str) -> Restored:
         """Return the settings in a file on this computer. reader: the visitor's rights to name files."""
+        return self._restore_from(lambda: find_readable(str(name).strip().strip('"'), reader), model)
+
+    def _restore_from(self, find: Callable[[], Path], model: str) -> Restored:
+        file = ""
         try:
-            return self._restore(read_tags(find_readable(str(name).strip().strip('"'), reader)), model)
+            path = find()
+            # Even without settings, it can become the source.
+            file = str(path)
+            return self._restore(read_tags(path), model)._replace(file=file)
         except TextToVideoError as error:
-            return self._refuse(str(error))
+            return self._refuse(str(error))._replace(file=file)
 
     def restore_text(self, prompt: str, model: str) -> Restored:
         """Return the settings in the text of the prompt box."""

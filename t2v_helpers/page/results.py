@@ -51,7 +51,8 @@ class Models(NamedTuple):
 class Restored(NamedTuple):
     """Settings that were read from a file or a text.
 
-    fields: the request's fields, in the order of the tab; sources: the components that hold a source.
+    fields: the request's fields, in the order of the tab; sources: the components that hold a source; file: the path of
+    the file, if it was one, which can become the source.
     """
 
     note: Any
@@ -59,7 +60,8 @@ class Restored(NamedTuple):
     previous_model: Any
     fields: Sequence[Any]
     sources: Sequence[Any]
+    file: Any = ""
 
     def outputs(self) -> list[Any]:
         """Return one value per component."""
-        return [self.note, self.model, self.previous_model, *self.fields, *self.sources]
+        return [self.note, self.model, self.previous_model, *self.fields, *self.sources, self.file]

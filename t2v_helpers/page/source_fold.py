@@ -30,6 +30,7 @@ READABLE = (".mp4", ".webm", ".gif")
 """Suffixes of our own formats that can be a source."""
 NOT_READABLE = "The last result has no file that can be a source. Choose the format MP4, WebM or GIF for it."
 NO_VIDEO = "There is no video here yet. Make one first, or choose a file."
+NO_FILE = "There is no video here yet. Drop one above, or type its path."
 
 
 class Chosen(NamedTuple):
@@ -51,7 +52,9 @@ class SourceButtons(NamedTuple):
         use_frame: The button that takes the chosen frame as the first one.
         continue_video: The button that takes the last video, to be continued.
         improve: The button that takes the last video, for a second pass.
+        use_restored: The button that takes the file whose settings were restored last.
         made: The videos made.
+        restored: The path of that file.
         frame: The chosen frame.
     """
 
@@ -59,7 +62,9 @@ class SourceButtons(NamedTuple):
     use_frame: Any
     continue_video: Any
     improve: Any
+    use_restored: Any
     made: Any
+    restored: Any
     frame: Any
 
 
@@ -139,6 +144,7 @@ class SourceFold:
         on(self._typed.submit, choose_path, [self._typed], chosen, reads=True)
         on(self._clear.click, self.cleared, None, self.clearable)
         on(buttons.use_video.click, choose_made, [buttons.made], chosen)
+        on(buttons.use_restored.click, choose_restored, [buttons.restored], chosen)
         kept = [*chosen, widgets["source_use"]]
         on(buttons.continue_video.click, choose_to_continue, [buttons.made], [*kept, widgets["extend"]])
         improve = functools.partial(choose_to_improve, models)
@@ -182,6 +188,13 @@ def choose_made(made: list[dict[str, Any]]) -> Chosen:
     if path is None:
         return Chosen(gr.update(), gr.update(), error_line(NOT_READABLE if files else NO_VIDEO))
     return Chosen(None, str(path), _describe(path))
+
+
+def choose_restored(path: str) -> Chosen:
+    """Choose the file whose settings were restored. path: it was found, or uploaded, when they were."""
+    if not path:
+        return Chosen(gr.update(), gr.update(), error_line(NO_FILE))
+    return Chosen(None, path, _describe(Path(path)))
 
 
 def choose_to_continue(made: list[dict[str, Any]]) -> list[Any]:

@@ -156,6 +156,9 @@ class Tab:
                 elem_id=element("restore_path"),
             )
             self.restore_path.do_not_save_to_config = True
+            # Only events of ours set it, as with the source's path.
+            self.restored_file = gr.State("")
+            self.use_restored = gr.Button("Use this video as the source", elem_id=element("use_restored"))
         self.restored = gr.HTML(elem_id=element("restored"))
 
     def _results(self) -> None:
@@ -218,6 +221,8 @@ class Tab:
             use_frame=self.use_as_first,
             continue_video=self.continue_video,
             improve=self.improve,
+            use_restored=self.use_restored,
+            restored=self.restored_file,
             made=self.made,
             frame=self.frame,
         )
@@ -267,7 +272,9 @@ class Tab:
         self._on(self.frame_number.release, self.actions.frame, [self.made, self.frame_number], frame)
 
     def _connect_restoring(self, values: list[Any]) -> None:
-        outputs = Restored(self.restored, self.model, self.previous_model, values, self.source.clearable).outputs()
+        outputs = Restored(
+            self.restored, self.model, self.previous_model, values, self.source.clearable, self.restored_file
+        ).outputs()
         restore = self.restore
         # The file component is cleared afterwards, so that it takes the next file.
         restored = self._on(self.dropped.upload, _outputs_of(restore.restore_file), [self.dropped, self.model], outputs)

@@ -61,6 +61,17 @@ def test_a_video_that_is_dropped_is_the_source_until_it_is_removed(page: Page, s
     page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('3.0 seconds')")
     page.set_input_files("#text2video_restore input[type=file]", made)
     page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('prompt alone')")
+    # The video itself becomes the source, and so does one without settings.
+    page.click("#text2video_restore_fold >> text=Settings from a video")
+    page.click("#text2video_use_restored")
+    page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('{made.name}')")
+    page.set_input_files("#text2video_restore input[type=file]", film)
+    page.wait_for_function("document.querySelector('#text2video_restored').innerText.includes('no settings')")
+    page.click("#text2video_use_restored")
+    page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('3.0 seconds')")
+    before = server.videos()
+    assert "1 video saved" in run(page)
+    assert "Source: my film.mp4" in read_tags(new_video(server, before))
 
 
 def test_a_path_is_a_source_too_and_a_wrong_one_is_said(page: Page, server: Server, film: Path, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_whatever_is_sent_gets_an_answer(
     assert "__type__" not in forecast(model_actions, MINIATURE_NAME, 64, wrong, wrong, 8, 1)
     assert "__type__" not in forecast(model_actions, wrong, wrong, 64, 24, wrong, wrong)
     assert actions.collect(wrong) == Results.unchanged()
-    assert len(restore.restore_text(wrong, wrong).outputs()) == 4 + len(ORDER)
+    assert len(restore.restore_text(wrong, wrong).outputs()) == 5 + len(ORDER)
     image, said = actions.frame([{"files": ["missing.mp4"]}], wrong)
     assert image is None
     assert "text2video-error" in said

@@ -1,5 +1,6 @@
 """The formats in which a video can be saved. A format needs only an entry here."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ class Format(NamedTuple):
         suffix: The suffix of its files, which no other format has; empty for a folder.
         muxer: ffmpeg's muxer. Without it, a path with %d would be taken for a series of pictures.
         video: ffmpeg's arguments for the pictures.
+        filters: ffmpeg's filters for the pictures, without those for the frame rate.
+        fastest: The most frames that are shown in a second. Browsers show faster ones slowly.
         audio: ffmpeg's arguments for the sound; empty for a silent format.
         media_type: The media type for browsers; empty for a folder.
         tag: Puts an infotext into the file's bytes, if ffmpeg cannot.
@@ -27,6 +30,8 @@ class Format(NamedTuple):
     suffix: str
     muxer: str
     video: tuple[str, ...]
+    filters: str = ""
+    fastest: float = math.inf
     audio: tuple[str, ...] = ()
     media_type: str = ""
     tag: Tag | None = None
@@ -38,6 +43,18 @@ class Format(NamedTuple):
 
 
 _H264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "slow", "-crf", "17")
+_TO_YUV = (
+    "scale=out_color_matrix=smpte170m:out_range=tv,format=yuv420p,"
+    "setparams=colorspace=smpte170m:color_primaries=bt709:color_trc=bt709:range=tv"
+)
+_YUV_TAGS = (
+    *("-colorspace", "smpte170m", "-color_primaries", "bt709", "-color_trc", "bt709"),
+    *("-color_range", "tv"),
+)
+"""How colours are converted. Without these tags, each browser guesses its own way from a video's size. Older versions
+of ffmpeg take them from the arguments, newer ones from the filter."""
+_FIFTY = 50.0
+"""Browsers take delays below 20 ms for 100 ms."""
 _PALETTE = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=sierra2_4a"
 FORMATS = {
     entry.name: entry
@@ -46,7 +63,8 @@ FORMATS = {
             name="MP4",
             suffix=".mp4",
             muxer="mp4",
-            video=(*_H264, "-movflags", "+faststart"),
+            video=(*_H264, *_YUV_TAGS, "-movflags", "+faststart"),
+            filters=_TO_YUV,
             audio=("-c:a", "aac", "-b:a", "192k"),
             media_type="video/mp4",
         ),
@@ -54,7 +72,9 @@ FORMATS = {
             name="GIF",
             suffix=".gif",
             muxer="gif",
-            video=("-vf", _PALETTE, "-loop", "0"),
+            video=("-loop", "0"),
+            filters=_PALETTE,
+            fastest=_FIFTY,
             media_type="image/gif",
             tag=tag_gif,
         ),
@@ -63,6 +83,7 @@ FORMATS = {
             suffix=".webp",
             muxer="webp",
             video=("-c:v", "libwebp_anim", "-quality", "90", "-compression_level", "4", "-loop", "0"),
+            fastest=_FIFTY,
             media_type="image/webp",
             tag=tag_webp,
         ),
@@ -70,7 +91,8 @@ FORMATS = {
             name="WebM",
             suffix=".webm",
             muxer="webm",
-            video=("-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p", "-crf", "20", "-b:v", "0", "-row-mt", "1"),
+            video=("-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p", "-crf", "20", "-b:v", "0", "-row-mt", "1", *_YUV_TAGS),
+            filters=_TO_YUV,
             audio=("-c:a", "libopus", "-b:a", "128k"),
             media_type="video/webm",
         ),

@@ -75,8 +75,11 @@ def write_video(
 
     sound: for formats that have it; cut or looped to the video's length.
 
-    Return a message if the video had to be written without the sound, else an empty string.
+    Return a message if the video had to be written without the sound or with fewer frames, else an empty string.
     """
+    fewer = ""
+    if fps > kind.fastest:
+        fewer = f"{path.name} shows {kind.fastest:g} frames per second instead of {fps:g}: {kind.name} plays no faster."
     try:
         _write(path, frames, kind, _command(frames, fps, kind, sound), infotext)
     except OutputError:
@@ -84,7 +87,7 @@ def write_video(
             raise
         _write(path, frames, kind, _command(frames, fps, kind, NO_SOUND), infotext)
         return f"{path.name} has no sound: the soundtrack {Path(sound.path).name!r} could no longer be read."
-    return ""
+    return fewer
 
 
 def _write(path: Path, frames: Tensor, kind: Format, command: list[str], infotext: str) -> None:
@@ -118,7 +121,9 @@ def _command(frames: Tensor, fps: float, kind: Format, sound: Sound) -> list[str
     seconds = count / fps
     inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
     inputs += ["-f", "ffmetadata", "-i", "{metadata}"]
-    outputs = ["-map", "0:v", "-map_metadata", "1", *kind.video]
+    slower = f"fps={kind.fastest:g}" if fps > kind.fastest else ""
+    filters = ",".join(filter(None, (slower, kind.filters)))
+    outputs = ["-map", "0:v", "-map_metadata", "1", *kind.video, *(("-vf", filters) if filters else ())]
     if sound.path and kind.audio:
         # The loop is limited: ffmpeg would loop a file for ever that has become empty meanwhile.
         inputs += ["-stream_loop", str(math.ceil(seconds / SHORTEST_SOUND))]

@@ -90,6 +90,26 @@ def test_what_pillow_sees(name: str, tmp_path: Path) -> None:
     assert durations == [100] * 6
 
 
+@pytest.mark.parametrize("fps", [8, 24, 30, 60, 120])
+@pytest.mark.parametrize("name", ["GIF", "WebP"])
+def test_pictures_that_move_play_at_their_speed(name: str, fps: float, tmp_path: Path) -> None:
+    """Browsers take delays below 20 ms for 100 ms."""
+    path = tmp_path / f"a{FORMATS[name].suffix}"
+    count = 2 * int(fps)
+    # Frames that differ little would be merged.
+    frames = torch.randint(0, 256, (count, 8, 8, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    said = write_video(path, frames, fps, FORMATS[name])
+    delays = []
+    with Image.open(path) as image:
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            image.load()
+            delays.append(image.info["duration"])
+    assert sum(delays) == pytest.approx(2000, abs=20) and min(delays) >= 20
+    assert len(delays) == (count if fps <= 50 else 100)
+    assert bool(said) == (fps > 50) and (not said or f"50 frames per second instead of {fps}" in said)
+
+
 def test_png_frames_are_exact(tmp_path: Path) -> None:
     frames = gradient(4, 16, 24)
     write_video(tmp_path / "a", frames, 8, FORMATS["PNG frames"], INFOTEXT)

@@ -54,17 +54,25 @@ def test_a_video_that_is_dropped_is_the_source_until_it_is_removed(page: Page, s
     page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('prompt alone')")
     before = server.videos()
     assert "1 video saved" in run(page)
+    assert "Source:" not in read_tags(new_video(server, before))
+
+
+def test_restored_settings_replace_the_source_and_the_file_can_become_it(
+    page: Page, server: Server, film: Path
+) -> None:
+    small(page)
+    before = server.videos()
+    assert "1 video saved" in run(page)
     made = new_video(server, before)
-    assert "Source:" not in read_tags(made)
-    # Settings that are restored replace what was chosen before.
+    open_fold(page, "source_fold")
     page.set_input_files("#text2video_source input[type=file]", film)
     page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('3.0 seconds')")
     page.set_input_files("#text2video_restore input[type=file]", made)
     page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('prompt alone')")
-    # The video itself becomes the source, and so does one without settings.
     page.click("#text2video_restore_fold >> text=Settings from a video")
     page.click("#text2video_use_restored")
     page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('{made.name}')")
+    # So does one without settings.
     page.set_input_files("#text2video_restore input[type=file]", film)
     page.wait_for_function("document.querySelector('#text2video_restored').innerText.includes('no settings')")
     page.click("#text2video_use_restored")

@@ -33,6 +33,7 @@ from .sampling.denoiser import make_denoiser
 from .sampling.guidance import Guidance, find_interval, guide
 from .sampling.sampler import Denoise, Noise
 from .sampling.schedules import NoiseLevel, to_vp
+from .units import format_count
 
 
 class Conditions(NamedTuple):
@@ -89,7 +90,7 @@ def generate_latents(
     options.on_step(Step("encode", 1, 1))
     # On the UNet's device: a recorded pass cannot copy it there.
     scale = scale_condition(loras.guidance, request.cfg_scale).to(model.place.device) if loras.is_turbo else None
-    doing = f"sampling {request.frames} frames of {request.width} x {request.height}"
+    doing = f"sampling {format_count(request.frames, 'frame')} of {request.width} x {request.height}"
     with (
         memory_errors(doing, "Ask for fewer frames or a smaller size."),
         PlanRunner(residency, Task(model.unet, doing, loras.unet), text.plan, model.place, notify) as unet,

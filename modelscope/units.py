@@ -1,4 +1,4 @@
-"""Formatting of amounts of memory and time for people."""
+"""Formatting of amounts of memory, time and things for people."""
 
 GIGABYTE, MEGABYTE = 1e9, 1e6
 
@@ -26,3 +26,8 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min"
     minutes = 10 * round(minutes / 10)
     return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return a number of things: "1 frame", "24 frames"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

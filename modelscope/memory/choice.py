@@ -9,7 +9,7 @@ from ..errors import OutOfMemory, RequestError
 from ..model import Model
 from ..prompts.tokens import split_into_chunks
 from ..request import VideoRequest
-from ..units import format_bytes
+from ..units import format_bytes, format_count
 from . import float8
 from .batching import is_quicker_batched
 from .estimate import TOKENS, Clip, estimate_bytes
@@ -158,12 +158,12 @@ class _Chooser:
             if self._needed(smallest, fitting + 2**bit) <= available - self._reserve:
                 fitting += 2**bit
         remedy = (
-            f"At most {fitting} frames fit at this size: ask for fewer frames or a smaller size."
+            f"There is room for {format_count(fitting, 'frame')} of this size: ask for fewer frames or a smaller size."
             if fitting
             else "Ask for a smaller size, or close other programs."
         )
         least = format_bytes(self._needed(smallest) + self._reserve)
+        asked = f"{format_count(request.frames, 'frame')} of {request.width} x {request.height}"
         return (
-            f"{request.frames} frames of {request.width} x {request.height} need at least about {least}, but only "
-            f"{format_bytes(available)} is available. {remedy}"
+            f"At least about {least} is needed for {asked}, but only {format_bytes(available)} is available. {remedy}"
         )

@@ -10,7 +10,7 @@ from ...modelscope.config import ModelConfig
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.memory.choice import Choice, Limits, choose_plan
 from ...modelscope.model import Model, outline
-from ...modelscope.units import format_duration
+from ...modelscope.units import format_count, format_duration
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import warn_beyond_training
@@ -43,11 +43,12 @@ class Forecast:
         """
         try:
             passes = [self._foresee(folder, request, 1.0)]
-            sentences = [f"{request.frames} frames: {describe(*passes[0])}", warn_beyond_training(folder.path, request)]
+            first = f"{format_count(request.frames, 'frame')}: {describe(*passes[0])}"
+            sentences = [first, warn_beyond_training(folder.path, request)]
             for later in list_later_passes(request):
                 asked = later.request
                 passes.append(self._foresee(second if later.is_second and second else folder, asked, later.share))
-                what = f"{later.name}, {asked.frames} frames of {asked.width} x {asked.height}"
+                what = f"{later.name}, {format_count(asked.frames, 'frame')} of {asked.width} x {asked.height}"
                 sentences.append(f"{what}: {describe(*passes[-1])}")
         except TextToVideoError as error:
             return str(error)

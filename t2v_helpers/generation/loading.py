@@ -6,6 +6,7 @@ from typing import NamedTuple
 from ...modelscope.device import dtype_name
 from ...modelscope.memory.lora_deltas import LoraDeltas
 from ...modelscope.memory.residency import Residency
+from ...modelscope.units import format_count
 from ..host import Host
 from ..models.folders import ModelFolder
 from ..models.known import good_values
@@ -65,7 +66,7 @@ class Loader:
         if lender := residency.model.lender:
             self._builder.add_note(f"The model has no autoencoder; the one of {lender} is used instead.")
         seconds = PACE.forecast(count_work(residency.model, request, is_turbo=loras.is_turbo), choice.plan)
-        say(f"{request.frames} frames: {describe(choice, seconds)}")
+        say(f"{format_count(request.frames, 'frame')}: {describe(choice, seconds)}")
 
     def _name_precision(self, request: GenerationRequest, where: Places) -> GenerationRequest:
         """Return the request with the precision that is really used, so that its settings reproduce the video."""

@@ -13,6 +13,7 @@ from ...modelscope.conditioning.source import FREE, HELD, Source
 from ...modelscope.errors import RequestError
 from ...modelscope.files import hash_file
 from ...modelscope.request import MULTIPLE
+from ...modelscope.units import format_count
 from ..infotext import HASH_KEY, IMAGES_KEY, MASK_KEY, SOURCE_KEY
 from ..request import FASTEST, ITS_OWN, KEPT, MAKE_THEM, MOST_FRAMES, SLOWEST, GenerationRequest
 from ..signals import check
@@ -127,7 +128,9 @@ def _read_video(reading: Reading, path: Path, about: About) -> None:
     reading.frames = read_piece(path, Piece(request.source_start, fps, wanted), _shape(request), about)
     count = len(reading.frames)
     if count < wanted:
-        reading.notes.append(f"The source has only {count} frames from there on, so the video has {count}, too.")
+        reading.notes.append(
+            f"The source has only {format_count(count, 'frame')} from there on, so the video has {count}, too."
+        )
     reading.sound = _choose_sound(request, path, reading.notes)
     reading.request = replace(request, frames=count, fps=fps)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...modelscope.memory.lora_deltas import LoraDeltas
+from ...modelscope.units import format_count
 from ..request import GenerationRequest
 
 TURBO_SAMPLER, TURBO_STEPS, TURBO_SCALE = "LCM", 4, 7.5
@@ -45,7 +46,7 @@ def adapt_request(
         cfg_scale=TURBO_SCALE if "cfg_scale" in untouched else request.cfg_scale,
         draft=1,
     )
-    steps_used = f"{request.steps} step{'s' * (request.steps != 1)}"
+    steps_used = format_count(request.steps, "step")
     summary = f"T2V-Turbo: {request.sampler}, {steps_used}, CFG scale {request.cfg_scale:g}, one pass per step."
     return request, [summary, *notes]
 

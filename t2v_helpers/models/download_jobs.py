@@ -6,7 +6,7 @@ from threading import Event, Lock, Thread
 
 from ...modelscope.errors import TextToVideoError
 from ...modelscope.escape import logger
-from ...modelscope.units import format_bytes
+from ...modelscope.units import format_bytes, format_count
 from .download import DownloadProgress, DownloadStopped, download
 from .known import KnownModel
 
@@ -53,7 +53,7 @@ class Job:
         if rate < 1:
             return ""
         minutes = max(1, round(left / rate / 60))
-        return f", {format_bytes(rate, 2)}/s, about {minutes} minute{'s' * (minutes != 1)} left"
+        return f", {format_bytes(rate, 2)}/s, about {format_count(minutes, 'minute')} left"
 
     def _run(self) -> None:
         try:

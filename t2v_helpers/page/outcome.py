@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from ...modelscope.errors import TextToVideoError, first_line
 from ...modelscope.escape import visible
+from ...modelscope.units import format_count
 from ..generation.outcome import Outcome, Video
 from ..host import Host, PageHost
 from ..infotext import write_infotext
@@ -79,7 +80,7 @@ def summary(host: Host, outcome: Outcome, model: str, request: GenerationRequest
     parts += map(error_line, outcome.problems)
     parts += map(note, outcome.notes)
     made = len(outcome.videos)
-    counts = [f"{made} video{'s' * (made != 1)} saved"] if made or not outcome.error else []
+    counts = [f"{format_count(made, 'video')} saved"] if made or not outcome.error else []
     counts += [f"{outcome.skipped} skipped"] if outcome.skipped else []
     counts += ["interrupted"] if outcome.interrupted else []
     return "".join(parts) + status_line(", ".join(counts))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sd_t2v.modelscope.units import format_bytes, format_duration
+from sd_t2v.modelscope.units import format_bytes, format_count, format_duration
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,7 @@ def test_bytes_are_gigabytes_or_megabytes(size: float, digits: int, words: str) 
 )  # fmt: skip
 def test_times_are_as_exact_as_a_forecast_can_be(seconds: float, words: str) -> None:
     assert format_duration(seconds) == words
+
+
+def test_one_thing_is_not_called_several() -> None:
+    assert [format_count(number, "frame") for number in (0, 1, 1200)] == ["0 frames", "1 frame", "1,200 frames"]

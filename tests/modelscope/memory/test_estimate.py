@@ -243,9 +243,9 @@ def test_positions_per_weight() -> None:
 
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
-    with pytest.raises(OutOfMemory, match=r"At most (\d+) frames fit at this size") as caught:
+    with pytest.raises(OutOfMemory, match=r"There is room for (\d+) frames of this size") as caught:
         choose_plan(model(), request(frames=250), Limits(1_000_000_000))
-    fitting = int(str(caught.value).split("At most ")[1].split()[0])
+    fitting = int(str(caught.value).split("room for ")[1].split()[0])
     limits = Limits(1_000_000_000)
     assert choose_plan(model(), request(frames=fitting), limits).plan == SMALLEST
     with pytest.raises(OutOfMemory):

@@ -121,7 +121,7 @@ def test_every_memory_plan_makes_the_video_and_is_told(
 
 
 @pytest.mark.parametrize(
-    ("budget", "words"), [(-1.0, "more than 0 GB"), (0.011, r"At most \d+ frames fit at this size")]
+    ("budget", "words"), [(-1.0, "more than 0 GB"), (0.011, r"There is room for \d+ frames of this size")]
 )
 def test_a_budget_that_allows_nothing_is_an_error_before_the_run(budget: float, words: str, tmp_path: Path) -> None:
     outcome = run(Person(tmp_path, budget=budget), MODEL, request(frames=500))
@@ -402,7 +402,7 @@ def test_a_soundtrack_that_vanishes_loses_no_video(tmp_path: Path) -> None:
 
 
 def test_one_format_that_fails_loses_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fails_on_large_frames = FORMATS["GIF"]._replace(video=("-vf", "pad=32:32"))
+    fails_on_large_frames = FORMATS["GIF"]._replace(filters="pad=32:32")
     monkeypatch.setitem(FORMATS, "GIF", fails_on_large_frames)
     outcome = run(Person(tmp_path), MODEL, request(formats="GIF,MP4"))
     assert names(tmp_path) == ["00000-5.mp4"]

@@ -23,7 +23,8 @@ DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / "outputs" / "text2video"
 LONGEST_NAME, MOST_BYTES = 120, 200
 """Limits, in characters and bytes, of a file name without its suffix: safe on all systems, including old Windows."""
 PROMPT_WORDS = 8
-_NUMBER_HERE = "\ufffc"
+_SHORTENED = ("prompt", "prompt_words", "model_name")
+"""Names whose values are cut off where a file name would be too long: without the others, it would not be unique."""
 _PATTERN = re.compile(r"\[(\w+)(?:<([^>]*)>)?\]")
 _SEPARATORS = re.compile(r"[\\/]")
 # Lone surrogates are forbidden, too: a browser may send half an emoji.
@@ -95,7 +96,7 @@ def _reserve(folder: Path, name: Callable[[str], str]) -> Lock:
     files = os.listdir(folder)
     if remove_dead_runs(folder, files):
         files = os.listdir(folder)
-    before = name(_NUMBER_HERE).partition(_NUMBER_HERE)[0]
+    before = os.path.commonprefix([name("00000"), name("11111")])
     numbered = re.compile(re.escape(_fold_case(before)) + r"(\d{1,9})(?!\d)")
     numbers = [int(match[1]) for file in files if (match := numbered.match(_fold_case(file)))]
     first = max(numbers, default=-1) + 1
@@ -157,7 +158,19 @@ def pattern_values(request: GenerationRequest, model: str) -> dict[str, str]:
 
 def _expand(pattern: str, values: Mapping[str, str]) -> str:
     """Fill a pattern in, and return a file name that is valid on every system."""
+    values = dict(values)
+    for name in _SHORTENED:
+        text = _fill_pattern(pattern, values)
+        excess = max(len(text) - LONGEST_NAME, len(text.encode(errors="replace")) - MOST_BYTES)
+        if excess > 0:
+            values[name] = _cut(values[name], excess)
     return _name(_fill_pattern(pattern, values))
+
+
+def _cut(text: str, excess: int) -> str:
+    """Return a text that is shorter by so many bytes, or empty."""
+    whole = text.encode(errors="replace")
+    return whole[: max(0, len(whole) - excess)].decode(errors="ignore").strip()
 
 
 def _fill_pattern(pattern: str, values: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from ...modelscope.errors import TextToVideoError, first_line
+from ...modelscope.errors import RequestError, TextToVideoError, first_line
 from ...modelscope.escape import visible
 from ...modelscope.units import format_count
 from ..generation.outcome import Outcome, Video
@@ -87,8 +87,10 @@ def summary(host: Host, outcome: Outcome, model: str, request: GenerationRequest
 
 
 def error_box(host: Host, error: Exception, settings: str = "") -> str:
-    """Return an error message, and a fold with a report for copying."""
+    """Return an error message, and a fold with a report for copying, unless the person can mend a field."""
     message = str(error) if isinstance(error, TextToVideoError) else _unexpected(error)
+    if isinstance(error, RequestError):
+        return error_line(message)
     return error_line(message) + report_fold(f"{message}\n\n{report(host)}\n\n{settings}".strip())
 
 

@@ -74,6 +74,16 @@ def test_long_names_fit_whatever_their_letters(tmp_path: Path) -> None:
     assert name == ("红色的球" * 100)[:66]
 
 
+@pytest.mark.parametrize("letter", ["a", "红", "🎥"])
+def test_a_long_prompt_leaves_the_rest_of_the_name(letter: str, tmp_path: Path) -> None:
+    long = VALUES | {"prompt": letter * 400}
+    names = [stem(tmp_path, "[prompt]-[seed]-[number]", long) for _ in range(2)]
+    assert [name.partition("-")[2] for name in names] == ["5-00000", "5-00001"]
+    assert all(len(name) <= 120 and 190 < len(name.encode()) <= 200 or len(name) == 120 for name in names)
+    (mixed,) = (stem(tmp_path, "[number] [model_name] [prompt_words] [seed]", long | {"model_name": 300 * letter}),)
+    assert mixed.startswith("00000 ") and mixed.endswith(" 5")
+
+
 def test_a_name_taken_in_another_format_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "5.webm").touch()
     (tmp_path / "5-1").mkdir()

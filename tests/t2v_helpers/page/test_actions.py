@@ -358,3 +358,14 @@ def test_a_refresh_lists_the_folders_even_where_their_times_stay(model_actions: 
 def make_model(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "text2video_pytorch_model.pth").touch()
+
+
+def test_only_what_a_person_cannot_mend_has_a_report(actions: Actions) -> None:
+    def status(model: Any = MINIATURE_NAME, **changes: Any) -> str:
+        values = SMALL | changes
+        return str(actions.generate("task(1)", model, *NO_FILES, *[values[name] for name in ORDER]).status)
+
+    typed = status(width=17)
+    assert "text2video-error" in typed and "Report to copy" not in typed
+    gone = status(model="gone")
+    assert "text2video-error" in gone and "Report to copy" in gone

@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import itertools
 import os
 import re
 import tempfile
@@ -96,7 +97,7 @@ def _reserve(folder: Path, name: Callable[[str], str]) -> Lock:
     files = os.listdir(folder)
     if remove_dead_runs(folder, files):
         files = os.listdir(folder)
-    before = os.path.commonprefix([name("00000"), name("11111")])
+    before = _common_start(name("00000"), name("11111"))
     numbered = re.compile(re.escape(_fold_case(before)) + r"(\d{1,9})(?!\d)")
     numbers = [int(match[1]) for file in files if (match := numbered.match(_fold_case(file)))]
     first = max(numbers, default=-1) + 1
@@ -112,6 +113,12 @@ def _reserve(folder: Path, name: Callable[[str], str]) -> Lock:
         if not _is_taken(folder, stem, mark):
             return mark
     raise OSError(f"there are too many files like {name(f'{first:05}')}")
+
+
+def _common_start(one: str, other: str) -> str:
+    """Return the characters before the first that differs."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return "".join(letter for letter, _ in same)
 
 
 def _is_taken(folder: Path, stem: str, mark: Lock) -> bool:

@@ -39,20 +39,21 @@ class Restore:
             path = find()
             # Even without settings, it can become the source.
             file = str(path)
-            return self._restore(read_tags(path), model)._replace(file=file)
+            nothing = f"{path.name} holds no settings of this program."
+            return self._restore(read_tags(path), model, nothing)._replace(file=file)
         except TextToVideoError as error:
             return self._refuse(str(error))._replace(file=file)
 
     def restore_text(self, prompt: str, model: str) -> Restored:
         """Return the settings in the text of the prompt box."""
-        return self._restore(str(prompt), model)
+        nothing = "There are no settings in this text. Paste the settings of a video into the prompt box."
+        return self._restore(str(prompt), model, nothing)
 
-    def _restore(self, text: str, model: str) -> Restored:
+    def _restore(self, text: str, model: str, nothing: str) -> Restored:
+        """Return the settings in a text. nothing: what to say if there are none."""
         found = read_infotext(text)
         if set(found) <= {"prompt", "negative_prompt"}:
-            return self._refuse(
-                "There are no settings in this text. Paste the settings of a video into the prompt box."
-            )
+            return self._refuse(nothing)
         names = self._models.names()
         wanted = found.get("model", model)
         missing = (

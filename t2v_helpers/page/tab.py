@@ -145,9 +145,9 @@ class Tab:
             accept_uploads_only(self.soundtrack)
         with gr.Accordion("Settings from a video", open=False, elem_id=element("restore_fold")):
             self.dropped = gr.File(
-                label="Video or image whose settings to restore",
+                label="Video, image or text file whose settings to restore",
                 elem_id=element("restore"),
-                file_types=["video", "image"],
+                file_types=["video", "image", ".txt"],
             )
             accept_uploads_only(self.dropped)
             self.restore_path = gr.Textbox(

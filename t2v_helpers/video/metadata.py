@@ -82,8 +82,13 @@ def _webp_parts(data: bytes) -> tuple[bytes, bytes]:
 
 
 def read_tags(path: Path) -> str:
-    """Return the infotext inside an image or video file. Raises UnreadableFile if there is none."""
+    """Return the infotext inside an image or video file, or a text file's text.
+
+    Raises UnreadableFile if there is none.
+    """
     try:
+        if path.suffix.lower() == ".txt":
+            return _from_text(path)
         text = _from_gif(path) if _is_gif(path) else _from_image(path)
     except Image.DecompressionBombError as error:
         raise UnreadableFile(f"{path.name} has more pixels than any video.") from error
@@ -95,6 +100,11 @@ def read_tags(path: Path) -> str:
             "has saved the file since."
         )
     return text
+
+
+def _from_text(path: Path) -> str:
+    with open_file(path) as file:
+        return file.read(LONGEST_COMMENT).decode("utf-8-sig", errors="replace")
 
 
 def _from_image(path: Path) -> str:

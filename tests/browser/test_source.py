@@ -74,7 +74,7 @@ def test_restored_settings_replace_the_source_and_the_file_can_become_it(
     page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('{made.name}')")
     # So does one without settings.
     page.set_input_files("#text2video_restore input[type=file]", film)
-    page.wait_for_function("document.querySelector('#text2video_restored').innerText.includes('no settings')")
+    page.wait_for_function("document.querySelector('#text2video_restored').innerText.includes('contains no settings')")
     page.click("#text2video_use_restored")
     page.wait_for_function(f"document.querySelector('{SOURCE_STATUS}').innerText.includes('3.0 seconds')")
     before = server.videos()

@@ -79,7 +79,7 @@ def test_a_long_prompt_leaves_the_rest_of_the_name(letter: str, tmp_path: Path) 
     long = VALUES | {"prompt": letter * 400}
     names = [stem(tmp_path, "[prompt]-[seed]-[number]", long) for _ in range(2)]
     assert [name.partition("-")[2] for name in names] == ["5-00000", "5-00001"]
-    assert all(len(name) <= 120 and 190 < len(name.encode()) <= 200 or len(name) == 120 for name in names)
+    assert all((len(name) <= 120 and 190 < len(name.encode()) <= 200) or len(name) == 120 for name in names)
     (mixed,) = (stem(tmp_path, "[number] [model_name] [prompt_words] [seed]", long | {"model_name": 300 * letter}),)
     assert mixed.startswith("00000 ") and mixed.endswith(" 5")
 

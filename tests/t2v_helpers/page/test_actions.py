@@ -369,3 +369,20 @@ def test_only_what_a_person_cannot_mend_has_a_report(actions: Actions) -> None:
     assert "text2video-error" in typed and "Report to copy" not in typed
     gone = status(model="gone")
     assert "text2video-error" in gone and "Report to copy" in gone
+
+
+def test_text_files_restore_and_foreign_files_are_called_so(restore: Restore, tmp_path: Path) -> None:
+    def drop(text: str) -> Any:
+        (tmp_path / "00000-5.txt").write_text(text, encoding="utf-8-sig")
+        return restore.restore_file(str(tmp_path / "00000-5.txt"), MINIATURE_NAME)
+
+    mine = write_infotext(GenerationRequest(prompt="a red ball", seed=123), MINIATURE_NAME)
+    restored = dict(zip(ORDER, drop(mine).fields, strict=True))
+    assert (restored["prompt"], restored["seed"]) == ("a red ball", 123)
+    webui = (
+        "a castle <lora:foo:0.8>\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 1"
+    )
+    restored = dict(zip(ORDER, drop(webui).fields, strict=True))
+    assert (restored["negative_prompt"], restored["steps"], restored["cfg_scale"]) == ("blurry", 20, 7)
+    said = drop('{"prompt": "{}", "workflow": 1}').note
+    assert "00000-5.txt holds no settings of this program." in said and "Paste" not in said

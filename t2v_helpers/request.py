@@ -84,7 +84,7 @@ class GenerationRequest(VideoRequest):
         ASK_FIRST,
         "Long sources",
         choices=lambda: [ASK_FIRST, MAKE_THEM],
-        info=f"more than {MOST_FRAMES:,} frames, or more than an hour",
+        info=f"more than {MOST_FRAMES:,} frames, or more than an hour of work",
         fold=SOURCE,
     )
     source_rate: str = param(

@@ -80,4 +80,4 @@ def _add_up(request: GenerationRequest, seconds: Sequence[float | None]) -> str:
     known = [each for each in seconds if each is not None]
     if len(known) < len(seconds) or len(known) + request.extend == 1:
         return ""
-    return f"All of it takes about {format_duration(sum(known) + known[0] * request.extend)}"
+    return f"One video takes about {format_duration(sum(known) + known[0] * request.extend)} in all"

@@ -71,13 +71,17 @@ class LaterPass(NamedTuple):
 
 def list_later_passes(request: GenerationRequest) -> Iterator[LaterPass]:
     """Yield the passes over a video that begins with one clip. Raises RequestError."""
-    count = count_frames(request, request.frames)
+    count, (width, height) = count_frames(request, request.frames), (request.width, request.height)
+    if request.watermark:
+        yield LaterPass("Watermark removal", is_second=False, request=request, share=request.watermark)
     if request.hires != OFF:
-        request = request_second_pass(request, count, request.width, request.height)
-        yield LaterPass("Second pass", is_second=True, request=request, share=request.strength)
+        second = request_second_pass(request, count, request.width, request.height)
+        width, height = second.width, second.height
+        yield LaterPass("Second pass", is_second=True, request=second, share=second.strength)
     for _ in range(count_doublings(request)):
         count = count_in_between(count)
-        yield LaterPass("In between", is_second=False, request=replace(request, frames=count), share=1.0)
+        between = replace(request, frames=count, width=width, height=height)
+        yield LaterPass("In between", is_second=False, request=between, share=1.0)
 
 
 def check_later_stages(reading: Reading) -> None:

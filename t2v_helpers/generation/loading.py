@@ -37,8 +37,10 @@ class Loader:
         self._last: tuple[ModelFolder, Residency, LoraDeltas] | None = None
         self._size: tuple[int, int, int] | None = None
 
-    def load(self, folder: ModelFolder, request: GenerationRequest) -> Loaded:
+    def load(self, folder: ModelFolder, request: GenerationRequest, share: float = 1.0) -> Loaded:
         """Load a model and the LoRAs, unless they are loaded, and choose a plan for a request without tags.
+
+        share: share of the steps that are done, for the forecast.
 
         Raises ModelError, OutOfMemory, RequestError.
         """
@@ -53,10 +55,10 @@ class Loader:
         for note in (*self._job.loras.notes, *notes):
             self._builder.tell(note)
         request = self._name_precision(request, where)
-        self._choose_plan(residency, request, loras)
+        self._choose_plan(residency, request, loras, share)
         return Loaded(residency, loras, request)
 
-    def _choose_plan(self, residency: Residency, request: GenerationRequest, loras: LoraDeltas) -> None:
+    def _choose_plan(self, residency: Residency, request: GenerationRequest, loras: LoraDeltas, share: float) -> None:
         """Choose a plan if the size is new. Otherwise the plan stays that with which the last clip ended."""
         size = request.width, request.height, request.frames
         if self._size == size:
@@ -65,7 +67,8 @@ class Loader:
         self._size, self._builder.plan = size, choice.plan
         if lender := residency.model.lender:
             self._builder.add_note(f"The model has no autoencoder; the one of {lender} is used instead.")
-        seconds = PACE.forecast(count_work(residency.model, request, is_turbo=loras.is_turbo), choice.plan)
+        work = count_work(residency.model, request, is_turbo=loras.is_turbo, share=share)
+        seconds = PACE.forecast(work, choice.plan)
         say(f"{format_count(request.frames, 'frame')}: {describe(choice, seconds)}")
 
     def _name_precision(self, request: GenerationRequest, where: Places) -> GenerationRequest:

@@ -22,7 +22,7 @@ class Video:
     """One saved video.
 
     files: in the order of the request's formats, without those that failed.
-    frames: the number of its frames.
+    frames: the number of frames in the first file.
     finished: whether it was not ended before all stages were done.
     """
 

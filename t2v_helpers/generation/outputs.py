@@ -167,17 +167,15 @@ def _expand(pattern: str, values: Mapping[str, str]) -> str:
     """Fill a pattern in, and return a file name that is valid on every system."""
     values = dict(values)
     for name in _SHORTENED:
-        text = _fill_pattern(pattern, values)
-        excess = max(len(text) - LONGEST_NAME, len(text.encode(errors="replace")) - MOST_BYTES)
-        if excess > 0:
-            values[name] = _cut(values[name], excess)
+        if _is_too_long(_fill_pattern(pattern, values)):
+            values[name] = values[name][:LONGEST_NAME]
+        while values[name] and _is_too_long(_fill_pattern(pattern, values)):
+            values[name] = values[name][:-1].rstrip()
     return _name(_fill_pattern(pattern, values))
 
 
-def _cut(text: str, excess: int) -> str:
-    """Return a text that is shorter by so many bytes, or empty."""
-    whole = text.encode(errors="replace")
-    return whole[: max(0, len(whole) - excess)].decode(errors="ignore").strip()
+def _is_too_long(name: str) -> bool:
+    return len(name) > LONGEST_NAME or len(name.encode(errors="replace")) > MOST_BYTES
 
 
 def _fill_pattern(pattern: str, values: Mapping[str, str]) -> str:

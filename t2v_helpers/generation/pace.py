@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...modelscope.device import Place
 from ...modelscope.memory.batching import count_products
@@ -15,12 +15,18 @@ from ...modelscope.progress import OnStep, Phase, Step
 from ...modelscope.request import VideoRequest
 from ...modelscope.units import format_duration
 
+Check = Callable[[float | None], None]
+"""Gets seconds, or None if they are not known, and may raise."""
 SIMILAR = 16.0
 """Factor in work within which time is about proportional to it. Small clips take longer than their work says."""
 REMEMBERED = 32
 """Number of different works that are remembered."""
 DRAFTED = 0.4
 """Time of a step that draft mode shortens, as a share of a whole one (docs/benchmark.md: 0.3 to 0.5)."""
+
+
+def ignore_seconds(_: float | None) -> None:
+    """Allow any time."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class Watch:
         work: That of the run.
         plan: Returns the present plan, which can change during a run.
         on_step: Gets the steps.
-        check: Gets the seconds that the whole run takes, as far as they are known, after each step of sampling.
+        check: Gets the seconds that the clip takes, as far as they are known, after each step of sampling.
         pace: Remembers the times.
     """
 
@@ -99,23 +105,23 @@ class Watch:
         work: Work,
         plan: Callable[[], Plan],
         on_step: OnStep,
-        check: Callable[[float | None], None] = lambda _: None,
+        check: Check = ignore_seconds,
         pace: Pace = PACE,
     ) -> None:
         self._work, self._plan, self._on_step, self._check, self._pace = work, plan, on_step, check, pace
-        self._began: tuple[Phase, int, float] | None = None
+        self._began: tuple[Phase, Plan] | None = None
+        self._first, self._start = 0, 0.0
 
     def __call__(self, step: Step) -> None:
-        now = time.perf_counter()
-        if self._began is None or self._began[0] != step.phase or self._began[1] >= step.done:
+        now, plan = time.perf_counter(), self._plan()
+        if self._began != (step.phase, plan) or self._first >= step.done:
             # The first step also brings weights and finds kernels.
-            self._began = step.phase, step.done, now
+            self._began, self._first, self._start = (step.phase, plan), step.done, now
         elif self._work.of(step.phase):
-            _, done, start = self._began
-            self._pace.note(step.phase, self._work, self._plan(), (now - start) / (step.done - done))
+            self._pace.note(step.phase, self._work, plan, (now - self._start) / (step.done - self._first))
         self._on_step(step)
         if step.phase == "sample":
-            self._check(self._pace.forecast(self._work, self._plan()))
+            self._check(self._pace.forecast(replace(self._work, steps=step.total), plan))
 
 
 def count_work(model: Model, request: VideoRequest, *, is_turbo: bool = False, share: float = 1.0) -> Work:

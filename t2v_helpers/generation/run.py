@@ -60,7 +60,7 @@ class _Batch:
     def __init__(self, host: Host, job: Job, builder: OutcomeBuilder, on_file: OnFile) -> None:
         self._host, self._job, self._builder = host, job, builder
         self._loader = Loader(host, job, STORE, builder)
-        self._saver = VideoSaver(host, job, on_file, builder.add_problem)
+        self._saver = VideoSaver(host, job, on_file, builder)
 
     def make(self) -> None:
         """Make all videos. The model is loaded within the first one, so that a person can interrupt before that."""

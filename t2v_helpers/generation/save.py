@@ -12,7 +12,7 @@ from ..video.ffmpeg import OutputError
 from ..video.formats import FORMATS
 from ..video.write import cannot_write, write_video
 from .job import Job
-from .outcome import Video
+from .outcome import OutcomeBuilder, Video
 from .outputs import make_folder, pattern_values, reserved_stem
 from .stages import Made
 
@@ -23,9 +23,9 @@ OnFile = Callable[[Path], None]
 class VideoSaver:
     """The saver of a job's videos."""
 
-    def __init__(self, host: Host, job: Job, on_file: OnFile, on_problem: Callable[[Exception], None]) -> None:
+    def __init__(self, host: Host, job: Job, on_file: OnFile, builder: OutcomeBuilder) -> None:
         self._host, self._job = host, job
-        self._on_file, self._on_problem = on_file, on_problem
+        self._on_file, self._builder = on_file, builder
 
     def save(self, made: Made, *, eight_bits: bool = False, finished: bool = True) -> Video:
         """Write a video in every format. If one fails, the others are written anyway.
@@ -53,8 +53,11 @@ class VideoSaver:
         if not files:
             raise failures[0]
         for failure in failures:
-            self._on_problem(failure)
-        return Video(request, infotext, files, len(made.footage.frames), finished)
+            self._builder.add_problem(failure)
+        count = len(made.footage.frames)
+        first = next((kind for kind in FORMATS.values() if kind.suffix == files[0].suffix), None)
+        shown = first.count_shown(count, made.fps) if first else count
+        return Video(request, infotext, files, shown, finished)
 
     def _write_files(
         self,
@@ -74,6 +77,8 @@ class VideoSaver:
                 continue
             if lacks:
                 on_failure(OutputError(lacks))
+            if made.fps > kind.fastest:
+                self._builder.tell(f"{kind.name} files show {kind.fastest:g} of {made.fps:g} frames per second.")
             self._on_file(path)
             yield path
 

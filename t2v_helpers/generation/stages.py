@@ -38,7 +38,7 @@ from .later_stages import OF_SECOND_PASS, count_doublings, request_second_pass, 
 from .loading import Loaded, Loader
 from .monitor import Monitor
 from .outcome import OutcomeBuilder
-from .pace import Watch, count_work
+from .pace import Check, Watch, count_work, ignore_seconds
 from .watermark import place_of_watermark
 
 HOUR = 3600.0
@@ -106,12 +106,12 @@ class VideoStages:
         alone = without_later_stages(request)
         if request.keeps_source and reading.frames is not None:
             return Made(Footage(reading.frames), request.fps, alone)
-        loaded = self._load(self._job.folder, request)
+        loaded = self._load(self._job.folder, request, starts=reading.frames is not None)
         source = reading.first_source(request.seed)
         if source:
             source = self._encode(loaded, source)
             reading.latents = source.latents
-        footage = self._make(loaded, source)
+        footage = self._make(loaded, source, check=self._refuse_hours)
         return Made(footage, request.fps, replace(alone, **_adapted_fields(loaded.request)))
 
     def _later_clips(self) -> Iterator[tuple[int, int]]:
@@ -129,7 +129,7 @@ class VideoStages:
         source, held = self._job.reading.later_source(first, count), count_held(self._request.frames)
         if source is None or len(source.order) <= held:
             return made
-        loaded = self._load(self._job.folder, replace(self._request, frames=len(source.order)))
+        loaded = self._load(self._job.folder, replace(self._request, frames=len(source.order)), starts=True)
         new = self._make(loaded, begin_with(self._encode(loaded, source), made.footage, held))
         footage = join(made.footage, new, held)
         length = len(footage.frames) / made.fps
@@ -140,7 +140,7 @@ class VideoStages:
         footage, request = made.footage, self._request
         count, height, width, _ = footage.frames.shape
         again = replace(request, frames=count, width=width, height=height, strength=request.watermark)
-        loaded = self._load(self._job.folder, again)
+        loaded = self._load(self._job.folder, again, starts=True)
         order, until, new = tuple(range(count)), (HELD,) * count, place_of_watermark(width, height)
         source = Source(footage.frames, order, until, starts=True, new=new, latents=footage.all_latents)
         done = replace(made.request, watermark=request.watermark, **_adapted_fields(loaded.request))
@@ -171,7 +171,7 @@ class VideoStages:
         request, footage = self._request, made.footage
         count, height, width, _ = footage.frames.shape
         second = request_second_pass(request, count, width, height)
-        loaded = self._load(self._job.second, second)
+        loaded = self._load(self._job.second, second, starts=True)
         latents, frames = None, footage.frames
         if request.hires_upscaler == LATENT:
             latents = self._enlarge_latents(loaded, footage, second.width, second.height)
@@ -215,15 +215,29 @@ class VideoStages:
         done = replace(without_later_stages(self._request), **_adapted_fields(loaded.request))
         return Made(Footage(frames), self._request.fps, done)
 
-    def _load(self, folder: ModelFolder, request: GenerationRequest) -> Loaded:
-        return self._loader.load(folder, request)
+    def _load(self, folder: ModelFolder, request: GenerationRequest, *, starts: bool = False) -> Loaded:
+        """Load a model for a clip. starts: whether it starts from a source, and leaves steps out."""
+        return self._loader.load(folder, request, request.strength if starts else 1.0)
 
-    def _make(self, loaded: Loaded, source: Source | None, change: Callable[[Tensor], Tensor] = lambda x: x) -> Footage:
-        """Make a clip. change: changes its latents before they are decoded."""
+    def _make(
+        self,
+        loaded: Loaded,
+        source: Source | None,
+        change: Callable[[Tensor], Tensor] = lambda x: x,
+        check: Check = ignore_seconds,
+    ) -> Footage:
+        """Make a clip.
+
+        Args:
+            loaded: The model and the request.
+            source: What it is made from.
+            change: Changes its latents before they are decoded.
+            check: Gets the seconds that it takes, as soon as they are known.
+        """
         if source:
             # Before the options are asked for: the plan may change.
             source = self._encode(loaded, source)
-        latents, _ = generate_latents(loaded.residency, loaded.request, self._options(loaded), source)
+        latents, _ = generate_latents(loaded.residency, loaded.request, self._options(loaded, check), source)
         latents = change(latents.cpu())
         frames = decode(loaded.residency, latents, self._options(loaded))
         return Footage(paste_source(frames, source) if source else frames, latents)
@@ -240,24 +254,23 @@ class VideoStages:
 
         each: seconds of a clip, as far as its first steps tell.
         """
-        total, frames = self._job.reading.total, self._request.frames
-        if each is None or total <= frames or self._request.long_videos == MAKE_THEM:
+        clips = 1 + len(list(self._later_clips()))
+        if each is None or clips == 1 or self._request.long_videos == MAKE_THEM:
             return
-        seconds = each * total / (frames - count_held(frames))
-        if seconds > HOUR:
+        if (seconds := each * clips) > HOUR:
             raise RequestError(
-                f"All {total:,} frames of the source would take about {format_duration(seconds)}. Choose a shorter "
-                f"length under Source, or {MAKE_THEM!r} for long sources."
+                f"All {self._job.reading.total:,} frames of the source would take about {format_duration(seconds)}. "
+                f"Choose a shorter length under Source, or {MAKE_THEM!r} for long sources."
             )
 
-    def _options(self, loaded: Loaded) -> RunOptions:
+    def _options(self, loaded: Loaded, check: Check = ignore_seconds) -> RunOptions:
         work = count_work(loaded.residency.model, loaded.request, is_turbo=loaded.loras.is_turbo)
         if self._job.tiny_decoder:
             work = replace(work, frame=0.0)
         return RunOptions(
             plan=self._present_plan(),
             loras=loaded.loras,
-            on_step=Watch(work, self._present_plan, self._monitor, self._refuse_hours),
+            on_step=Watch(work, self._present_plan, self._monitor, check),
             notify=self._builder.change_plan,
             tiny_decoder=self._job.tiny_decoder,
         )

@@ -22,7 +22,7 @@ from .widgets import fields
 FORECAST_FIELDS = (
     "width", "height", "frames", "fps", "steps", "cfg_scale", "cfg_from", "cfg_until", "draft", "precision", "extend",
     "hires", "hires_scale", "hires_width", "hires_height", "hires_strength", "hires_steps", "interpolate",
-    "interpolate_by",
+    "interpolate_by", "watermark",
 )  # fmt: skip
 """The fields on which a forecast depends, in the order in which events pass their values."""
 

@@ -87,7 +87,7 @@ def summary(host: Host, outcome: Outcome, model: str, request: GenerationRequest
 
 
 def error_box(host: Host, error: Exception, settings: str = "") -> str:
-    """Return an error message, and a fold with a report for copying, unless the person can mend a field."""
+    """Return an error message, and a fold with a report for copying, unless it is about the request."""
     message = str(error) if isinstance(error, TextToVideoError) else _unexpected(error)
     if isinstance(error, RequestError):
         return error_line(message)

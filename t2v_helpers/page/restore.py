@@ -27,19 +27,20 @@ class Restore:
 
     def restore_file(self, file: Any, model: str) -> Restored:
         """Return the settings in an uploaded file."""
-        return self._restore_from(lambda: Path(file_path(file)), model)
+        name = file_path(file)
+        return self._restore_from(lambda: Path(name), model) if name else self._refuse("There is no file here.")
 
     def restore_path(self, reader: Reader, name: Any, model: str) -> Restored:
         """Return the settings in a file on this computer. reader: the visitor's rights to name files."""
         return self._restore_from(lambda: find_readable(str(name).strip().strip('"'), reader), model)
 
     def _restore_from(self, find: Callable[[], Path], model: str) -> Restored:
-        file = ""
+        file: Any = gr.update()
         try:
             path = find()
             # Even without settings, it can become the source.
             file = str(path)
-            nothing = f"{path.name} holds no settings of this program."
+            nothing = f"{path.name} contains no settings of this program."
             return self._restore(read_tags(path), model, nothing)._replace(file=file)
         except TextToVideoError as error:
             return self._refuse(str(error))._replace(file=file)
@@ -64,9 +65,10 @@ class Restore:
         updates = [found.get(name, gr.update()) for name in self._order]
         files = "; ".join(read_sources(text))
         asked = f" It was made from these files, which you have to give again under Source: {files}." if files else ""
-        return Restored(note(f"Settings restored.{missing}{asked}"), chosen, chosen, updates, self._no_source)
+        said = note(f"Settings restored.{missing}{asked}")
+        return Restored(said, chosen, chosen, updates, self._no_source, gr.update())
 
     def _refuse(self, message: str) -> Restored:
         unchanged = [gr.update() for _ in self._order]
         sources = [gr.update() for _ in self._no_source]
-        return Restored(error_line(message), gr.update(), gr.update(), unchanged, sources)
+        return Restored(error_line(message), gr.update(), gr.update(), unchanged, sources, gr.update())

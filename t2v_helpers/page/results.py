@@ -60,7 +60,7 @@ class Restored(NamedTuple):
     previous_model: Any
     fields: Sequence[Any]
     sources: Sequence[Any]
-    file: Any = ""
+    file: Any
 
     def outputs(self) -> list[Any]:
         """Return one value per component."""

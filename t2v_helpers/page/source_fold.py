@@ -169,7 +169,11 @@ def _picture(label: str, name: str) -> gr.Image:
 
 def choose_upload(file: Any) -> list[Any]:
     """Return the outputs for an uploaded file, which is the source from now on."""
-    return list(Chosen(None, "", _describe(Path(file_path(file)))))[1:]
+    try:
+        about = _describe(Path(file_path(file)))
+    except TextToVideoError as error:
+        about = error_line(str(error))
+    return ["", about]
 
 
 def choose_path(reader: Reader, name: Any) -> Chosen:
@@ -178,7 +182,7 @@ def choose_path(reader: Reader, name: Any) -> Chosen:
         path = find_readable(str(name).strip().strip('"'), reader)
     except TextToVideoError as error:
         return Chosen(gr.update(), gr.update(), error_line(str(error)))
-    return Chosen(None, str(path), _describe(path))
+    return _choose(path)
 
 
 def choose_made(made: list[dict[str, Any]]) -> Chosen:
@@ -187,14 +191,14 @@ def choose_made(made: list[dict[str, Any]]) -> Chosen:
     path = next((file for file in files if file.suffix in READABLE), None)
     if path is None:
         return Chosen(gr.update(), gr.update(), error_line(NOT_READABLE if files else NO_VIDEO))
-    return Chosen(None, str(path), _describe(path))
+    return _choose(path)
 
 
 def choose_restored(path: str) -> Chosen:
     """Choose the file whose settings were restored. path: it was found, or uploaded, when they were."""
     if not path:
         return Chosen(gr.update(), gr.update(), error_line(NO_FILE))
-    return Chosen(None, path, _describe(Path(path)))
+    return _choose(Path(path))
 
 
 def choose_to_continue(made: list[dict[str, Any]]) -> list[Any]:
@@ -208,12 +212,17 @@ def choose_to_improve(models: ModelList, made: list[dict[str, Any]]) -> list[Any
     return [*choose_made(made), *([KEEP_SOURCE, larger] if made else [gr.update(), gr.update()])]
 
 
-def _describe(path: Path) -> str:
-    """Return a line about a video, or the reason why it cannot be used."""
+def _choose(path: Path) -> Chosen:
+    """Choose a file if it can be a source; else the source stays as it is."""
     try:
-        about = examine(path)
+        return Chosen(None, str(path), _describe(path))
     except TextToVideoError as error:
-        return error_line(str(error))
+        return Chosen(gr.update(), gr.update(), error_line(str(error)))
+
+
+def _describe(path: Path) -> str:
+    """Return a line about a video. Raises TextToVideoError if it cannot be used."""
+    about = examine(path)
     parts = [path.name]
     if about.seconds is not None:
         parts.append(f"{about.seconds:.1f} seconds")

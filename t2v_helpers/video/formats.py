@@ -37,6 +37,10 @@ class Format(NamedTuple):
     tag: Tag | None = None
     is_folder: bool = False
 
+    def count_shown(self, frames: int, fps: float) -> int:
+        """Return how many of a video's frames a file of this format has."""
+        return frames if fps <= self.fastest else max(1, round(frames / fps * self.fastest))
+
     def partial(self, path: Path) -> Path:
         """Return the path at which a file is written until it is complete."""
         return path.with_name(f"{path.name}.partial{self.suffix}")

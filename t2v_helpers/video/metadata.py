@@ -86,9 +86,9 @@ def read_tags(path: Path) -> str:
 
     Raises UnreadableFile if there is none.
     """
+    if path.suffix.lower() == ".txt":
+        return _from_text(path)
     try:
-        if path.suffix.lower() == ".txt":
-            return _from_text(path)
         text = _from_gif(path) if _is_gif(path) else _from_image(path)
     except Image.DecompressionBombError as error:
         raise UnreadableFile(f"{path.name} has more pixels than any video.") from error
@@ -103,8 +103,12 @@ def read_tags(path: Path) -> str:
 
 
 def _from_text(path: Path) -> str:
-    with open_file(path) as file:
-        return file.read(LONGEST_COMMENT).decode("utf-8-sig", errors="replace")
+    try:
+        with open_file(path) as file:
+            text = file.read(LONGEST_COMMENT).decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise UnreadableFile(f"{path.name} cannot be read: {error.strerror or error}.") from error
+    return text.replace("\r\n", "\n")
 
 
 def _from_image(path: Path) -> str:

@@ -75,11 +75,8 @@ def write_video(
 
     sound: for formats that have it; cut or looped to the video's length.
 
-    Return a message if the video had to be written without the sound or with fewer frames, else an empty string.
+    Return a message if the video had to be written without the sound, else an empty string.
     """
-    fewer = ""
-    if fps > kind.fastest:
-        fewer = f"{path.name} shows {kind.fastest:g} frames per second instead of {fps:g}: {kind.name} plays no faster."
     try:
         _write(path, frames, kind, _command(frames, fps, kind, sound), infotext)
     except OutputError:
@@ -87,7 +84,7 @@ def write_video(
             raise
         _write(path, frames, kind, _command(frames, fps, kind, NO_SOUND), infotext)
         return f"{path.name} has no sound: the soundtrack {Path(sound.path).name!r} could no longer be read."
-    return fewer
+    return ""
 
 
 def _write(path: Path, frames: Tensor, kind: Format, command: list[str], infotext: str) -> None:
@@ -121,7 +118,8 @@ def _command(frames: Tensor, fps: float, kind: Format, sound: Sound) -> list[str
     seconds = count / fps
     inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
     inputs += ["-f", "ffmetadata", "-i", "{metadata}"]
-    slower = f"fps={kind.fastest:g}" if fps > kind.fastest else ""
+    # The filter would leave nothing of a video that is shorter than a frame.
+    slower = f"fps={kind.fastest:g}" if fps > kind.fastest and seconds * kind.fastest >= 1 else ""
     filters = ",".join(filter(None, (slower, kind.filters)))
     outputs = ["-map", "0:v", "-map_metadata", "1", *kind.video, *(("-vf", filters) if filters else ())]
     if sound.path and kind.audio:

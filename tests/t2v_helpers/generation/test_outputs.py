@@ -74,7 +74,7 @@ def test_long_names_fit_whatever_their_letters(tmp_path: Path) -> None:
     assert name == ("红色的球" * 100)[:66]
 
 
-@pytest.mark.parametrize("letter", ["a", "红", "🎥"])
+@pytest.mark.parametrize("letter", ["a", "红", "🎥", "aя", "éa红"])
 def test_a_long_prompt_leaves_the_rest_of_the_name(letter: str, tmp_path: Path) -> None:
     long = VALUES | {"prompt": letter * 400}
     names = [stem(tmp_path, "[prompt]-[seed]-[number]", long) for _ in range(2)]

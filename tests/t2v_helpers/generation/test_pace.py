@@ -13,7 +13,7 @@ from sd_t2v.modelscope.request import VideoRequest
 from sd_t2v.t2v_helpers.generation import pace as module
 from sd_t2v.t2v_helpers.generation import stages
 from sd_t2v.t2v_helpers.generation.pace import PACE, Pace, Watch, Work, count_work
-from sd_t2v.t2v_helpers.request import MAKE_THEM
+from sd_t2v.t2v_helpers.request import MAKE_THEM, SAME
 from sd_t2v.tests.helpers.support import CPU, small_model
 from sd_t2v.tests.t2v_helpers.generation.test_stages import Person, make, write_long_source
 
@@ -48,6 +48,26 @@ def test_the_first_step_which_brings_the_weights_does_not_count(clock: Clock) ->
     assert pace.forecast(WORK, FAST) == pytest.approx(10 * 3 + 4 * 1)
     larger = replace(WORK, steps=20, step=200.0, frames=8, frame=14.0)
     assert pace.forecast(larger, FAST) == pytest.approx(4 * (10 * 3 + 4 * 1))
+
+
+def test_a_plan_that_changes_begins_anew(clock: Clock) -> None:
+    pace, plans = Pace(), [FAST]
+    on_step = Watch(WORK, lambda: plans[0], ignore, pace=pace)
+    for done, each in enumerate([1.0, 1.0, 60.0, 20.0, 20.0], 1):
+        clock.now += each
+        if done == 3:
+            plans[0] = SMALL
+        on_step(Step("sample", done, 5))
+    assert (pace.forecast(WORK, FAST), pace.forecast(WORK, SMALL)) == (pytest.approx(10), pytest.approx(200))
+
+
+def test_steps_that_a_source_leaves_out_do_not_count(clock: Clock) -> None:
+    asked: list[float | None] = []
+    on_step = Watch(WORK, lambda: FAST, ignore, asked.append, Pace())
+    for done in (1, 2, 3):
+        clock.now += 2.0
+        on_step(Step("sample", done, 3))
+    assert asked == [None, pytest.approx(3 * 2), pytest.approx(3 * 2)]
 
 
 def test_the_most_similar_run_tells(clock: Clock) -> None:
@@ -101,6 +121,23 @@ def test_a_source_of_more_than_an_hours_work_is_asked_for_first(
     person = Person(tmp_path / "out")
     outcome = make(tmp_path, person, **source)
     assert "All 24 frames of the source would take about" in str(outcome.error) and "make them" in str(outcome.error)
-    # Its first steps have told.
+    # Its first steps have told, for all clips.
     assert not outcome.videos and "sampling 2/3" in person.seen[-1].text
     assert make(tmp_path, long_videos=MAKE_THEM, **source).videos[0].frames == 24
+
+
+def test_passes_over_all_of_a_long_source_are_not_taken_for_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    refuse = stages.VideoStages._refuse_hours
+
+    def note(self: stages.VideoStages, each: float | None) -> None:
+        asked.append(each or 0.0)
+        refuse(self, each)
+
+    monkeypatch.setattr(stages.VideoStages, "_refuse_hours", note)
+    long = {"source": str(write_long_source(tmp_path)), "source_length": 3.0, "hires": SAME, "hires_scale": 1.5}
+    assert make(tmp_path, **long, extend=1, watermark=0.5).videos[0].finished
+    # The steps of the first of four clips.
+    assert len(asked) == 3

@@ -511,3 +511,10 @@ def test_what_is_past_a_known_models_training_is_said_with_the_video(tmp_path: P
     assert outcome.error is None
     assert any("frames tend to fall apart" in words for words in outcome.notes)
     assert run(Person(tmp_path / "out"), ModelFolder("animov", folder), request(frames=2, steps=1)).notes == []
+
+
+def test_frames_that_a_gif_leaves_out_are_noted_and_not_offered(tmp_path: Path) -> None:
+    outcome = run(Person(tmp_path), MODEL, request(formats="GIF", fps=100, batch_count=2))
+    assert outcome.notes.count("GIF files show 50 of 100 frames per second.") == 1
+    assert not outcome.problems and outcome.videos[0].frames == 2
+    read_frame(outcome.videos[0].files[0], 1)

@@ -15,6 +15,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from sd_t2v.t2v_helpers.generation.later_stages import list_later_passes
 from sd_t2v.t2v_helpers.generation.pace import PACE
 from sd_t2v.t2v_helpers.hosts.standalone.host import StandaloneHost
 from sd_t2v.t2v_helpers.infotext import write_infotext
@@ -27,6 +28,7 @@ from sd_t2v.t2v_helpers.page.files import FIELDS, Files
 from sd_t2v.t2v_helpers.page.model_actions import FORECAST_FIELDS, ModelActions
 from sd_t2v.t2v_helpers.page.restore import Restore
 from sd_t2v.t2v_helpers.page.results import Results
+from sd_t2v.t2v_helpers.page.source_fold import choose_restored
 from sd_t2v.t2v_helpers.request import BY_MODEL, SAME, GenerationRequest
 from sd_t2v.t2v_helpers.settings import OUTPUT_FOLDER
 
@@ -112,6 +114,7 @@ def test_the_second_pass_has_its_own_forecast(model_actions: ModelActions) -> No
     assert "Second pass, 14 frames of 96 x 96: needs about" in twice
     again = forecast(model_actions, *values, **second, interpolate=4, interpolate_by=BY_MODEL)
     assert "In between, 27 frames of 96 x 96: needs about" in again and "In between, 53 frames" in again
+    assert "Watermark removal, 8 frames of 64 x 64" in forecast(model_actions, *values, watermark=0.5)
     assert "There is no model" in forecast(model_actions, *values, hires="gone")
 
 
@@ -127,7 +130,7 @@ def test_time_is_told_as_soon_as_a_run_has_shown_it(
     assert re.search(
         r"8 frames: needs about .* free [^.]*, takes about \d+ s", forecast(model_actions, *values, steps=50)
     )
-    assert re.search(r"All of it takes about \d+ (s|min)", forecast(model_actions, *values, steps=50, extend=3))
+    assert re.search(r"One video takes about \d+ (s|min) in all", forecast(model_actions, *values, steps=50, extend=3))
 
 
 def test_results_have_the_tabs_components_in_their_order(page_host: StandaloneHost) -> None:
@@ -384,5 +387,23 @@ def test_text_files_restore_and_foreign_files_are_called_so(restore: Restore, tm
     )
     restored = dict(zip(ORDER, drop(webui).fields, strict=True))
     assert (restored["negative_prompt"], restored["steps"], restored["cfg_scale"]) == ("blurry", 20, 7)
+    windows = "a red\r\nball\r\nSteps: 3, Sampler: UniPC, CFG scale: 7, Seed: 1"
+    assert dict(zip(ORDER, drop(windows).fields, strict=True))["prompt"] == "a red\nball"
+    assert restore.restore_file(None, MINIATURE_NAME).file == gr.update()
     said = drop('{"prompt": "{}", "workflow": 1}').note
-    assert "00000-5.txt holds no settings of this program." in said and "Paste" not in said
+    assert "00000-5.txt contains no settings of this program." in said and "Paste" not in said
+
+
+def test_only_a_video_takes_the_place_of_the_source(tmp_path: Path) -> None:
+    (tmp_path / "00000-5.txt").write_text("a red ball")
+    refused = choose_restored(str(tmp_path / "00000-5.txt"))
+    assert "text2video-error" in refused.status and refused[:2] == (gr.update(), gr.update())
+    assert "no video here" in choose_restored("").status
+
+
+def test_frames_in_between_take_the_first_models_steps() -> None:
+    asked = GenerationRequest(steps=20, hires=SAME, hires_steps=50, interpolate=2, interpolate_by=BY_MODEL)
+    assert [(one.name, one.request.steps) for one in list_later_passes(asked)] == [
+        ("Second pass", 50),
+        ("In between", 20),
+    ]

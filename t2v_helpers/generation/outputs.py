@@ -167,10 +167,9 @@ def _expand(pattern: str, values: Mapping[str, str]) -> str:
     """Fill a pattern in, and return a file name that is valid on every system."""
     values = dict(values)
     for name in _SHORTENED:
-        if _is_too_long(_fill_pattern(pattern, values)):
-            values[name] = values[name][:LONGEST_NAME]
-        while values[name] and _is_too_long(_fill_pattern(pattern, values)):
-            values[name] = values[name][:-1].rstrip()
+        value = values.get(name, "")[:LONGEST_NAME]
+        while value and _is_too_long(_fill_pattern(pattern, values)):
+            values[name] = value = value[:-1].rstrip()
     return _name(_fill_pattern(pattern, values))
 
 

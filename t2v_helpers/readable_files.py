@@ -50,6 +50,11 @@ def find_readable(name: str, reader: Reader) -> Path:
     return Path(real)
 
 
+def find_typed(text: object, reader: Reader) -> Path:
+    """Return the file whose path a person has typed or pasted, maybe in quotes. Raises RequestError, as above."""
+    return find_readable(str(text).strip().strip('"'), reader)
+
+
 def is_url(name: str) -> bool:
     """Return whether a name is an address such as http://..., not a path."""
     return _ADDRESS.match(name.strip()) is not None

@@ -40,7 +40,7 @@ class Source:
 
 
 class SourceLatents(NamedTuple):
-    """A source in the form that sampling needs, on the device.
+    """A source that is ready for sampling, on the device.
 
     latents: those of each frame's source, [1, c, f, h, w] float32; 0 where there is none.
     weight: how much of each pixel is held while its frame is, 0..1: [1, 1, f, h, w].

@@ -5,6 +5,8 @@ loads the weights once for both passes, but its activations are twice as large a
 positions per weight the weights matter more, with many the activations.
 """
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from ..network.layers import Downsample
@@ -23,17 +25,24 @@ def is_quicker_batched(unet: UNet3D, clip: Clip) -> bool:
 
 def positions_per_weight(unet: UNet3D, clip: Clip) -> float:
     """Return how many positions each weight is multiplied with in one pass, on average. clip: size of the latents."""
-    return count_products(unet, clip) / sum(map(count_numbers, _blocks(unet)))
+    blocks = _weigh_blocks(unet, clip)
+    return _add_products(blocks) / sum(weights for _, weights in blocks)
 
 
 def count_products(unet: UNet3D, clip: Clip) -> int:
     """Return how many products of a weight and a number one pass computes. clip: size of the latents."""
+    return _add_products(_weigh_blocks(unet, clip))
+
+
+def _add_products(blocks: Iterable[tuple[int, int]]) -> int:
+    return sum(positions * weights for positions, weights in blocks)
+
+
+def _weigh_blocks(unet: UNet3D, clip: Clip) -> list[tuple[int, int]]:
+    """Return the number of positions and of weights of each block."""
     sizes = [clip]
     for block in unet.input_blocks[1:]:
         sizes.append(sizes[-1].halve() if isinstance(block, Downsample) else sizes[-1])
-    weights = map(count_numbers, _blocks(unet))
-    return sum(size.pixels * count for size, count in zip([*sizes, sizes[-1], *reversed(sizes)], weights, strict=True))
-
-
-def _blocks(unet: UNet3D) -> list[nn.Module]:
-    return [*unet.input_blocks, unet.middle_block, *unet.output_blocks]
+    blocks: list[nn.Module] = [*unet.input_blocks, unet.middle_block, *unet.output_blocks]
+    positions = (size.pixels for size in (*sizes, sizes[-1], *reversed(sizes)))
+    return list(zip(positions, map(count_numbers, blocks), strict=True))

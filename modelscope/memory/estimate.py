@@ -40,8 +40,8 @@ SAFETY = 1.1
 """Factor for activations, whose sums come within six per cent of counted bytes: cards round the sizes of tensors up,
 and keep some tensors longer."""
 KERNELS, LARGE_SLICE, WORKSPACE = 270_000_000, 128_000_000, 0.65
-"""Bytes that kernels themselves take on a card; for numbers in a slice beyond LARGE_SLICE, they take so much of those
-in addition. Measured on H200s with torch 2.11 (docs/benchmark.md)."""
+"""Bytes that kernels themselves take on a card. Slices of more than LARGE_SLICE numbers need a workspace as well: this
+share of what is beyond. Measured on H200s with torch 2.11 (docs/benchmark.md)."""
 
 
 class Clip(NamedTuple):

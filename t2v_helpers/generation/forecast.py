@@ -42,10 +42,10 @@ class Forecast:
         second: the folder of the second pass's model, if there is a second pass.
         """
         try:
-            passes = [self._foresee(folder, request, 1.0)]
+            passes = [self._foresee(folder, request)]
             first = f"{format_count(request.frames, 'frame')}: {describe(*passes[0])}"
             sentences = [first, warn_beyond_training(folder.path, request)]
-            for later in list_later_passes(request):
+            for later in list_later_passes(request, request.frames):
                 asked = later.request
                 passes.append(self._foresee(second if later.is_second and second else folder, asked, later.share))
                 what = f"{later.name}, {format_count(asked.frames, 'frame')} of {asked.width} x {asked.height}"
@@ -54,7 +54,7 @@ class Forecast:
             return str(error)
         return ". ".join(filter(None, [*sentences, _add_up(request, [seconds for _, seconds in passes])]))
 
-    def _foresee(self, folder: ModelFolder, request: GenerationRequest, share: float) -> Foreseen:
+    def _foresee(self, folder: ModelFolder, request: GenerationRequest, share: float = 1.0) -> Foreseen:
         where = places(self._host, request.precision)
         model = self._outline(read_model_config(folder.path), where)
         choice = choose_plan(model, request, self._limits(where.model.device))

@@ -1,6 +1,5 @@
 """What the stages after the first clip will make: their requests, and whether they are possible, before a run."""
 
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -69,34 +68,21 @@ class LaterPass(NamedTuple):
     share: float
 
 
-def list_later_passes(request: GenerationRequest) -> Iterator[LaterPass]:
-    """Yield the passes over a video that begins with one clip. Raises RequestError."""
-    count, (width, height) = count_frames(request, request.frames), (request.width, request.height)
-    if request.watermark:
-        yield LaterPass("Watermark removal", is_second=False, request=request, share=request.watermark)
-    if request.hires != OFF:
-        second = request_second_pass(request, count, request.width, request.height)
-        width, height = second.width, second.height
-        yield LaterPass("Second pass", is_second=True, request=second, share=second.strength)
-    for _ in range(count_doublings(request)):
-        count = count_in_between(count)
-        between = replace(request, frames=count, width=width, height=height)
-        yield LaterPass("In between", is_second=False, request=between, share=1.0)
+def list_later_passes(request: GenerationRequest, first: int) -> list[LaterPass]:
+    """Return the passes over the whole video. Raises RequestError if one is not possible.
 
-
-def check_later_stages(reading: Reading) -> None:
-    """Check that all stages are possible, so that none fails after hours. Raises RequestError."""
-    request = reading.request
-    kept = reading.frames if request.keeps_source else None
-    first = len(kept) if kept is not None else max(reading.total, request.frames)
-    if request.frames < FEWEST_FRAMES and (request.extend or reading.total > request.frames):
-        raise RequestError(f"A video is continued with clips of at least {FEWEST_FRAMES} frames. Raise Frames.")
-    count = count_frames(request, first)
+    first: number of frames before the extension.
+    """
+    count, passes = count_frames(request, first), list[LaterPass]()
+    width, height = request.width, request.height
     try:
         if request.watermark:
-            replace(request, frames=first)
+            marked = replace(request, frames=first)
+            passes.append(LaterPass("Watermark removal", is_second=False, request=marked, share=request.watermark))
         if request.hires != OFF:
-            request_second_pass(request, count, request.width, request.height)
+            second = request_second_pass(request, count, width, height)
+            width, height = second.width, second.height
+            passes.append(LaterPass("Second pass", is_second=True, request=second, share=second.strength))
     except RequestError as error:
         raise RequestError(f"A second pass over {count} frames is not possible: {error}") from error
     for _ in range(count_doublings(request)):
@@ -106,3 +92,16 @@ def check_later_stages(reading: Reading) -> None:
                 f"The model makes frames in between for videos of up to {MOST_FRAMES:,} frames, and this one would "
                 f"have {count:,}. Interpolate by motion."
             )
+        between = replace(request, frames=count, width=width, height=height)
+        passes.append(LaterPass("In between", is_second=False, request=between, share=1.0))
+    return passes
+
+
+def check_later_stages(reading: Reading) -> None:
+    """Check that all stages are possible, so that none fails after hours. Raises RequestError."""
+    request = reading.request
+    kept = reading.frames if request.keeps_source else None
+    first = len(kept) if kept is not None else max(reading.total, request.frames)
+    if request.frames < FEWEST_FRAMES and (request.extend or reading.total > request.frames):
+        raise RequestError(f"A video is continued with clips of at least {FEWEST_FRAMES} frames. Raise Frames.")
+    list_later_passes(request, first)

@@ -2,7 +2,6 @@
 
 import datetime
 import hashlib
-import itertools
 import os
 import re
 import tempfile
@@ -25,7 +24,7 @@ LONGEST_NAME, MOST_BYTES = 120, 200
 """Limits, in characters and bytes, of a file name without its suffix: safe on all systems, including old Windows."""
 PROMPT_WORDS = 8
 _SHORTENED = ("prompt", "prompt_words", "model_name")
-"""Names whose values are cut off where a file name would be too long: without the others, it would not be unique."""
+"""Values that are shortened if a file name is too long. The others make it unique."""
 _PATTERN = re.compile(r"\[(\w+)(?:<([^>]*)>)?\]")
 _SEPARATORS = re.compile(r"[\\/]")
 # Lone surrogates are forbidden, too: a browser may send half an emoji.
@@ -97,7 +96,7 @@ def _reserve(folder: Path, name: Callable[[str], str]) -> Lock:
     files = os.listdir(folder)
     if remove_dead_runs(folder, files):
         files = os.listdir(folder)
-    before = _common_start(name("00000"), name("11111"))
+    before = os.path.commonprefix([name("00000"), name("11111")])  # noqa: RUF071 - of characters, not of folders
     numbered = re.compile(re.escape(_fold_case(before)) + r"(\d{1,9})(?!\d)")
     numbers = [int(match[1]) for file in files if (match := numbered.match(_fold_case(file)))]
     first = max(numbers, default=-1) + 1
@@ -113,12 +112,6 @@ def _reserve(folder: Path, name: Callable[[str], str]) -> Lock:
         if not _is_taken(folder, stem, mark):
             return mark
     raise OSError(f"there are too many files like {name(f'{first:05}')}")
-
-
-def _common_start(one: str, other: str) -> str:
-    """Return the characters before the first that differs."""
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    return "".join(letter for letter, _ in same)
 
 
 def _is_taken(folder: Path, stem: str, mark: Lock) -> bool:

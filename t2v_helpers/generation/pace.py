@@ -31,12 +31,12 @@ def ignore_seconds(_: float | None) -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """What a video costs, in units of no meaning but for comparison.
+    """The work that a video takes. Its units mean nothing; only ratios do.
 
     Args:
         place: Device and precision of the UNet.
         steps, frames: Number of steps, and of frames to decode.
-        step, frame: Work of one of them.
+        step, frame: Work of one step, and of decoding one frame.
     """
 
     place: Place
@@ -46,7 +46,7 @@ class Work:
     frame: float
 
     def of(self, phase: Phase) -> float:
-        """Return the work of a step of a phase: 0 for those that are not forecast."""
+        """Return the work of one step of a phase, or 0 for phases that are not forecast."""
         return {"sample": self.step, "decode": self.frame}.get(phase, 0.0)
 
 
@@ -93,10 +93,10 @@ class Watch:
     Not a closure: an exception's frames, once cleared, still hold their functions and what those refer to.
 
     Args:
-        work: That of the run.
+        work: The clip's work.
         plan: Returns the present plan, which can change during a run.
         on_step: Gets the steps.
-        check: Gets the seconds that the clip takes, as far as they are known, after each step of sampling.
+        check: Called after each step of sampling with the clip's seconds, or None as long as they are not known.
         pace: Remembers the times.
     """
 

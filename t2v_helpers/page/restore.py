@@ -9,7 +9,7 @@ import gradio as gr
 from ...modelscope.errors import TextToVideoError
 from ..infotext import read_infotext, read_sources
 from ..models.model_list import ModelList
-from ..readable_files import Reader, find_readable
+from ..readable_files import Reader, find_typed
 from ..video.metadata import read_tags
 from .html import error_line, note
 from .results import Restored
@@ -32,7 +32,7 @@ class Restore:
 
     def restore_path(self, reader: Reader, name: Any, model: str) -> Restored:
         """Return the settings in a file on this computer. reader: the visitor's rights to name files."""
-        return self._restore_from(lambda: find_readable(str(name).strip().strip('"'), reader), model)
+        return self._restore_from(lambda: find_typed(name, reader), model)
 
     def _restore_from(self, find: Callable[[], Path], model: str) -> Restored:
         file: Any = gr.update()

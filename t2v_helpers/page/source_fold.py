@@ -11,7 +11,7 @@ from ...modelscope.errors import TextToVideoError
 from ...modelscope.request import SOURCE
 from ..host import PageHost
 from ..models.model_list import ModelList
-from ..readable_files import Reader, find_readable
+from ..readable_files import Reader, find_typed
 from ..request import KEEP_SOURCE, SAME
 from ..video.source import examine
 from .files import Files
@@ -179,9 +179,9 @@ def choose_upload(file: Any) -> list[Any]:
 def choose_path(reader: Reader, name: Any) -> Chosen:
     """Choose a file of this computer. reader: the visitor's rights to name files."""
     try:
-        path = find_readable(str(name).strip().strip('"'), reader)
+        path = find_typed(name, reader)
     except TextToVideoError as error:
-        return Chosen(gr.update(), gr.update(), error_line(str(error)))
+        return _refuse(str(error))
     return _choose(path)
 
 
@@ -190,14 +190,14 @@ def choose_made(made: list[dict[str, Any]]) -> Chosen:
     files = [Path(file) for file in made[-1]["files"]] if made else []
     path = next((file for file in files if file.suffix in READABLE), None)
     if path is None:
-        return Chosen(gr.update(), gr.update(), error_line(NOT_READABLE if files else NO_VIDEO))
+        return _refuse(NOT_READABLE if files else NO_VIDEO)
     return _choose(path)
 
 
 def choose_restored(path: str) -> Chosen:
     """Choose the file whose settings were restored. path: it was found, or uploaded, when they were."""
     if not path:
-        return Chosen(gr.update(), gr.update(), error_line(NO_FILE))
+        return _refuse(NO_FILE)
     return _choose(Path(path))
 
 
@@ -212,12 +212,17 @@ def choose_to_improve(models: ModelList, made: list[dict[str, Any]]) -> list[Any
     return [*choose_made(made), *([KEEP_SOURCE, larger] if made else [gr.update(), gr.update()])]
 
 
+def _refuse(message: str) -> Chosen:
+    """Leave the source as it is, and say why."""
+    return Chosen(gr.update(), gr.update(), error_line(message))
+
+
 def _choose(path: Path) -> Chosen:
     """Choose a file if it can be a source; else the source stays as it is."""
     try:
         return Chosen(None, str(path), _describe(path))
     except TextToVideoError as error:
-        return Chosen(gr.update(), gr.update(), error_line(str(error)))
+        return _refuse(str(error))
 
 
 def _describe(path: Path) -> str:

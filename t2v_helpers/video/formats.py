@@ -19,7 +19,7 @@ class Format(NamedTuple):
         muxer: ffmpeg's muxer. Without it, a path with %d would be taken for a series of pictures.
         video: ffmpeg's arguments for the pictures.
         filters: ffmpeg's filters for the pictures, without those for the frame rate.
-        fastest: The most frames that are shown in a second. Browsers show faster ones slowly.
+        fastest: The highest frame rate. Browsers would slow faster files down.
         audio: ffmpeg's arguments for the sound; empty for a silent format.
         media_type: The media type for browsers; empty for a folder.
         tag: Puts an infotext into the file's bytes, if ffmpeg cannot.
@@ -46,19 +46,18 @@ class Format(NamedTuple):
         return path.with_name(f"{path.name}.partial{self.suffix}")
 
 
-_H264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "slow", "-crf", "17")
+_H264 = ("-c:v", "libx264", "-preset", "slow", "-crf", "17")
 _TO_YUV = (
     "scale=out_color_matrix=smpte170m:out_range=tv,format=yuv420p,"
     "setparams=colorspace=smpte170m:color_primaries=bt709:color_trc=bt709:range=tv"
 )
 _YUV_TAGS = (
-    *("-colorspace", "smpte170m", "-color_primaries", "bt709", "-color_trc", "bt709"),
-    *("-color_range", "tv"),
-)
-"""How colours are converted. Without these tags, each browser guesses its own way from a video's size. Older versions
-of ffmpeg take them from the arguments, newer ones from the filter."""
+    "-colorspace", "smpte170m", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv",
+)  # fmt: skip
+"""How colours are converted. Without these tags, each browser guesses in its own way, from a video's size. Older
+versions of ffmpeg take the tags from the arguments, newer ones from the filter."""
 _FIFTY = 50.0
-"""Browsers take delays below 20 ms for 100 ms."""
+"""Browsers treat delays below 20 ms as 100 ms."""
 _PALETTE = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=sierra2_4a"
 FORMATS = {
     entry.name: entry
@@ -95,7 +94,7 @@ FORMATS = {
             name="WebM",
             suffix=".webm",
             muxer="webm",
-            video=("-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p", "-crf", "20", "-b:v", "0", "-row-mt", "1", *_YUV_TAGS),
+            video=("-c:v", "libvpx-vp9", "-crf", "20", "-b:v", "0", "-row-mt", "1", *_YUV_TAGS),
             filters=_TO_YUV,
             audio=("-c:a", "libopus", "-b:a", "128k"),
             media_type="video/webm",

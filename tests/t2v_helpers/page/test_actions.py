@@ -403,7 +403,7 @@ def test_only_a_video_takes_the_place_of_the_source(tmp_path: Path) -> None:
 
 def test_frames_in_between_take_the_first_models_steps() -> None:
     asked = GenerationRequest(steps=20, hires=SAME, hires_steps=50, interpolate=2, interpolate_by=BY_MODEL)
-    assert [(one.name, one.request.steps) for one in list_later_passes(asked)] == [
+    assert [(one.name, one.request.steps) for one in list_later_passes(asked, asked.frames)] == [
         ("Second pass", 50),
         ("In between", 20),
     ]
